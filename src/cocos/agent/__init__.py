@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Agent: runs one computation inside a confidential VM."""

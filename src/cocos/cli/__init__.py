@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Command lines: parse, build the configuration, call, one error handler."""

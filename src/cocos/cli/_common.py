@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every command line shares: the one error handler, logs, output, settings."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+import tomllib
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import click
+import structlog
+import typer
+from pydantic import BaseModel, ValidationError
+from rich.console import Console
+
+from cocos.errors import CocosError, ConfigError, InternalError
+
+stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+stdout = Console(highlight=False, soft_wrap=True)
+
+_log = structlog.get_logger(__name__)
+
+Settings = TypeVar("Settings", bound=BaseModel)
+T = TypeVar("T")
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+LogLevel = Annotated[
+    str,
+    typer.Option("--log-level", envvar="COCOS_LOG_LEVEL", help="debug, info, warning or error."),
+]
+DebugFlag = Annotated[
+    bool, typer.Option("--debug", help="Show the traceback of a failure and debug logs.")
+]
+
+
+def make_app(help_text: str) -> typer.Typer:
+    """Return a Typer application with our defaults."""
+    return typer.Typer(
+        help=help_text,
+        no_args_is_help=False,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+
+
+def run_app(app: typer.Typer, name: str) -> None:
+    """Run a command line to its end and exit; the only error handler there is.
+
+    Known errors become a sentence, a hint and their exit code. Unknown ones become
+    "internal error" and 70. ``--debug`` anywhere on the line shows the traceback.
+    """
+    debug = "--debug" in sys.argv[1:]
+    as_json = "--json" in sys.argv[1:]
+    try:
+        status = app(prog_name=name, standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)
+    except click.exceptions.Exit as exit_:
+        sys.exit(exit_.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(128 + signal.SIGINT)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output has gone; that is not our failure.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+    except CocosError as error:
+        if debug:
+            stderr.print_exception()
+        report(name, error, as_json=as_json)
+        sys.exit(error.exit_code)
+    except Exception as error:  # noqa: BLE001 - the edge of the process
+        if debug:
+            stderr.print_exception()
+        internal = InternalError(
+            f"internal error: {type(error).__name__}", hint="run it again with --debug"
+        )
+        report(name, internal, as_json=as_json)
+        sys.exit(internal.exit_code)
+
+
+def report(name: str, error: CocosError, *, as_json: bool) -> None:
+    """Show an error to the user on standard error."""
+    if as_json:
+        body = {"error": error.code, "message": error.message, "hint": error.hint}
+        print(json.dumps(body), file=sys.stderr)  # noqa: T201
+        return
+    stderr.print(f"{name}: {error.message}", markup=False, style="red")
+    if error.hint:
+        stderr.print(f"  hint: {error.hint}", markup=False)
+
+
+def configure_logs(level: str, *, debug: bool = False) -> None:
+    """Send structured logs to standard error: key=value on a terminal, else JSON.
+
+    Raises:
+        ConfigError: no such level.
+    """
+    wanted = "debug" if debug else level
+    number = logging.getLevelNamesMapping().get(wanted.upper())
+    if number is None:
+        raise ConfigError(f"{level!r} is no log level", hint="debug, info, warning or error")
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer()
+        if sys.stderr.isatty()
+        else structlog.processors.LogfmtRenderer(bool_as_flag=False)
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def load_settings(
+    shape: type[Settings],
+    *,
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, object],
+) -> Settings:
+    """Build frozen settings: flags win over the environment, that over the file.
+
+    Args:
+        shape: Frozen pydantic model; unknown members are an error.
+        file: TOML file.
+        environment: Setting name → variable name.
+        flags: Setting name → value; None means not given.
+
+    Raises:
+        ConfigError: names the setting and what is wrong with it.
+    """
+    values: dict[str, object] = {}
+    if file is not None:
+        try:
+            values.update(tomllib.loads(file.read_text("utf-8")))
+        except OSError as error:
+            raise ConfigError(f"cannot read {file}: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{file} is not TOML: {error}") from error
+    for setting, variable in (environment or {}).items():
+        if os.environ.get(variable):
+            values[setting] = os.environ[variable]
+    values.update({setting: value for setting, value in flags.items() if value is not None})
+    try:
+        return shape.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "configuration"
+        raise ConfigError(f"{place}: {first['msg']}") from error
+
+
+def emit(data: object, human: Callable[[], None], *, as_json: bool) -> None:
+    """Print a command's result: JSON on standard output, or what ``human`` prints."""
+    if as_json:
+        print(json.dumps(data, default=str))  # noqa: T201
+    else:
+        human()
+
+
+def announce(name: str, address: str, *, as_json: bool) -> None:
+    """Say on standard output that a server answers now, and where.
+
+    Whoever started it waits for this line instead of guessing.
+    """
+    line = json.dumps({"listening": address}) if as_json else f"{name}: listening on {address}"
+    print(line, flush=True)  # noqa: T201
+
+
+def run_async(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine as a program."""
+    return asyncio.run(main)
+
+
+async def wait_for_signal() -> None:
+    """Return when the process is asked to stop by SIGINT or SIGTERM."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CVM management service: hands out manifests, gathers results."""

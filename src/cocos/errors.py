@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every error of the project, by whose fault it is.
+
+::
+
+    CocosError
+    ├── CallerError                the command line, the configuration or the request
+    │   ├── UsageError
+    │   ├── ConfigError
+    │   ├── FormatError            bytes or JSON that do not parse
+    │   ├── TooLargeError
+    │   ├── AuthenticationError    we do not know who is asking
+    │   ├── AccessDeniedError      we know, and a policy says no
+    │   ├── NotFoundError
+    │   └── StateError             right request, wrong moment
+    ├── EvidenceError              evidence or a token does not hold; carries findings
+    ├── IntegrityError             content does not match its digest, key or MAC
+    ├── ComputationError           somebody's algorithm failed
+    ├── PeerError                  another program or server
+    │   ├── UnreachableError
+    │   ├── ProtocolError          it answered, but not what the protocol says
+    │   ├── ToolMissingError
+    │   └── ProcessError
+    └── InternalError              ours
+
+``message`` is safe to show to the peer and to the user and never holds a secret;
+the cause travels as ``__cause__`` and goes to the log only.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check that did not hold, for those who may know why.
+
+    Attributes:
+        check: Dotted, stable name of the check, such as ``tpm.pcr11``.
+        problem: One sentence for a person.
+        actual: The value found, as text; never a secret.
+        expected: The value or values that would have passed, as text.
+    """
+
+    check: str
+    problem: str
+    actual: str = ""
+    expected: str = ""
+
+
+class CocosError(Exception):
+    """Base of all errors: a sentence for the user, a hint, and codes for machines."""
+
+    code: ClassVar[str] = "internal"
+    exit_code: ClassVar[int] = 70  # os.EX_SOFTWARE
+    http_status: ClassVar[int] = 500
+    grpc_status: ClassVar[str] = "INTERNAL"  # name of a member of grpc.StatusCode
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class CallerError(CocosError):
+    """The request, the command line or the configuration is wrong."""
+
+    code = "bad-request"
+    exit_code = 2
+    http_status = 400
+    grpc_status = "INVALID_ARGUMENT"
+
+
+class UsageError(CallerError):
+    """The command line does not make sense."""
+
+
+class ConfigError(CallerError):
+    """A configuration file, variable or key file is wrong."""
+
+    code = "config"
+    exit_code = 78  # os.EX_CONFIG
+
+
+class FormatError(CallerError):
+    """Bytes or JSON that do not parse as what they claim to be."""
+
+    code = "malformed"
+    exit_code = 65  # os.EX_DATAERR
+
+
+class TooLargeError(CallerError):
+    """More bytes than the limit allows."""
+
+    code = "too-large"
+    http_status = 413
+    grpc_status = "RESOURCE_EXHAUSTED"
+
+
+class AuthenticationError(CallerError):
+    """The caller has not proved who it is."""
+
+    code = "unauthenticated"
+    exit_code = 77  # os.EX_NOPERM
+    http_status = 401
+    grpc_status = "UNAUTHENTICATED"
+
+
+class AccessDeniedError(CallerError):
+    """A policy denied the request of a caller that is known."""
+
+    code = "denied"
+    exit_code = 77
+    http_status = 403
+    grpc_status = "PERMISSION_DENIED"
+
+
+class NotFoundError(CallerError):
+    """The thing asked for does not exist."""
+
+    code = "not-found"
+    exit_code = 66  # os.EX_NOINPUT
+    http_status = 404
+    grpc_status = "NOT_FOUND"
+
+
+class StateError(CallerError):
+    """The request is right but not at this moment."""
+
+    code = "wrong-state"
+    http_status = 409
+    grpc_status = "FAILED_PRECONDITION"
+
+
+class EvidenceError(CocosError):
+    """Evidence or a token does not hold.
+
+    The findings are for the operator's log and ``kbs-client explain``; the peer sees
+    only ``message``.
+    """
+
+    code = "evidence"
+    exit_code = 77
+    http_status = 401
+    grpc_status = "UNAUTHENTICATED"
+
+    def __init__(
+        self, message: str, *, findings: tuple[Finding, ...] = (), hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.findings = findings
+
+
+class IntegrityError(CocosError):
+    """Content does not match its digest, its key or its authentication tag."""
+
+    code = "integrity"
+    exit_code = 65
+    http_status = 400
+    grpc_status = "DATA_LOSS"
+
+
+class ComputationError(CocosError):
+    """An algorithm ran and failed.
+
+    Attributes:
+        exit_status: The algorithm's own exit code, or 128 + the signal that ended it.
+        tail: The last lines of what it wrote, decoded with replacement.
+    """
+
+    code = "computation"
+    exit_code = 1
+    grpc_status = "ABORTED"
+
+    def __init__(self, message: str, *, exit_status: int, tail: str = "") -> None:
+        super().__init__(message)
+        self.exit_status = exit_status
+        self.tail = tail
+
+
+class PeerError(CocosError):
+    """Another program or server did not do its part."""
+
+    code = "peer"
+    exit_code = 76  # os.EX_PROTOCOL
+    http_status = 502
+    grpc_status = "UNAVAILABLE"
+
+
+class UnreachableError(PeerError):
+    """Nobody answered at the address that the message names."""
+
+    code = "unreachable"
+    exit_code = 69  # os.EX_UNAVAILABLE
+    http_status = 503
+
+
+class ProtocolError(PeerError):
+    """A peer answered something that its protocol does not allow."""
+
+    code = "protocol"
+
+
+class ToolMissingError(PeerError):
+    """A program that we need is not installed; the hint says how to get it."""
+
+    code = "tool-missing"
+    exit_code = 69
+
+
+class ProcessError(PeerError):
+    """A child process failed.
+
+    Attributes:
+        exit_status: Its exit code, negative for a signal as in ``subprocess``.
+        stderr: The end of its standard error.
+    """
+
+    code = "process"
+    exit_code = 70
+
+    def __init__(
+        self, message: str, *, exit_status: int, stderr: str = "", hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_status = exit_status
+        self.stderr = stderr
+
+
+class InternalError(CocosError):
+    """A fault of ours."""

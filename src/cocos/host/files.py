@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that are whole or absent: temporary name, fsync, rename."""
+
+import os
+import secrets
+from pathlib import Path
+
+from cocos.errors import ConfigError
+
+
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Write ``data`` so that a crash leaves either the old file or the new one.
+
+    Args:
+        path: Target; its folder must exist.
+        data: Whole content.
+        mode: Permission bits, regardless of the umask.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def read_file(path: Path, what: str, *, limit: int = 64 * 2**20) -> bytes:
+    """Read a file that the user named.
+
+    Args:
+        path: The file.
+        what: What it is, for the message: "the admin's public key".
+        limit: Most bytes to accept.
+
+    Raises:
+        ConfigError: absent, unreadable or larger than ``limit``.
+    """
+    try:
+        if path.stat().st_size > limit:
+            raise ConfigError(f"{what}, {path}, is larger than {limit} bytes")
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read {what}, {path}: {error.strerror}") from error
+
+
+def cache_folder(name: str) -> Path:
+    """Return (and make) a private folder of ours in the user's cache."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(base) / "cocos" / name
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""gRPC servers: errors to status codes, limits, health, reflection, graceful stop.
+
+Services raise the errors of :mod:`cocos.errors`; the peer sees their code, message and
+hint, the log has the cause.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import grpc
+import structlog
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from cocos import errors
+from cocos.errors import CocosError, ConfigError, UnreachableError
+
+MAX_MESSAGE_BYTES = 4 * 2**20  # the default of gRPC's peers
+GRACE_SECONDS = 5.0
+
+_log = structlog.get_logger(__name__)
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One gRPC service to serve.
+
+    Attributes:
+        name: Full name, ``package.Service``; also its name for the health service.
+        register: Adds it to a server: ``functools.partial`` of the generated function,
+            or a closure over it.
+    """
+
+    name: str
+    register: Callable[[aio.Server], None]
+
+
+class _ErrorsToStatus(aio.ServerInterceptor):
+    """Maps our errors to status codes, for unary and streaming methods alike."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[
+            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]
+        ],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method.startswith("/grpc."):
+            return handler
+        coders = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.response_streaming:
+            stream = handler.stream_stream if handler.request_streaming else handler.unary_stream
+
+            async def guarded_stream(
+                request: object, context: aio.ServicerContext[Any, Any]
+            ) -> Any:
+                try:
+                    async for reply in cast("Any", stream)(request, context):
+                        yield reply
+                except Exception as error:  # noqa: BLE001 - the edge of the process
+                    await _abort(context, method, error)
+
+            make = (
+                grpc.stream_stream_rpc_method_handler
+                if handler.request_streaming
+                else grpc.unary_stream_rpc_method_handler
+            )
+            return cast(
+                "grpc.RpcMethodHandler[Any, Any]", make(cast("Any", guarded_stream), **coders)
+            )
+        unary = handler.stream_unary if handler.request_streaming else handler.unary_unary
+
+        async def guarded(request: object, context: aio.ServicerContext[Any, Any]) -> Any:
+            try:
+                return await cast("Any", unary)(request, context)
+            except Exception as error:  # noqa: BLE001 - the edge of the process
+                await _abort(context, method, error)
+
+        make_unary = (
+            grpc.stream_unary_rpc_method_handler
+            if handler.request_streaming
+            else grpc.unary_unary_rpc_method_handler
+        )
+        return cast("grpc.RpcMethodHandler[Any, Any]", make_unary(cast("Any", guarded), **coders))
+
+
+async def _abort(context: aio.ServicerContext[Any, Any], method: str, error: Exception) -> None:
+    if isinstance(error, aio.AbortError):
+        raise error
+    if isinstance(error, CocosError):
+        _log.info(
+            "rpc.failed",
+            method=method,
+            code=error.code,
+            error=error.message,
+            exc_info=error.__cause__,
+        )
+        status = grpc.StatusCode[error.grpc_status]
+        text = error.message if error.hint is None else f"{error.message} ({error.hint})"
+        await context.abort(status, text)
+    _log.error("rpc.crashed", method=method, exc_info=error)
+    await context.abort(grpc.StatusCode.INTERNAL, "internal error; the server's log has the cause")
+
+
+@asynccontextmanager
+async def serve(
+    address: str,
+    services: Sequence[Service],
+    *,
+    credentials: grpc.ServerCredentials | None = None,
+    max_message_bytes: int = MAX_MESSAGE_BYTES,
+) -> AsyncIterator[str]:
+    """Serve until the block ends, then finish running calls within a grace period.
+
+    Args:
+        address: ``host:port`` (port 0: any free one) or ``unix:/path``.
+        services: What to serve; health and reflection come on top.
+        credentials: TLS; plaintext HTTP/2 without.
+        max_message_bytes: Largest message in either direction.
+
+    Yields:
+        The address with the real port.
+
+    Raises:
+        UnreachableError: the address cannot be bound.
+    """
+    if not services:
+        raise ConfigError("a gRPC server needs at least one service")
+    server = aio.server(
+        interceptors=[_ErrorsToStatus()],
+        options=[
+            ("grpc.max_receive_message_length", max_message_bytes),
+            ("grpc.max_send_message_length", max_message_bytes),
+            ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
+        ],
+    )
+    names = [service.name for service in services]
+    for service in services:
+        service.register(server)
+    health_servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    reflection.enable_server_reflection(
+        [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server
+    )
+    try:
+        if credentials is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        raise UnreachableError(
+            f"cannot listen on {address}", hint="is another program using it?"
+        ) from error
+    await server.start()
+    for name in ["", *names]:
+        await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+    host, colon, _ = address.rpartition(":")
+    bound = address if address.startswith("unix:") else f"{host}{colon}{port}"
+    try:
+        yield bound
+    finally:
+        await health_servicer.enter_graceful_shutdown()
+        await asyncio.shield(server.stop(GRACE_SECONDS))
+
+
+def client_error(address: str, error: grpc.RpcError, what: str) -> CocosError:
+    """Translate a failed call into the error of the same status code."""
+    status = error.code() if isinstance(error, grpc.Call | aio.AioRpcError) else None
+    detail = (error.details() if isinstance(error, grpc.Call | aio.AioRpcError) else "") or ""
+    if status is grpc.StatusCode.UNAVAILABLE:
+        return UnreachableError(f"{what} at {address} does not answer: {detail}")
+    if status is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return UnreachableError(f"{what} at {address} did not answer in time")
+    family: dict[str, type[CocosError]] = {
+        kind.grpc_status: kind
+        for kind in (
+            errors.CallerError,
+            errors.AuthenticationError,
+            errors.AccessDeniedError,
+            errors.NotFoundError,
+            errors.StateError,
+            errors.TooLargeError,
+            errors.IntegrityError,
+        )
+    }
+    kind = family.get(status.name if status else "", errors.ProtocolError)
+    return kind(f"{what} at {address}: {detail}")

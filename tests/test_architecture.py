@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rules of DESIGN §3 about who may import whom, and how large things may get."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parent.parent / "src"
+LAYERS = [
+    {"errors", "_types", "_clock", "crypto"},
+    {"wire", "evidence"},
+    {"verifiers", "attesters", "policy", "tokens"},
+    {"clients", "host", "stores", "transport"},
+    {
+        "kbs",
+        "attestation_service",
+        "attestation_agent",
+        "keyprovider",
+        "agent",
+        "cvms",
+        "manager",
+        "image",
+    },
+    {"cli"},
+]
+SERVICES = LAYERS[4]
+PURE = set().union(*LAYERS[:3])
+IMPURE_MODULES = {"socket", "subprocess", "http", "urllib.request", "httpx", "grpc", "sqlalchemy"}
+MODULE_LINES = 400
+FUNCTION_LINES = 60
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in sorted((SOURCE / "cocos").rglob("*.py")):
+        if "_generated" in path.parts:
+            continue
+        parts = path.relative_to(SOURCE).with_suffix("").parts
+        found[".".join(parts).removesuffix(".__init__")] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imports(name: str) -> Iterator[str]:
+    """Names that a module imports, wherever in the module the statement stands."""
+    for node in ast.walk(ast.parse(MODULES[name].read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} uses a relative import"
+            module = node.module or ""
+            for alias in node.names:
+                full = f"{module}.{alias.name}"
+                yield full if full in MODULES else module
+
+
+def package(name: str) -> str:
+    parts = name.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+def layer(name: str) -> int:
+    own = package(name)
+    for number, members in enumerate(LAYERS):
+        if own in members:
+            return number
+    return 0 if not own else pytest.fail(f"{name} is in no layer of DESIGN §3")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_point_down(name: str) -> None:
+    for other in imports(name):
+        if not other.startswith("cocos"):
+            continue
+        assert layer(other) <= layer(name), f"{name} imports {other} from a higher layer"
+        if package(name) in SERVICES and package(other) in SERVICES:
+            assert package(name) == package(other), f"{name} imports its sibling {other}"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if package(name) in PURE])
+def test_lower_layers_do_no_io(name: str) -> None:
+    # Generated gRPC stubs import grpc; our wire modules do not call it.
+    used = {other for other in imports(name) if not other.startswith("cocos")}
+    roots = used | {other.split(".")[0] for other in used}
+    assert not roots & IMPURE_MODULES, f"{name} does I/O"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_only_host_starts_processes(name: str) -> None:
+    if package(name) in {"host", "cli"}:
+        return
+    assert "subprocess" not in set(imports(name)), f"{name} starts processes"
+    text = MODULES[name].read_text("utf-8")
+    assert "create_subprocess" not in text, f"{name} starts processes"
+    assert "os.fork" not in text, f"{name} starts processes"
+
+
+def test_only_the_clock_reads_the_time() -> None:
+    for name, path in MODULES.items():
+        if package(name) in PURE - {"_clock"}:
+            text = path.read_text("utf-8")
+            assert "time.time()" not in text, name
+            assert ".now(" not in text, name
+
+
+def test_no_cycles() -> None:
+    graph = {
+        name: {other for other in imports(name) if other in MODULES and other != name}
+        for name in MODULES
+    }
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " → ".join([*path[path.index(name) :], name])
+        if name in done:
+            return
+        for other in graph[name]:
+            visit(other, (*path, name))
+        done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_sizes(name: str) -> None:
+    text = MODULES[name].read_text("utf-8")
+    assert text.count("\n") <= MODULE_LINES, f"{name} is too long"
+    assert text.startswith("# SPDX-License-Identifier: Apache-2.0\n"), name
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or 0) - node.lineno + 1
+            assert length <= FUNCTION_LINES, f"{name}.{node.name} has {length} lines"
