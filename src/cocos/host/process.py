@@ -181,7 +181,9 @@ async def run(
     except TimeoutError as error:
         raise UnreachableError(f"{name} did not finish within {timeout:g} s") from error
     if check and status != 0:
-        _log.debug("process.failed", command=shlex.join(map(os.fspath, argv)), status=status)
+        _log.debug(
+            "process.failed", command=shlex.join(os.fspath(word) for word in argv), status=status
+        )
         raise ProcessError(
             f"{name} failed with {describe_status(status)}: {tail(stderr) or 'no output'}",
             exit_status=status,

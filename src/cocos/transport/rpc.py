@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import grpc
 import structlog
@@ -24,8 +24,6 @@ MAX_MESSAGE_BYTES = 4 * 2**20  # the default of gRPC's peers
 GRACE_SECONDS = 5.0
 
 _log = structlog.get_logger(__name__)
-
-S = TypeVar("S")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,53 +45,39 @@ class _ErrorsToStatus(aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[
-            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]
-        ],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    ) -> Any:
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
         if handler is None or method.startswith("/grpc."):
             return handler
-        coders = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
-        }
-        if handler.response_streaming:
-            stream = handler.stream_stream if handler.request_streaming else handler.unary_stream
+        kind = f"{_arity(handler.request_streaming)}_{_arity(handler.response_streaming)}"
+        call: Any = getattr(handler, kind)
 
-            async def guarded_stream(
-                request: object, context: aio.ServicerContext[Any, Any]
-            ) -> Any:
-                try:
-                    async for reply in cast("Any", stream)(request, context):
-                        yield reply
-                except Exception as error:  # noqa: BLE001 - the edge of the process
-                    await _abort(context, method, error)
-
-            make = (
-                grpc.stream_stream_rpc_method_handler
-                if handler.request_streaming
-                else grpc.unary_stream_rpc_method_handler
-            )
-            return cast(
-                "grpc.RpcMethodHandler[Any, Any]", make(cast("Any", guarded_stream), **coders)
-            )
-        unary = handler.stream_unary if handler.request_streaming else handler.unary_unary
-
-        async def guarded(request: object, context: aio.ServicerContext[Any, Any]) -> Any:
+        async def guarded_stream(request: object, context: aio.ServicerContext[Any, Any]) -> Any:
             try:
-                return await cast("Any", unary)(request, context)
+                async for reply in call(request, context):
+                    yield reply
             except Exception as error:  # noqa: BLE001 - the edge of the process
                 await _abort(context, method, error)
 
-        make_unary = (
-            grpc.stream_unary_rpc_method_handler
-            if handler.request_streaming
-            else grpc.unary_unary_rpc_method_handler
+        async def guarded(request: object, context: aio.ServicerContext[Any, Any]) -> Any:
+            try:
+                return await call(request, context)
+            except Exception as error:  # noqa: BLE001 - the edge of the process
+                await _abort(context, method, error)
+
+        make: Any = getattr(grpc, f"{kind}_rpc_method_handler")
+        return make(
+            guarded_stream if handler.response_streaming else guarded,
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
         )
-        return cast("grpc.RpcMethodHandler[Any, Any]", make_unary(cast("Any", guarded), **coders))
+
+
+def _arity(streaming: bool) -> str:
+    return "stream" if streaming else "unary"
 
 
 async def _abort(context: aio.ServicerContext[Any, Any], method: str, error: Exception) -> None:
