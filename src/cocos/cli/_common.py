@@ -12,13 +12,13 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import click
 import structlog
 import typer
 from pydantic import BaseModel, ValidationError
 from rich.console import Console
+from typer.exceptions import TyperException
 
-from cocos.errors import CocosError, ConfigError, InternalError
+from cocos.errors import CocosError, ConfigError, InternalError, UsageError
 
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 stdout = Console(highlight=False, soft_wrap=True)
@@ -61,13 +61,16 @@ def run_app(app: typer.Typer, name: str) -> None:
     try:
         status = app(prog_name=name, standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
-    except click.exceptions.Exit as exit_:
+    except typer.Exit as exit_:
         sys.exit(exit_.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         sys.exit(128 + signal.SIGINT)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+    except TyperException as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else name
+        usage = UsageError(error.format_message(), hint=f"{command} --help tells what there is")
+        report(name, usage, as_json=as_json)
+        sys.exit(usage.exit_code)
     except BrokenPipeError:
         # The reader of our output has gone; that is not our failure.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every gRPC server of ours does, on the wire."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, cast
+
+import grpc
+import pytest
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from cocos import errors
+from cocos.transport import rpc
+from cocos.wire._generated import keyprovider_pb2, keyprovider_pb2_grpc
+
+pytestmark = pytest.mark.integration
+
+Message = keyprovider_pb2.KeyProviderKeyWrapProtocolInput
+Reply = keyprovider_pb2.KeyProviderKeyWrapProtocolOutput
+
+
+class Servicer(keyprovider_pb2_grpc.KeyProviderServiceServicer):
+    """Fails as it is told to."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self.error = error
+
+    async def WrapKey(self, request: Any, _context: Any) -> Any:  # noqa: N802 - protobuf's name
+        if self.error:
+            raise self.error from ValueError("the secret cause")
+        return Reply(KeyProviderKeyWrapProtocolOutput=request.KeyProviderKeyWrapProtocolInput)
+
+    async def UnWrapKey(self, request: Any, _context: Any) -> Any:  # noqa: N802
+        return Reply(KeyProviderKeyWrapProtocolOutput=request.KeyProviderKeyWrapProtocolInput)
+
+
+def service(error: Exception | None = None) -> rpc.Service:
+    return rpc.Service(
+        "keyprovider.KeyProviderService",
+        lambda server: keyprovider_pb2_grpc.add_KeyProviderServiceServicer_to_server(
+            Servicer(error), server
+        ),
+    )
+
+
+@pytest.fixture(params=["tcp", "unix"])
+async def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return "127.0.0.1:0" if request.param == "tcp" else f"unix:{tmp_path}/s"
+
+
+async def call(address: str, payload: bytes = b"x") -> bytes:
+    async with aio.insecure_channel(address) as channel:
+        stub = keyprovider_pb2_grpc.KeyProviderServiceStub(channel)
+        reply = await stub.WrapKey(Message(KeyProviderKeyWrapProtocolInput=payload))
+        return reply.KeyProviderKeyWrapProtocolOutput
+
+
+async def test_serves_on_the_address_that_it_names(address: str) -> None:
+    async with rpc.serve(address, [service()]) as bound:
+        assert not bound.endswith(":0")
+        assert await call(bound, b"ping") == b"ping"
+    with pytest.raises(aio.AioRpcError) as caught:
+        await call(bound)
+    assert isinstance(
+        rpc.client_error(bound, caught.value, "the key provider"), errors.UnreachableError
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (
+            errors.NotFoundError("no key here", hint="make one"),
+            "NOT_FOUND",
+            "no key here (make one)",
+        ),
+        (errors.AccessDeniedError("denied by policy"), "PERMISSION_DENIED", "denied by policy"),
+        (errors.FormatError("malformed"), "INVALID_ARGUMENT", "malformed"),
+        (RuntimeError("the secret"), "INTERNAL", "internal error; the server's log has the cause"),
+    ],
+)
+async def test_errors_become_status_codes_without_their_cause(
+    error: Exception, status: str, text: str
+) -> None:
+    async with rpc.serve("127.0.0.1:0", [service(error)]) as bound:
+        with pytest.raises(aio.AioRpcError) as caught:
+            await call(bound)
+    assert caught.value.code() is grpc.StatusCode[status]
+    assert caught.value.details() == text
+    back = rpc.client_error(bound, caught.value, "the key provider")
+    assert bound in back.message
+    if isinstance(error, errors.CocosError):
+        assert type(back).grpc_status == type(error).grpc_status
+
+
+async def test_reflection_and_health() -> None:
+    async def ask() -> AsyncIterator[Any]:
+        yield cast("Any", reflection_pb2).ServerReflectionRequest(list_services="")
+
+    async with (
+        rpc.serve("127.0.0.1:0", [service()]) as bound,
+        aio.insecure_channel(bound) as channel,
+    ):
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        reply = await health.Check(
+            health_pb2.HealthCheckRequest(service="keyprovider.KeyProviderService")
+        )
+        assert reply.status == health_pb2.HealthCheckResponse.SERVING
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(cast("Any", channel))
+        names = [
+            entry.name
+            async for answer in stub.ServerReflectionInfo(ask())
+            for entry in answer.list_services_response.service
+        ]
+    assert "keyprovider.KeyProviderService" in names
+
+
+async def test_a_second_server_on_the_port_fails_clearly() -> None:
+    async with rpc.serve("127.0.0.1:0", [service()]) as bound:
+        with pytest.raises(errors.UnreachableError, match=f"cannot listen on {bound}"):
+            async with rpc.serve(bound, [service()]):
+                pytest.fail("two servers share a port")
+
+
+async def test_too_large_a_message_is_refused() -> None:
+    async with rpc.serve("127.0.0.1:0", [service()]) as bound:
+        with pytest.raises(aio.AioRpcError) as caught:
+            await call(bound, bytes(rpc.MAX_MESSAGE_BYTES + 1))
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one error handler, and settings from flags, environment and file."""
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from pydantic import BaseModel, ConfigDict
+
+from cocos.cli import _common
+from cocos.errors import ConfigError, NotFoundError
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    port: int = 7001
+    host: str = "localhost"
+
+
+def run(monkeypatch: pytest.MonkeyPatch, error: BaseException | None, *argv: str) -> int:
+    app = _common.make_app("A program.")
+
+    @app.command()
+    def main(*, debug: _common.DebugFlag = False, as_json: _common.JsonFlag = False) -> None:
+        """Do it."""
+        assert debug == ("--debug" in argv)
+        assert as_json == ("--json" in argv)
+        if error:
+            raise error
+
+    monkeypatch.setattr("sys.argv", ["prog", *argv])
+    with pytest.raises(SystemExit) as caught:
+        _common.run_app(app, "prog")
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+def test_success_is_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(monkeypatch, None) == 0
+
+
+def test_known_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    error = NotFoundError("no [key] at kbs:///a/b/c", hint="store it")
+    assert run(monkeypatch, error) == 66
+    shown = capsys.readouterr().err
+    assert shown == "prog: no [key] at kbs:///a/b/c\n  hint: store it\n"
+
+
+def test_known_error_as_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, NotFoundError("gone"), "--json") == 66
+    assert json.loads(capsys.readouterr().err) == {
+        "error": "not-found",
+        "message": "gone",
+        "hint": None,
+    }
+
+
+def test_unknown_error_shows_no_traceback_and_no_text_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, RuntimeError("s3cret")) == 70
+    shown = capsys.readouterr().err
+    assert "internal error: RuntimeError" in shown
+    assert "Traceback" not in shown
+    assert "s3cret" not in shown
+
+
+def test_debug_shows_the_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, RuntimeError("why"), "--debug") == 70
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_usage_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, None, "--nonsense") == 2
+    assert "--nonsense" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (typer.Exit(3), 3)])
+def test_exits(monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int) -> None:
+    assert run(monkeypatch, error) == status
+
+
+def test_flags_win_over_environment_over_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "s.toml"
+    file.write_text('port = 1\nhost = "file"')
+    names = {"port": "PORT", "host": "HOST"}
+    monkeypatch.delenv("HOST", raising=False)
+    monkeypatch.setenv("PORT", "2")
+
+    def load(**flags: object) -> Settings:
+        return _common.load_settings(Settings, file=file, environment=names, flags=flags)
+
+    assert load(port=None) == Settings(port=2, host="file")
+    assert load(port=3) == Settings(port=3, host="file")
+    monkeypatch.setenv("PORT", "x")
+    with pytest.raises(ConfigError, match=r"^port: "):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("prot = 1", "prot: Extra inputs"), ("port = ", "is not TOML"), ("port = 'x'", "port: ")],
+)
+def test_bad_files_are_named(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "s.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        _common.load_settings(Settings, file=file, flags={})
+    with pytest.raises(ConfigError, match="cannot read"):
+        _common.load_settings(Settings, file=tmp_path / "none", flags={})
+
+
+def test_unknown_log_level() -> None:
+    with pytest.raises(ConfigError, match="'loud' is no log level"):
+        _common.configure_logs("loud")
