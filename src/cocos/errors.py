@@ -12,7 +12,8 @@
     │   ├── AuthenticationError    we do not know who is asking
     │   ├── AccessDeniedError      we know, and a policy says no
     │   ├── NotFoundError
-    │   └── StateError             right request, wrong moment
+    │   ├── StateError             right request, wrong moment
+    │   └── UnsupportedError       right request, but this platform can never do it
     ├── EvidenceError              evidence or a token does not hold; carries findings
     ├── IntegrityError             content does not match its digest, key or MAC
     ├── ComputationError           somebody's algorithm failed
@@ -129,6 +130,15 @@ class StateError(CallerError):
 
     code = "wrong-state"
     http_status = 409
+    grpc_status = "FAILED_PRECONDITION"
+
+
+class UnsupportedError(CallerError):
+    """The request is right but this platform, version or configuration cannot do it."""
+
+    code = "unsupported"
+    exit_code = 69  # os.EX_UNAVAILABLE
+    http_status = 501
     grpc_status = "FAILED_PRECONDITION"
 
 

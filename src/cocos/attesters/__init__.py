@@ -1,2 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attesters: report data to evidence, on the guest's side."""
+"""Attesters: one module per TEE, one table, one detection."""
+
+import structlog
+
+from cocos.attesters._base import MAX_REPORT_DATA, Attester
+from cocos.attesters.sample import InsecureSampleAttester
+from cocos.errors import UnsupportedError
+
+__all__ = ["ATTESTERS", "MAX_REPORT_DATA", "Attester", "InsecureSampleAttester", "detect"]
+
+ATTESTERS: tuple[type[Attester], ...] = (InsecureSampleAttester,)
+"""Every attester, in the order of detection: hardware first, insecure ones last."""
+
+_log = structlog.get_logger(__name__)
+
+
+async def detect(*, insecure_sample: bool) -> Attester:
+    """Return the attester of this machine's TEE.
+
+    A machine whose TEE we do not know is refused. It never becomes a sample by itself:
+    its owner would believe in a proof that there is not.
+
+    Args:
+        insecure_sample: Accept evidence that proves nothing when no TEE is found.
+
+    Raises:
+        UnsupportedError: no TEE was found, and sample evidence is not allowed.
+    """
+    for kind in ATTESTERS:
+        if kind.insecure and not insecure_sample:
+            continue
+        attester = await kind.detect()
+        if attester is None:
+            continue
+        if kind.insecure:
+            _log.warning(
+                "attester.insecure",
+                tee=attester.kind.value,
+                problem="evidence of this machine proves nothing",
+            )
+        return attester
+    raise UnsupportedError(
+        "this machine is in no trusted execution environment that we know",
+        hint="for a trial, allow evidence that proves nothing with --insecure-sample "
+        "(or COCOS_INSECURE_SAMPLE=1)",
+    )

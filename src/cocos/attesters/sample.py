@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sample evidence: the format of evidence without any proof. Insecure, for trials only."""
+
+import base64
+from typing import Any, ClassVar, Self
+
+from cocos.attesters._base import Attester, check_report_data
+from cocos.wire.kbs import Tee
+
+
+class InsecureSampleAttester(Attester):
+    """Claims to be a TEE. Anybody can make this evidence, anywhere."""
+
+    kind: ClassVar[Tee] = Tee.SAMPLE
+    insecure: ClassVar[bool] = True
+
+    @classmethod
+    async def detect(cls) -> Self:
+        """Return an attester: every machine can say that it is a sample."""
+        return cls()
+
+    async def evidence(self, report_data: bytes) -> Any:
+        """Return ``svn`` and the report data, unsigned."""
+        check_report_data(report_data)
+        return {"svn": "1", "report_data": base64.b64encode(report_data).decode("ascii")}
