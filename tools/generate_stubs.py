@@ -22,12 +22,16 @@ def generate(out: Path) -> None:
     """
     well_known = files("grpc_tools") / "_proto"
     sources = sorted((ROOT / "proto").glob("*.proto"))
+    scripts = Path(sys.executable).parent
     status = protoc.main(
         [
             "protoc",
             # The virtual folder makes protoc write absolute imports of our package.
             f"-I{PACKAGE}={ROOT / 'proto'}",
             f"-I{well_known}",
+            # By path: .venv/bin need not be on PATH.
+            f"--plugin=protoc-gen-mypy={scripts / 'protoc-gen-mypy'}",
+            f"--plugin=protoc-gen-mypy_grpc={scripts / 'protoc-gen-mypy_grpc'}",
             f"--python_out={out}",
             f"--mypy_out={out}",
             f"--grpc_python_out={out}",
@@ -46,7 +50,6 @@ def main() -> None:
         generate(Path(folder))
         fresh = Path(folder) / PACKAGE
         names = sorted({p.name for d in (fresh, TARGET) if d.is_dir() for p in d.glob("*.py*")})
-        names = [name for name in names if name != "__pycache__"]
         _, changed, missing = filecmp.cmpfiles(fresh, TARGET, names, shallow=False)
         stale = sorted({*changed, *missing})
         if "--check" in sys.argv[1:]:
