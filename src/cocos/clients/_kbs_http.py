@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What guests and admins share when they talk to a KBS: base path, bodies, errors."""
+
+from typing import Any, TypeVar
+
+import httpx
+import msgspec
+
+from cocos import errors
+from cocos.clients._http import Answer, HttpServer
+from cocos.errors import CocosError, FormatError, ProtocolError
+from cocos.wire import json
+from cocos.wire.kbs import PROBLEM_TYPE, Problem
+
+BASE = "kbs/v0"
+OK = 200
+WHAT = "the KBS"
+USER_AGENT = "cocos-kbs-client/0.1.0"
+
+T = TypeVar("T")
+
+_MAX_DETAIL = 1000  # characters of a stranger's text that reach a terminal or a log
+
+_KINDS: dict[int, type[CocosError]] = {
+    kind.http_status: kind
+    for kind in (
+        errors.CallerError,
+        errors.AuthenticationError,
+        errors.AccessDeniedError,
+        errors.NotFoundError,
+        errors.StateError,
+        errors.TooLargeError,
+        errors.UnsupportedError,
+        errors.UnreachableError,
+    )
+}
+# Trustee answers 401 to nearly everything; the variant tells more.
+_VARIANTS: dict[str, type[CocosError]] = {
+    "PolicyDeny": errors.AccessDeniedError,
+    "PluginNotFound": errors.NotFoundError,
+}
+
+
+def open_server(
+    url: str, *, ca: str | None, transport: httpx.AsyncBaseTransport | None
+) -> HttpServer:
+    """Return the KBS at ``url``; see :class:`HttpServer`."""
+    return HttpServer(url, what=WHAT, user_agent=USER_AGENT, ca=ca, transport=transport)
+
+
+def decode(server: HttpServer, answer: Answer, shape: type[T] | Any, what: str) -> T:
+    """Decode the body of a good answer.
+
+    Raises:
+        ProtocolError: the body is not what the protocol says.
+    """
+    try:
+        result: T = json.decode(answer.body, shape, what)
+    except FormatError as error:
+        raise ProtocolError(f"{WHAT} at {server.url}: {error.message}") from error
+    return result
+
+
+def problem_of(answer: Answer) -> Problem | None:
+    """Return the error body of an answer, or None if there is none."""
+    try:
+        return msgspec.json.decode(answer.body, type=Problem)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        return None
+
+
+def variant(problem: Problem) -> str:
+    """Return the name of the error as Trustee writes it, such as ``PolicyDeny``."""
+    return problem.type.removeprefix(PROBLEM_TYPE)
+
+
+def refusal(server: HttpServer, answer: Answer, what: str) -> CocosError:
+    """Return the error that an answer other than 200 stands for.
+
+    Args:
+        server: Who answered.
+        answer: Its answer.
+        what: What was asked for: "the resource kbs:///default/key/1".
+    """
+    problem = problem_of(answer)
+    if problem is None:
+        return ProtocolError(
+            f"{WHAT} at {server.url} answered status {answer.status} to {what}, "
+            "without the error body of its protocol",
+            hint="is this really a KBS?",
+        )
+    kind = _VARIANTS.get(variant(problem)) or _KINDS.get(answer.status, ProtocolError)
+    identity = _safe(problem.id)
+    hints = [_safe(problem.hint)] if problem.hint else []
+    if identity:
+        hints.append(f"the KBS's operator sees why: kbs-client explain {identity}")
+    return kind(
+        f"{WHAT} at {server.url} refused {what}: {_safe(problem.detail)}",
+        hint="; ".join(hints) or None,
+    )
+
+
+def _safe(text: str) -> str:
+    """Return one line of a stranger's text without control characters."""
+    return "".join(char if char.isprintable() else " " for char in text[:_MAX_DETAIL]).strip()
