@@ -6,6 +6,7 @@ CA that the user named. Failures of the network become :class:`UnreachableError`
 URL that was tried.
 """
 
+import asyncio
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ import httpx
 from cocos.errors import ConfigError, ProtocolError, UnreachableError
 from cocos.host.files import read_file
 
-TIMEOUT = httpx.Timeout(60.0, connect=10.0)  # seconds, as the guest components' client waits
+CONNECT_SECONDS = 10.0
+ANSWER_SECONDS = 60.0  # for a whole exchange, as the guest components' client waits
 MAX_ANSWER_BYTES = 64 * 2**20
 
 
@@ -59,7 +61,7 @@ class HttpServer:
         self._client = httpx.AsyncClient(
             verify=_tls_context(ca, what),
             transport=transport,
-            timeout=TIMEOUT,
+            timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
             follow_redirects=False,
             # No proxy and no CA that merely the environment names.
             trust_env=False,
@@ -95,9 +97,12 @@ class HttpServer:
         """
         url = f"{self.url}/{route}"
         try:
-            async with self._client.stream(
-                method, url, content=content, headers=dict(headers or {})
-            ) as response:
+            async with (
+                asyncio.timeout(ANSWER_SECONDS),
+                self._client.stream(
+                    method, url, content=content, headers=dict(headers or {})
+                ) as response,
+            ):
                 body = bytearray()
                 async for chunk in response.aiter_bytes():
                     body += chunk
@@ -106,7 +111,7 @@ class HttpServer:
                             f"{self._what} at {self.url} sent more than {MAX_ANSWER_BYTES} bytes"
                         )
                 return Answer(response.status_code, response.headers, bytes(body))
-        except httpx.TimeoutException as error:
+        except (httpx.TimeoutException, TimeoutError) as error:
             raise UnreachableError(
                 f"{self._what} at {self.url} did not answer in time",
                 hint="is the address right, and does the network let the connection through?",
