@@ -1,0 +1,338 @@
+# SPDX-License-Identifier: Apache-2.0
+"""HTTP applications: errors to problem documents, limits, request ids, metrics.
+
+Handlers raise the errors of :mod:`cocos.errors`; the peer sees message, hint and the id of
+the request as ``application/problem+json`` (RFC 9457), the log has the cause. The same id
+is in the ``X-Request-Id`` header and bound into every log line of the request.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias, TypeVar
+
+import structlog
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, Router
+from starlette.types import Message, Receive, Scope, Send
+
+from cocos.errors import CallerError, CocosError, InternalError, NotFoundError, TooLargeError
+from cocos.wire import json
+from cocos.wire.kbs import Problem
+
+MAX_BODY_BYTES: Final = 2 * 2**20
+BODY_SECONDS: Final = 60.0
+_DRAIN_BYTES: Final = 64 * 2**20
+REQUEST_ID_HEADER: Final = "X-Request-Id"
+_REQUEST_ID = "cocos.request_id"
+_KNOWN_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+_log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+ErrorHook: TypeAlias = Callable[[str, CocosError], Awaitable[None]]
+"""Called with the request's id and the error before the peer is answered."""
+
+
+def json_response(
+    value: object, *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return ``value`` as compact JSON."""
+    return Response(
+        json.encode(value), status_code=status, headers=headers, media_type="application/json"
+    )
+
+
+async def read_json(request: Request, shape: type[T] | Any, what: str) -> T:
+    """Decode the request's body into ``shape``, whatever its Content-Type says.
+
+    Raises:
+        FormatError: not JSON of that shape.
+        TooLargeError: more bytes than the server takes.
+    """
+    decoded: T = json.decode(await request.body(), shape, what)
+    return decoded
+
+
+def health(_request: Request) -> Response:
+    """Answer that the server is alive."""
+    return Response(status_code=200)
+
+
+class HttpMetrics:
+    """Counts requests by method, route template and status; never by path.
+
+    Attributes:
+        registry: Where the service adds its own metrics.
+    """
+
+    def __init__(self, prefix: str, *, only_below: str = "/") -> None:
+        """Make the metrics.
+
+        Args:
+            prefix: First word of every name, such as ``kbs``.
+            only_below: Requests whose path does not start with it are not counted.
+        """
+        self.registry = CollectorRegistry()
+        self._only_below = only_below
+        labels = ("method", "route", "status")
+        sizes = (32, 128, 512, 2048, 8192)
+        self._requests = Counter(
+            f"{prefix}_http_requests", "HTTP requests", labels, registry=self.registry
+        )
+        self._seconds = Histogram(
+            f"{prefix}_http_request_duration_seconds",
+            "Time to answer",
+            buckets=(0.0005, 0.001, 0.005, 0.01, 0.05, 0.5, 1),
+            registry=self.registry,
+        )
+        self._received = Histogram(
+            f"{prefix}_http_request_size_bytes",
+            "Size of request bodies",
+            buckets=sizes,
+            registry=self.registry,
+        )
+        self._sent = Histogram(
+            f"{prefix}_http_response_size_bytes",
+            "Size of response bodies",
+            buckets=sizes,
+            registry=self.registry,
+        )
+        self._active = Gauge(
+            f"{prefix}_http_active_connections", "Requests being answered", registry=self.registry
+        )
+
+    def counts(self, scope: Scope) -> bool:
+        """Whether this request is to be counted."""
+        return bool(scope["path"].startswith(self._only_below))
+
+    def started(self) -> None:
+        """Note that a request has come."""
+        self._active.inc()
+
+    def ended(self, scope: Scope, call: "_Call") -> None:
+        """Note that a request has been answered."""
+        route = scope.get("route")
+        template = route.path if isinstance(route, Route) else "none"
+        method = scope["method"] if scope["method"] in _KNOWN_METHODS else "other"
+        self._active.dec()
+        self._requests.labels(method, template, str(call.status)).inc()
+        self._seconds.observe(time.perf_counter() - call.began)
+        self._received.observe(call.received)
+        self._sent.observe(call.sent)
+
+    async def endpoint(self, _request: Request) -> Response:
+        """Serve all metrics of the registry as Prometheus text."""
+        return Response(
+            generate_latest(self.registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
+        )
+
+
+@dataclass(slots=True)
+class _Call:
+    """What is known of one request while it is answered."""
+
+    began: float
+    status: int = 0
+    received: int = 0
+    sent: int = 0
+    body_ended: bool = False
+
+    def saw(self, message: Message) -> None:
+        """Note what has come from the client."""
+        self.received += len(message.get("body", b""))
+        self.body_ended = not message.get("more_body", False)
+
+
+class WebApp:
+    """An ASGI application: Starlette's router behind the one edge for errors and limits."""
+
+    def __init__(
+        self,
+        routes: Sequence[BaseRoute],
+        *,
+        metrics: HttpMetrics | None = None,
+        max_body_bytes: int = MAX_BODY_BYTES,
+        body_seconds: float = BODY_SECONDS,
+        problem_type: Callable[[str, CocosError], str] = lambda _path, _error: "about:blank",
+        on_error: ErrorHook | None = None,
+    ) -> None:
+        """Make the application.
+
+        Args:
+            routes: What it serves.
+            metrics: Where requests are counted.
+            max_body_bytes: Largest request body; a larger one is answered with 413.
+            body_seconds: How long a body may take to arrive.
+            problem_type: From path and error to the ``type`` of the problem document.
+            on_error: Told of every error.
+        """
+        self._router = Router(routes, redirect_slashes=False)
+        self._metrics = metrics
+        self._max_body_bytes = max_body_bytes
+        self._body_seconds = body_seconds
+        self._problem_type = problem_type
+        self._on_error = on_error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise InternalError(f"no {scope['type']} here")
+        request_id = secrets.token_hex(8)
+        call = _Call(time.perf_counter())
+        # With "app" in the scope the router raises instead of answering in plain text.
+        scope = {**scope, "app": self, _REQUEST_ID: request_id}
+        counted = self._metrics if self._metrics and self._metrics.counts(scope) else None
+        with structlog.contextvars.bound_contextvars(request=request_id):
+            if counted:
+                counted.started()
+            try:
+                await self._answer(scope, receive, send, call)
+            finally:
+                if counted:
+                    counted.ended(scope, call)
+            _log.debug(
+                "http.answered", method=scope["method"], path=scope["path"], status=call.status
+            )
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, call: _Call) -> None:
+        async def observed_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                call.status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = scope[_REQUEST_ID]
+            elif message["type"] == "http.response.body":
+                call.sent += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            declared = Headers(scope=scope).get("content-length", "0")
+            if declared.isdecimal() and int(declared) > self._max_body_bytes:
+                raise self._too_large()  # noqa: TRY301 - one place answers errors
+            await self._router(scope, self._limited(receive, call), observed_send)
+        except Exception as error:
+            if call.status:
+                raise  # too late to answer; the server ends the connection
+            response = await self._problem(scope, error)
+            await self._drain(receive, call)
+            await response(scope, receive, observed_send)
+
+    async def _drain(self, receive: Receive, call: _Call) -> None:
+        """Throw away what a client still sends, within reason.
+
+        Closing the connection on unread bytes resets it, and most clients then never see
+        the answer.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._body_seconds):
+                while not call.body_ended and call.received < _DRAIN_BYTES:
+                    call.saw(await receive())
+
+    def _limited(self, receive: Receive, call: _Call) -> Receive:
+        deadline = asyncio.get_running_loop().time() + self._body_seconds
+
+        async def limited() -> Message:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError as error:
+                raise CallerError(
+                    f"the request's body did not arrive within {self._body_seconds:g} s"
+                ) from error
+            call.saw(message)
+            # Not by Content-Length alone: a chunked body has none.
+            if call.received > self._max_body_bytes:
+                raise self._too_large()
+            return message
+
+        return limited
+
+    def _too_large(self) -> TooLargeError:
+        return TooLargeError(f"the request's body is larger than {self._max_body_bytes} bytes")
+
+    async def _problem(self, scope: Scope, error: Exception) -> Response:
+        known, status, headers = _known(scope, error)
+        request_id: str = scope[_REQUEST_ID]
+        _log_error(scope, known, status, error)
+        if self._on_error is not None:
+            try:
+                await self._on_error(request_id, known)
+            except CocosError as failure:
+                _log.warning("http.error-not-recorded", error=failure.message, exc_info=failure)
+        return problem_response(
+            Problem(
+                type=self._problem_type(scope["path"], known),
+                detail=known.message,
+                title=known.code,
+                hint=known.hint or "",
+                id=request_id,
+            ),
+            status=status,
+            headers=headers,
+        )
+
+
+def problem_response(
+    problem: Problem, *, status: int, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return a problem document."""
+    return Response(
+        json.encode(problem),
+        status_code=status,
+        headers=headers,
+        media_type="application/problem+json",
+    )
+
+
+def request_id(request: Request) -> str:
+    """Return the id that log, problem document and header of this request share."""
+    found: str = request.scope[_REQUEST_ID]
+    return found
+
+
+def _known(scope: Scope, error: Exception) -> tuple[CocosError, int, Mapping[str, str] | None]:
+    if isinstance(error, CocosError):
+        return error, error.http_status, None
+    if not isinstance(error, HTTPException):
+        return InternalError("internal error; the server's log has the cause"), 500, None
+    path = scope["path"]
+    if error.status_code == NotFoundError.http_status:
+        known: CocosError = NotFoundError(f"there is nothing at {path}")
+    elif allowed := (error.headers or {}).get("Allow"):
+        known = CallerError(f"{scope['method']} is not possible at {path}", hint=f"use {allowed}")
+    else:
+        known = CallerError(error.detail)
+    return known, error.status_code, error.headers
+
+
+def _log_error(scope: Scope, known: CocosError, status: int, error: Exception) -> None:
+    findings = [
+        f"{finding.check}: {finding.problem} (actual {finding.actual!r}, "
+        f"expected {finding.expected!r})"
+        for finding in getattr(known, "findings", ())
+    ]
+    crashed = isinstance(known, InternalError)
+    write = _log.error if crashed else _log.info
+    write(
+        "http.failed",
+        method=scope["method"],
+        path=scope["path"],
+        status=status,
+        code=known.code,
+        error=known.message,
+        **({"findings": findings} if findings else {}),
+        exc_info=error if crashed else error.__cause__,
+    )
