@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a content encryption key reaches one recipient: RFC 7518 §4.3 and §4.6.
+
+RSA keys get RSA-OAEP-256, EC keys ECDH-ES+A256KW. The recipient's own key decides which
+algorithm it accepts, never the header, so that a sender cannot choose a weaker one.
+"""
+
+import struct
+from collections.abc import Mapping
+from typing import Any, Final, TypeAlias
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.kdf.concatkdf import ConcatKDFHash
+from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap, aes_key_wrap
+
+from cocos.crypto import _b64
+from cocos.errors import FormatError, IntegrityError
+
+PublicKey: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
+PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
+RSA_OAEP: Final = "RSA-OAEP-256"
+ECDH_ES: Final = "ECDH-ES+A256KW"
+CURVES: Final[Mapping[str, ec.EllipticCurve]] = {
+    "P-256": ec.SECP256R1(),
+    "P-384": ec.SECP384R1(),
+    "P-521": ec.SECP521R1(),
+}
+RSA_BITS: Final = range(2048, 8192 + 1)
+
+_KEK_BYTES = 32
+_OAEP = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
+
+
+def check_rsa_size(key: rsa.RSAPublicKey) -> None:
+    """Refuse RSA moduli that are too short to trust or so long that they cost us.
+
+    Raises:
+        FormatError: fewer than 2048 or more than 8192 bits.
+    """
+    if key.key_size not in RSA_BITS:
+        raise FormatError(
+            f"an RSA key of {key.key_size} bits is not accepted", hint="2048 to 8192 bits are"
+        )
+
+
+def curve_name(curve: ec.EllipticCurve) -> str:
+    """Return the JOSE name of a curve.
+
+    Raises:
+        FormatError: not one of P-256, P-384 and P-521.
+    """
+    for name, known in CURVES.items():
+        if known.name == curve.name:
+            return name
+    raise FormatError(f"the curve {curve.name} is not supported", hint=", ".join(CURVES))
+
+
+def ec_members(key: ec.EllipticCurvePublicKey) -> dict[str, str]:
+    """Return ``crv``, ``kty``, ``x``, ``y`` of a JWK, coordinates left-padded to full length."""
+    numbers, size = key.public_numbers(), (key.key_size + 7) // 8
+    return {
+        "crv": curve_name(key.curve),
+        "kty": "EC",
+        "x": _b64.encode(numbers.x.to_bytes(size, "big")),
+        "y": _b64.encode(numbers.y.to_bytes(size, "big")),
+    }
+
+
+def load_ec(jwk: Mapping[str, Any], what: str) -> ec.EllipticCurvePublicKey:
+    """Load an EC public key from its JWK.
+
+    Raises:
+        FormatError: unknown curve, coordinates not full length, or not a point of the curve.
+    """
+    name = jwk.get("crv")
+    curve = CURVES.get(name) if isinstance(name, str) else None
+    if jwk.get("kty") != "EC" or curve is None:
+        raise FormatError(f"{what} is not an EC key", hint=f"crv is one of {', '.join(CURVES)}")
+    size = (curve.key_size + 7) // 8
+    x, y = (_b64.decode(jwk.get(member), f"{member} of {what}") for member in ("x", "y"))
+    if len(x) != size or len(y) != size:
+        raise FormatError(f"coordinates of {what} must be {size} bytes each for {name}")
+    numbers = ec.EllipticCurvePublicNumbers(
+        int.from_bytes(x, "big"), int.from_bytes(y, "big"), curve
+    )
+    try:
+        return numbers.public_key()
+    except ValueError as error:
+        raise FormatError(f"{what} is not a point on {name}") from error
+
+
+def algorithm(key: PublicKey) -> str:
+    """Return the key management algorithm that ``key`` is used with."""
+    return RSA_OAEP if isinstance(key, rsa.RSAPublicKey) else ECDH_ES
+
+
+def wrap(cek: bytes, key: PublicKey) -> tuple[dict[str, Any], bytes]:
+    """Encrypt a content encryption key to one recipient.
+
+    Returns:
+        Header members beside ``alg`` (none, or ``epk``), and the encrypted key.
+    """
+    if isinstance(key, rsa.RSAPublicKey):
+        return {}, key.encrypt(cek, _OAEP)
+    ephemeral = ec.generate_private_key(key.curve)
+    kek = _agreed_key(ephemeral, key)
+    return {"epk": ec_members(ephemeral.public_key())}, aes_key_wrap(kek, cek)
+
+
+def unwrap(header: Mapping[str, Any], encrypted_key: bytes, key: PrivateKey) -> bytes:
+    """Recover a content encryption key.
+
+    Args:
+        header: Header members, ``alg`` among them.
+        encrypted_key: As received.
+        key: The recipient's key.
+
+    Raises:
+        FormatError: another algorithm than ``key`` stands for, or header members that this
+            algorithm does not have (``apu`` and ``apv`` would change the derived key).
+        IntegrityError: it was not made for ``key``.
+    """
+    expected = {"alg"} if isinstance(key, rsa.RSAPrivateKey) else {"alg", "epk"}
+    wanted = algorithm(key.public_key())
+    if header.get("alg") != wanted:
+        raise FormatError(f"the key was not wrapped with {wanted}, the algorithm of this key")
+    if set(header) != expected:
+        raise FormatError(f"a {wanted} header has exactly {', '.join(sorted(expected))}")
+    try:
+        if isinstance(key, rsa.RSAPrivateKey):
+            return key.decrypt(encrypted_key, _OAEP)
+        epk = header["epk"]
+        if not isinstance(epk, Mapping) or epk.get("crv") != curve_name(key.curve):
+            raise FormatError("the ephemeral key is not on the curve of this key")
+        kek = _agreed_key(key, load_ec(epk, "the ephemeral key"))
+        return aes_key_unwrap(kek, encrypted_key)
+    except (ValueError, InvalidUnwrap) as error:
+        raise IntegrityError("the content key was not encrypted to this key") from error
+
+
+def _agreed_key(own: ec.EllipticCurvePrivateKey, other: ec.EllipticCurvePublicKey) -> bytes:
+    # RFC 7518 §4.6.2: AlgorithmID, empty PartyUInfo and PartyVInfo, key length in bits.
+    name = ECDH_ES.encode("ascii")
+    info = struct.pack(">I", len(name)) + name + struct.pack(">III", 0, 0, 8 * _KEK_BYTES)
+    kdf = ConcatKDFHash(algorithm=hashes.SHA256(), length=_KEK_BYTES, otherinfo=info)
+    return kdf.derive(own.exchange(ec.ECDH(), other))

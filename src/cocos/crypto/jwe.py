@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Encryption of a resource to a TEE's public key: flattened JWE (RFC 7516 §7.2.2).
+
+Written with primitives instead of joserfc because the guest needs exact header bytes
+(kbs.md §6) and resources are larger than that library's limits.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from cocos.crypto import _b64, _content, _keywrap
+from cocos.errors import FormatError
+
+TEE_CURVES: Final = ("P-256", "P-521")
+
+
+def check_public_jwk(jwk: Mapping[str, Any]) -> None:
+    """Check that a resource can be encrypted to this key.
+
+    Args:
+        jwk: Public key of a TEE, members as in kbs.md §3.
+
+    Raises:
+        FormatError: another key type, curve or ``alg``; a point off the curve; coordinates
+            that are not full length; RSA outside 2048 to 8192 bits.
+    """
+    _load(jwk)
+
+
+def encrypt(plaintext: bytes, jwk: Mapping[str, Any]) -> dict[str, str]:
+    """Encrypt to a TEE's public key.
+
+    Returns:
+        ``protected``, ``encrypted_key``, ``iv``, ``ciphertext``, ``tag``, all base64url
+        without padding; the protected header is compact: ``alg``, ``enc``, then ``epk``.
+
+    Raises:
+        FormatError: as :func:`check_public_jwk`.
+    """
+    key = _load(jwk)
+    cek = _content.new_key()
+    header, encrypted_key = _keywrap.wrap(cek, key)
+    protected = _content.protect(
+        {"alg": _keywrap.algorithm(key), "enc": _content.ENC, **header},
+    )
+    return {
+        "protected": protected,
+        "encrypted_key": _b64.encode(encrypted_key),
+        **_content.encrypt(plaintext, cek, protected),
+    }
+
+
+def _load(jwk: Mapping[str, Any]) -> _keywrap.PublicKey:
+    kty, alg = jwk.get("kty"), jwk.get("alg")
+    if kty == "EC":
+        if jwk.get("crv") not in TEE_CURVES or alg != _keywrap.ECDH_ES:
+            raise FormatError(
+                "this EC key of the TEE is not supported",
+                hint=f"alg {_keywrap.ECDH_ES}, crv {' or '.join(TEE_CURVES)}",
+            )
+        return _keywrap.load_ec(jwk, "the TEE's public key")
+    if kty == "RSA":
+        if alg != _keywrap.RSA_OAEP:
+            raise FormatError(
+                "this RSA key of the TEE is not supported", hint=f"alg {_keywrap.RSA_OAEP}"
+            )
+        return _load_rsa(jwk)
+    raise FormatError("the TEE's public key is neither an EC nor an RSA key")
+
+
+def _load_rsa(jwk: Mapping[str, Any]) -> rsa.RSAPublicKey:
+    raw = {name: _b64.decode(jwk.get(name), f"{name} of the TEE's key") for name in ("n", "e")}
+    if len(raw["n"]) > _keywrap.RSA_BITS[-1] // 8 + 1 or len(raw["e"]) > 8:  # noqa: PLR2004
+        raise FormatError("the TEE's RSA key is too large")
+    modulus, exponent = (int.from_bytes(raw[name], "big") for name in ("n", "e"))
+    if modulus % 2 == 0:
+        raise FormatError("the TEE's RSA key is not valid")
+    try:
+        key = rsa.RSAPublicNumbers(exponent, modulus).public_key()
+    except ValueError as error:
+        raise FormatError("the TEE's RSA key is not valid") from error
+    _keywrap.check_rsa_size(key)
+    return key

@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Resources to TEE keys: the vector of kbs.md §6, an independent library, attacks."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from joserfc import jwe as jose
+from joserfc.jwk import ECKey, RSAKey
+
+from cocos.crypto import jwe
+from cocos.crypto.tee_key import ALGORITHMS, RSA, TeeKeyPair
+from cocos.errors import ConfigError, FormatError, IntegrityError
+
+VECTOR_JWK = {
+    "kty": "EC",
+    "crv": "P-256",
+    "alg": "ECDH-ES+A256KW",
+    "x": "ItbHMuQKF46BQfSmKVtXEqob52tfWOps3H2Rc7tFydQ",
+    "y": "44S4FX8jGG7ZGBmiYuNXE6vIqOmrr1Qur7uUV2ZkX1A",
+}
+VECTOR_D = "7xM-tcWD3C7amIO0UODiwzyzibsvhc-VBY1y_V7Fsqs"
+VECTOR = {
+    "protected": "eyJhbGciOiJFQ0RILUVTK0EyNTZLVyIsImVuYyI6IkEyNTZHQ00iLCJlcGsiOnsiY3J2IjoiUC0yNTYiLCJrdHkiOiJFQyIsIngiOiJtbmdjcHRCVnBfTU5ESl80ZVRiSE9mYUJidlgxNXl0TGxHUUVzS0dvT3lvIiwieSI6IndaLUVLVVhxS19aYW9XU2JLd0xfZVlWTWpWN1B6VUE0WXVpcGZxWnNjY0UifX0",
+    "encrypted_key": "ZMLfE3zPT1dViRCScPe6p5Dd8-MA9qdh9qQP135JmAuJXp_VGXlzVw",
+    "iv": "AAECAwQFBgcICQoL",
+    "ciphertext": "L2e6d6o",
+    "tag": "2XYEWr4ZVp1RCBc8HJWHdA",
+}
+
+
+def b64u(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def unb64u(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def header(response: dict[str, str]) -> str:
+    return unb64u(response["protected"]).decode()
+
+
+@pytest.fixture(scope="module")
+def rsa_pair() -> TeeKeyPair:
+    return TeeKeyPair.generate(RSA)
+
+
+@pytest.fixture
+def pair() -> TeeKeyPair:
+    return TeeKeyPair.generate()
+
+
+def vector_pair() -> TeeKeyPair:
+    key = ec.derive_private_key(int.from_bytes(unb64u(VECTOR_D), "big"), ec.SECP256R1())
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return TeeKeyPair.from_pem(pem)
+
+
+def test_vector_key_and_response() -> None:
+    pair = vector_pair()
+    assert pair.public_jwk() == VECTOR_JWK
+    assert pair.decrypt(VECTOR) == b"hello"
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_round_trip(algorithm: str) -> None:
+    pair = TeeKeyPair.generate(algorithm)
+    for plaintext in (b"", b"hello", bytes(3_000_000)):
+        assert pair.decrypt(jwe.encrypt(plaintext, pair.public_jwk())) == plaintext
+    again = TeeKeyPair.from_pem(pair.pem())
+    assert again.public_jwk() == pair.public_jwk()
+
+
+def test_pem_forms(rsa_pair: TeeKeyPair, pair: TeeKeyPair) -> None:
+    assert rsa_pair.pem().startswith(b"-----BEGIN RSA PRIVATE KEY-----")
+    assert pair.pem().startswith(b"-----BEGIN PRIVATE KEY-----")
+
+
+def test_header_bytes_are_what_the_guest_serialises_again(
+    pair: TeeKeyPair, rsa_pair: TeeKeyPair
+) -> None:
+    response = jwe.encrypt(b"x", pair.public_jwk())
+    epk = json.loads(header(response))["epk"]
+    assert header(response) == (
+        '{"alg":"ECDH-ES+A256KW","enc":"A256GCM","epk":{"crv":"P-256","kty":"EC",'
+        f'"x":"{epk["x"]}","y":"{epk["y"]}"}}}}'
+    )
+    response = jwe.encrypt(b"x", rsa_pair.public_jwk())
+    assert header(response) == '{"alg":"RSA-OAEP-256","enc":"A256GCM"}'
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_independent_library_reads_ours(algorithm: str) -> None:
+    pair = TeeKeyPair.generate(algorithm)
+    response: Any = jwe.encrypt(b"secret", pair.public_jwk())
+    kind: Any = RSAKey if algorithm == RSA else ECKey
+    names = [pair.public_jwk()["alg"], "A256GCM"]
+    opened = jose.decrypt_json(response, kind.import_key(pair.pem()), algorithms=names)
+    assert opened.plaintext == b"secret"
+
+
+def test_we_read_an_independent_library(pair: TeeKeyPair) -> None:
+    public: Any = dict(pair.public_jwk())
+    names = ["ECDH-ES+A256KW", "A256GCM"]
+    head = dict(zip(("alg", "enc"), names, strict=True))
+    text = jose.encrypt_compact(head, b"secret", ECKey.import_key(public), algorithms=names)
+    members = ("protected", "encrypted_key", "iv", "ciphertext", "tag")
+    assert pair.decrypt(dict(zip(members, text.split("."), strict=True))) == b"secret"
+
+
+def test_respelled_header_is_noticed() -> None:
+    # RFC 7516: the received text is the additional data, so a relay cannot spell it anew.
+    pair = vector_pair()
+    spelled = json.dumps(json.loads(header(VECTOR)), indent=1).encode()
+    with pytest.raises(IntegrityError):
+        pair.decrypt({**VECTOR, "protected": b64u(spelled)})
+
+
+@pytest.mark.parametrize("member", ["encrypted_key", "iv", "ciphertext", "tag"])
+def test_every_changed_bit_is_noticed(member: str) -> None:
+    raw = bytearray(unb64u(VECTOR[member]))
+    raw[0] ^= 1
+    with pytest.raises(IntegrityError):
+        vector_pair().decrypt({**VECTOR, member: b64u(bytes(raw))})
+
+
+@pytest.mark.parametrize("member", list(VECTOR))
+@pytest.mark.parametrize("value", [None, 1, "", "é", "A=", "+/+/", {}, "AAAAA"])
+def test_malformed_members(member: str, value: object) -> None:
+    with pytest.raises((FormatError, IntegrityError)):
+        vector_pair().decrypt({**VECTOR, member: value})
+
+
+@pytest.mark.parametrize("member", list(VECTOR))
+def test_missing_member(member: str) -> None:
+    with pytest.raises(FormatError):
+        vector_pair().decrypt({k: v for k, v in VECTOR.items() if k != member})
+
+
+def test_swapped_key(pair: TeeKeyPair) -> None:
+    other = TeeKeyPair.generate()
+    with pytest.raises(IntegrityError):
+        other.decrypt(jwe.encrypt(b"x", pair.public_jwk()))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"alg": "none"},
+        {"alg": "dir"},
+        {"alg": "RSA-OAEP-256"},
+        {"alg": "RSA1_5"},
+        {"alg": None},
+        {"enc": "A128GCM"},
+        {"enc": "none"},
+        {"zip": "DEF"},
+        {"crit": ["exp"]},
+        {"apu": "QQ"},
+        {"epk": None},
+        {"epk": {"kty": "EC", "crv": "P-521", "x": "AA", "y": "AA"}},
+    ],
+)
+def test_algorithm_confusion(change: dict[str, Any]) -> None:
+    changed = {**json.loads(header(VECTOR)), **change}
+    with pytest.raises(FormatError):
+        vector_pair().decrypt({**VECTOR, "protected": b64u(json.dumps(changed).encode())})
+
+
+def test_invalid_curve_ephemeral_key() -> None:
+    changed = json.loads(header(VECTOR))
+    changed["epk"]["y"] = b64u(bytes(31) + b"\x05")
+    with pytest.raises(FormatError, match="not a point"):
+        vector_pair().decrypt({**VECTOR, "protected": b64u(json.dumps(changed).encode())})
+
+
+def test_rsa_key_refuses_ecdh_header(rsa_pair: TeeKeyPair) -> None:
+    with pytest.raises(FormatError):
+        rsa_pair.decrypt(VECTOR)
+
+
+def test_further_additional_data_is_refused() -> None:
+    with pytest.raises(FormatError):
+        vector_pair().decrypt({**VECTOR, "aad": "QQ"})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"y": b64u(bytes(31) + b"\x05")},
+        {"x": b64u(bytes(32)), "y": b64u(bytes(32))},
+        {"x": VECTOR_JWK["x"] + "AA"},
+        {"x": b64u(bytes(31))},
+        {"x": b64u(b"\x00" + unb64u(VECTOR_JWK["x"]))},
+        {"x": VECTOR_JWK["x"] + "="},
+        {"x": None},
+        {"x": 5},
+        {"crv": "P-384"},
+        {"crv": "secp256k1"},
+        {"crv": "P-521"},
+        {"crv": []},
+        {"crv": None},
+        {"alg": "ECDH-ES"},
+        {"alg": "RSA-OAEP-256"},
+        {"alg": None},
+        {"kty": "OKP"},
+        {"kty": "oct"},
+        {"kty": None},
+    ],
+)
+def test_bad_ec_keys(change: dict[str, Any]) -> None:
+    for use in (jwe.check_public_jwk, lambda jwk: jwe.encrypt(b"x", jwk)):
+        with pytest.raises(FormatError):
+            use({**VECTOR_JWK, **change})
+    jwe.check_public_jwk(VECTOR_JWK)
+
+
+def rsa_jwk(n: int, e: int = 65537) -> dict[str, str]:
+    def text(number: int) -> str:
+        return b64u(number.to_bytes(max(1, (number.bit_length() + 7) // 8), "big"))
+
+    return {"kty": "RSA", "alg": "RSA-OAEP-256", "n": text(n), "e": text(e)}
+
+
+def test_bad_rsa_keys(rsa_pair: TeeKeyPair) -> None:
+    short = rsa.generate_private_key(public_exponent=65537, key_size=1024)
+    good = rsa_pair.public_jwk()
+    n = int.from_bytes(unb64u(good["n"]), "big")
+    bad: list[dict[str, Any]] = [
+        rsa_jwk(short.public_key().public_numbers().n),
+        rsa_jwk(n, 1),
+        rsa_jwk(n, 2),
+        rsa_jwk(n, 0),
+        rsa_jwk(n + 1),
+        rsa_jwk(0),
+        rsa_jwk(1 << 100_000 | 1),
+        rsa_jwk(n, n),
+        {**good, "alg": "RSA1_5"},
+        {**good, "alg": "RSA-OAEP"},
+        {**good, "n": None},
+    ]
+    for jwk in bad:
+        with pytest.raises(FormatError):
+            jwe.check_public_jwk(jwk)
+    jwe.check_public_jwk(good)
+
+
+def test_private_keys_that_are_none() -> None:
+    ed = ed25519.Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    locked = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"x"),
+    )
+    k1 = ec.generate_private_key(ec.SECP256K1()).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    for pem in (b"", b"nonsense", ed, locked, k1):
+        with pytest.raises(FormatError):
+            TeeKeyPair.from_pem(pem)
+    with pytest.raises(ConfigError):
+        TeeKeyPair.generate("RSA1_5")
