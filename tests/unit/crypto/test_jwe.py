@@ -230,7 +230,7 @@ def rsa_jwk(n: int, e: int = 65537) -> dict[str, str]:
 
 
 def test_bad_rsa_keys(rsa_pair: TeeKeyPair) -> None:
-    short = rsa.generate_private_key(public_exponent=65537, key_size=1024)
+    short = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505 - the attack
     good = rsa_pair.public_jwk()
     n = int.from_bytes(unb64u(good["n"]), "big")
     bad: list[dict[str, Any]] = [
