@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of the attestation agent, under the names of the guest components."""
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from cocos.crypto.tee_key import ALGORITHMS, EC_P256
+
+DEFAULT_ADDRESS = "127.0.0.1:50002"
+_KBC = "cc_kbc"
+
+
+def _local(address: str) -> str:
+    """Refuse an address that others can reach: callers get private keys, unasked who they are."""
+    if address.startswith("unix:"):
+        return address
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal():
+        raise ValueError("write HOST:PORT or unix:/PATH")
+    if host != "localhost":
+        try:
+            loopback = ipaddress.ip_address(host.strip("[]")).is_loopback
+        except ValueError as error:
+            raise ValueError(f"{host!r} is not an IP address") from error
+        if not loopback:
+            raise ValueError(f"{host} can be reached from other machines; use 127.0.0.1 or unix:")
+    return address
+
+
+def _algorithm(name: str) -> str:
+    if name not in ALGORITHMS:
+        raise ValueError(f"one of {', '.join(ALGORITHMS)}")
+    return name
+
+
+def _kbc(params: str) -> str:
+    parts = params.split("::")
+    if len(parts) != 2 or parts[0] != _KBC:  # noqa: PLR2004 - a pair
+        raise ValueError(f"write {_KBC}::URL")
+    return params
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class KbsConfig(_Frozen):
+    """Where ``kbs`` tokens come from."""
+
+    url: str
+    """Base URL of the KBS."""
+    cert: str | None = None
+    """The only CA to trust: PEM text, or the path of a PEM file."""
+    tee_key_algorithm: Annotated[str, AfterValidator(_algorithm)] = EC_P256
+    """Kind of the key pair that tokens speak of."""
+
+    def ca_file(self) -> Path | None:
+        """Return the path of the CA file, if ``cert`` is one."""
+        return Path(self.cert) if self.cert and "-----BEGIN" not in self.cert else None
+
+
+class TokenConfigs(_Frozen):
+    """Sources of tokens."""
+
+    kbs: KbsConfig | None = None
+
+
+class EventlogConfig(_Frozen):
+    """Runtime measurements."""
+
+    enable_eventlog: bool = False
+    init_pcr: int = Field(default=17, ge=0, le=23)
+    """PCR number for measurements that name none."""
+
+
+class LogConfig(_Frozen):
+    """Logs."""
+
+    level: str = "info"
+
+
+class Settings(_Frozen):
+    """Everything the attestation agent is told."""
+
+    attestation_sock: Annotated[str, AfterValidator(_local)] = DEFAULT_ADDRESS
+    """``HOST:PORT`` on loopback, or ``unix:/PATH``."""
+    aa_kbc_params: Annotated[str, AfterValidator(_kbc)] | None = None
+    """``cc_kbc::URL``, used when ``token_configs`` names no KBS."""
+    insecure_sample: bool = False
+    """Accept evidence that proves nothing when no TEE is found."""
+    initdata_digest: str | None = None
+    """Standard base64 of the digest of the init data."""
+    initdata_toml: Path | None = None
+    """File of the init data; wins over the digest."""
+    token_configs: TokenConfigs = TokenConfigs()
+    eventlog_config: EventlogConfig = EventlogConfig()
+    log: LogConfig = LogConfig()
+
+    def kbs(self) -> KbsConfig | None:
+        """Return the KBS for tokens: of the file, else of ``aa_kbc_params``."""
+        if self.token_configs.kbs is not None or self.aa_kbc_params is None:
+            return self.token_configs.kbs
+        return KbsConfig(url=self.aa_kbc_params.split("::")[1])

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runtime events as the guest components measure them (AAEL)."""
+
+import struct
+
+from cocos.errors import FormatError
+
+MAGIC = 0x4141454C  # "AAEL", little-endian on the wire
+
+
+def tagged_event(domain: str, operation: str, content: str) -> bytes:
+    """Return the bytes that are hashed for one event.
+
+    u32 magic, u32 length, both little-endian, then ``domain SP operation SP content`` in
+    UTF-8. Readers split at the spaces and log lines at newlines, therefore neither may
+    stand where it would move the border between two members.
+
+    Raises:
+        FormatError: a member is empty, or holds a character that it must not.
+    """
+    for name, text in (("domain", domain), ("operation", operation)):
+        if not text or any(char.isspace() for char in text):
+            raise FormatError(f"the {name} of an event must be a word without spaces")
+    if any(char in "\r\n\0" for char in content):
+        raise FormatError("the content of an event must be one line")
+    try:
+        event = f"{domain} {operation} {content}".encode()
+    except UnicodeEncodeError as error:
+        raise FormatError("an event must be valid Unicode") from error
+    return struct.pack("<II", MAGIC, len(event)) + event

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""attestation-agent: makes evidence and fetches tokens for the programs of this machine."""
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+
+from cocos.attestation_agent.config import Settings
+from cocos.attestation_agent.server import service
+from cocos.attestation_agent.service import AttestationAgent
+from cocos.attesters import Attester, detect
+from cocos.cli import _common as common
+from cocos.clients.kbs import KbsClient
+from cocos.errors import UnsupportedError
+from cocos.host.files import read_file
+from cocos.transport.rpc import serve
+from cocos.wire.init_data import InitDocument
+from cocos.wire.json import b64decode
+from cocos.wire.kbs import InitData
+
+NAME = "attestation-agent"
+ENVIRONMENT = {"aa_kbc_params": "AA_KBC_PARAMS", "insecure_sample": "COCOS_INSECURE_SAMPLE"}
+
+app = common.make_app(
+    "Answer for this machine: evidence of its TEE, tokens of its KBS, runtime measurements. "
+    "gRPC, for programs of this machine only."
+)
+
+_log = structlog.get_logger(__name__)
+
+
+@app.command()
+def main_command(
+    *,
+    attestation_sock: Annotated[
+        str | None,
+        typer.Option(
+            "-a",
+            "--attestation_sock",
+            "--attestation-sock",
+            metavar="ADDRESS",
+            help="Listen there: HOST:PORT on loopback, or unix:/PATH. [default: 127.0.0.1:50002]",
+        ),
+    ] = None,
+    config_file: Annotated[
+        Path | None, typer.Option("-c", "--config-file", help="Settings, as TOML.")
+    ] = None,
+    initdata_digest: Annotated[
+        str | None,
+        typer.Option("-i", "--initdata-digest", help="Digest of the init data, as base64."),
+    ] = None,
+    initdata_toml: Annotated[
+        Path | None,
+        typer.Option("-t", "--initdata-toml", help="Init data; wins over the digest."),
+    ] = None,
+    insecure_sample: Annotated[
+        bool | None,
+        typer.Option(
+            "--insecure-sample",
+            help="If no TEE is found, make sample evidence, which proves nothing. "
+            "[env: COCOS_INSECURE_SAMPLE]",
+        ),
+    ] = None,
+    log_level: Annotated[
+        str | None,
+        typer.Option(
+            "--log-level", envvar="COCOS_LOG_LEVEL", help="debug, info, warning or error."
+        ),
+    ] = None,
+    as_json: common.JsonFlag = False,
+    debug: common.DebugFlag = False,
+) -> None:
+    """Serve until SIGTERM. AA_KBC_PARAMS=cc_kbc::URL names the KBS that makes tokens."""
+    settings = common.load_settings(
+        Settings,
+        file=config_file,
+        environment=ENVIRONMENT,
+        flags={
+            "attestation_sock": attestation_sock,
+            "initdata_digest": initdata_digest,
+            "initdata_toml": initdata_toml,
+            "insecure_sample": insecure_sample,
+        },
+    )
+    common.configure_logs(log_level or settings.log.level, debug=debug)
+    common.run_async(_serve(settings, as_json=as_json))
+
+
+async def _serve(settings: Settings, *, as_json: bool) -> None:
+    os.umask(0o077)  # callers get private keys: nobody else may open our socket
+    attester = await detect(insecure_sample=settings.insecure_sample)
+    init_data = await _bind_init_data(settings, attester)
+    async with contextlib.AsyncExitStack() as stack:
+        kbs = None
+        config = settings.kbs()
+        if config is not None:
+            ca_file = config.ca_file()
+            kbs = await stack.enter_async_context(
+                KbsClient(
+                    config.url,
+                    attester,
+                    ca_file=ca_file,
+                    ca=config.cert if ca_file is None else None,
+                    init_data=init_data,
+                    key_algorithm=config.tee_key_algorithm,
+                )
+            )
+        agent = AttestationAgent(
+            attester,
+            kbs=kbs,
+            measure=settings.eventlog_config.enable_eventlog,
+            register=settings.eventlog_config.init_pcr,
+        )
+        address = await stack.enter_async_context(
+            serve(settings.attestation_sock, [service(agent)])
+        )
+        common.announce(NAME, address, as_json=as_json)
+        await common.wait_for_signal()
+
+
+async def _bind_init_data(settings: Settings, attester: Attester) -> InitData | None:
+    """Bind the init data that we were started with, and return it for the KBS."""
+    init_data = None
+    if settings.initdata_toml is not None:
+        text = read_file(settings.initdata_toml, "the init data", limit=2**20)
+        digest = InitDocument.parse(text).digest
+        init_data = InitData(format="toml", body=text.decode("utf-8"))
+    elif settings.initdata_digest is not None:
+        digest = b64decode(settings.initdata_digest, "the digest of the init data")
+    else:
+        return None
+    try:
+        await attester.bind_init_data(digest)
+    except UnsupportedError as error:
+        if not attester.insecure:
+            raise
+        _log.warning("init-data.unbound", problem=error.message)
+    return init_data
+
+
+def main() -> None:
+    """Run the program."""
+    common.run_app(app, NAME)
