@@ -108,12 +108,22 @@ class AuthenticationError(CallerError):
 
 
 class AccessDeniedError(CallerError):
-    """A policy denied the request of a caller that is known."""
+    """A policy denied the request of a caller that is known.
+
+    The findings are for the operator's log and ``kbs-client explain``; the peer sees
+    only ``message``.
+    """
 
     code = "denied"
     exit_code = 77
     http_status = 403
     grpc_status = "PERMISSION_DENIED"
+
+    def __init__(
+        self, message: str, *, findings: tuple[Finding, ...] = (), hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.findings = findings
 
 
 class NotFoundError(CallerError):
