@@ -165,6 +165,14 @@ def make_venv() -> None:
     stamp.write_text(wanted)
 
 
+def link_programs() -> None:
+    """Let the original guide's ``./build/cocos-manager`` and its like work literally."""
+    for name in ("cocos-manager", "cvms-test", "cocos-cli"):
+        link = ROOT / "build" / name
+        if not link.is_symlink():
+            link.symlink_to(f"../.venv/bin/{name}")
+
+
 def main() -> None:
     """Do what is missing."""
     if sys.version_info < (3, 11):  # noqa: UP036 - whatever python3 is on PATH runs this
@@ -176,6 +184,8 @@ def main() -> None:
     with only_one():
         install_packages()
         make_venv()
+        link_programs()
+        run(PYTHON, "tools/install_tools.py")
 
 
 if __name__ == "__main__":
