@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cocos-manager: starts and stops VMs on this host."""
+
+import contextlib
+import uuid
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cocos.cli import _common as common
+from cocos.manager.app import make_app
+from cocos.manager.backends import BACKENDS, make_backend
+from cocos.manager.config import ENVIRONMENT, ManagerConfig
+from cocos.manager.server import credentials, grpc_service
+from cocos.manager.service import ManagerService
+from cocos.manager.state import StateFolder
+from cocos.transport.http_server import serve_http
+from cocos.transport.rpc import serve
+
+NAME = "cocos-manager"
+
+app = common.make_app(
+    "Start and stop VMs on this host: gRPC API on localhost:7020, /health and /metrics on "
+    "localhost:7003."
+)
+
+
+def _option(text: str, *names: str) -> Any:
+    """Describe an option; settings come from several places, so that None means not given."""
+    return typer.Option(*names, help=text, show_default=False)
+
+
+Config = Annotated[Path | None, _option("Settings, as TOML.", "-c", "--config-file")]
+GrpcHost = Annotated[str | None, _option("API: host. [MANAGER_GRPC_HOST, else localhost]")]
+GrpcPort = Annotated[int | None, _option("API: port, 0: any. [MANAGER_GRPC_PORT, else 7020]")]
+ServerCert = Annotated[
+    Path | None, _option("API: PEM certificate chain, for TLS. [MANAGER_GRPC_SERVER_CERT]")
+]
+ServerKey = Annotated[Path | None, _option("API: PEM private key. [MANAGER_GRPC_SERVER_KEY]")]
+ClientCa = Annotated[
+    Path | None,
+    _option("API: PEM certificates that clients must chain to. [MANAGER_GRPC_CLIENT_CA_CERTS]"),
+]
+InsecureApi = Annotated[
+    bool | None, _option("Let anybody who reaches the API start VMs.", "--insecure-api")
+]
+HttpHost = Annotated[str | None, _option("Health: host. [MANAGER_HTTP_HOST, else localhost]")]
+HttpPort = Annotated[int | None, _option("Health: port, 0: any. [MANAGER_HTTP_PORT, else 7003]")]
+MaxVms = Annotated[
+    int | None, _option("Most VMs at a time, 0: no limit. [MANAGER_MAX_VMS, else 10]")
+]
+BackendName = Annotated[
+    str | None, _option(f"Kind of VM: {', '.join(BACKENDS)}. [MANAGER_BACKEND, else local]")
+]
+State = Annotated[
+    Path | None, _option("Folder of the VMs and of what survives us. [MANAGER_STATE_FOLDER]")
+]
+LogLevel = Annotated[
+    str,
+    typer.Option(
+        envvar=["MANAGER_LOG_LEVEL", "COCOS_LOG_LEVEL"], help="debug, info, warning or error."
+    ),
+]
+
+
+@app.command()
+def main_command(
+    *,
+    config_file: Config = None,
+    grpc_host: GrpcHost = None,
+    grpc_port: GrpcPort = None,
+    server_cert: ServerCert = None,
+    server_key: ServerKey = None,
+    client_ca: ClientCa = None,
+    insecure_api: InsecureApi = None,
+    http_host: HttpHost = None,
+    http_port: HttpPort = None,
+    max_vms: MaxVms = None,
+    backend: BackendName = None,
+    state_folder: State = None,
+    log_level: LogLevel = "info",
+    as_json: common.JsonFlag = False,
+    debug: common.DebugFlag = False,
+) -> None:
+    """Serve until SIGTERM; then every VM of it is stopped."""
+    common.configure_logs(log_level, debug=debug)
+    flags: dict[str, object] = {
+        "grpc_host": grpc_host,
+        "grpc_port": grpc_port,
+        "server_cert": server_cert,
+        "server_key": server_key,
+        "client_ca": client_ca,
+        "insecure_api": insecure_api,
+        "http_host": http_host,
+        "http_port": http_port,
+        "max_vms": max_vms,
+        "backend": backend,
+        "state_folder": state_folder,
+    }
+    config = common.load_settings(
+        ManagerConfig, file=config_file, environment=ENVIRONMENT, flags=flags
+    )
+    common.run_async(_serve(config, as_json=as_json))
+
+
+async def _serve(config: ManagerConfig, *, as_json: bool) -> None:
+    backend = make_backend(config.backend)
+    await backend.check()
+    instance_id = config.instance_id or str(uuid.uuid4())
+    async with contextlib.AsyncExitStack() as stack:
+        service = await stack.enter_async_context(
+            ManagerService(StateFolder(config.state_folder), backend, max_vms=config.max_vms)
+        )
+        http = await stack.enter_async_context(
+            serve_http(make_app(service, instance_id=instance_id), config.http_address)
+        )
+        address = await stack.enter_async_context(
+            serve(
+                config.grpc_address,
+                [grpc_service(service, eos_version=config.eos_version)],
+                credentials=credentials(config),
+            )
+        )
+        common.announce(f"{NAME} health", http, as_json=as_json)
+        common.announce(NAME, address, as_json=as_json)
+        await common.wait_for_signal()
+
+
+def main() -> None:
+    """Run the program."""
+    common.run_app(app, NAME)

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of the manager; the command line, the environment and a file make one of these."""
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+ENVIRONMENT = {
+    "grpc_host": "MANAGER_GRPC_HOST",
+    "grpc_port": "MANAGER_GRPC_PORT",
+    "server_cert": "MANAGER_GRPC_SERVER_CERT",
+    "server_key": "MANAGER_GRPC_SERVER_KEY",
+    "client_ca": "MANAGER_GRPC_CLIENT_CA_CERTS",
+    "http_host": "MANAGER_HTTP_HOST",
+    "http_port": "MANAGER_HTTP_PORT",
+    "max_vms": "MANAGER_MAX_VMS",
+    "backend": "MANAGER_BACKEND",
+    "state_folder": "MANAGER_STATE_FOLDER",
+    "eos_version": "MANAGER_EOS_VERSION",
+    "instance_id": "MANAGER_INSTANCE_ID",
+}
+"""Setting → variable."""
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+def default_state_folder() -> Path:
+    """Return where state is kept when nobody says otherwise."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/cocos/manager")
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "cocos" / "manager"
+
+
+class ManagerConfig(BaseModel):
+    """What a manager needs to know.
+
+    Attributes:
+        grpc_host: Where the API listens.
+        grpc_port: Its port; 0 takes any free one.
+        server_cert: PEM certificate chain of the API; with ``server_key`` it speaks TLS.
+        server_key: PEM private key of it.
+        client_ca: PEM certificates that clients' certificates must chain to.
+        insecure_api: Let anybody who reaches the API start VMs.
+        http_host: Where ``/health`` and ``/metrics`` listen.
+        http_port: Their port; 0 takes any free one.
+        max_vms: Most VMs at a time; 0 or less: no limit.
+        backend: Kind of VM.
+        state_folder: What survives the manager.
+        eos_version: Version of the guest's system, as ``CVMInfo`` reports it.
+        instance_id: Name of this manager in ``/health``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    grpc_host: str = "localhost"
+    grpc_port: Port = 7020
+    server_cert: Path | None = None
+    server_key: Path | None = None
+    client_ca: Path | None = None
+    insecure_api: bool = False
+    http_host: str = "localhost"
+    http_port: Port = 7003
+    max_vms: int = 10
+    backend: str = "local"
+    state_folder: Path = Field(default_factory=default_state_folder)
+    eos_version: str = ""
+    instance_id: str = ""
+
+    @model_validator(mode="after")
+    def _safe(self) -> Self:
+        if (self.server_cert is None) != (self.server_key is None):
+            raise ValueError("server_cert and server_key belong together")
+        if self.client_ca is not None and self.server_cert is None:
+            raise ValueError("client_ca needs server_cert and server_key")
+        if self.client_ca is None and not self.insecure_api and not _is_loopback(self.grpc_host):
+            raise ValueError(
+                f"on {self.grpc_host} anybody could start VMs: set server_cert, server_key and "
+                "client_ca, or say --insecure-api"
+            )
+        return self
+
+    @property
+    def grpc_address(self) -> str:
+        """Where the API listens, ``host:port``."""
+        return _join(self.grpc_host, self.grpc_port)
+
+    @property
+    def http_address(self) -> str:
+        """Where health and metrics listen, ``host:port``."""
+        return _join(self.http_host, self.http_port)
+
+
+def _join(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

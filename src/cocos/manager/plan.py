@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a VM shall be: a request, checked whole before anything starts."""
+
+import datetime as dt
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from cocos.errors import FormatError
+
+CVMS_PORT = 7001
+MAX_TTL = dt.timedelta(days=3650)
+LOG_LEVELS = ("debug", "info", "warn", "warning", "error")
+
+# Go's time.ParseDuration, in nanoseconds.
+_UNITS = {
+    "ns": 1,
+    "us": 10**3,
+    "µs": 10**3,  # U+00B5
+    "μs": 10**3,  # U+03BC
+    "ms": 10**6,
+    "s": 10**9,
+    "m": 60 * 10**9,
+    "h": 3600 * 10**9,
+}
+_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True)
+class CreateRequest:
+    """A request as it came; field by field as in ``manager.CreateReq``."""
+
+    cvms_url: str
+    log_level: str = ""
+    ttl: str = ""
+    kbs_params: str = ""
+    ca_url: str = ""
+    server_ca: bytes = field(default=b"", repr=False)
+    client_cert: bytes = field(default=b"", repr=False)
+    client_key: bytes = field(default=b"", repr=False)
+    certs_token: str = field(default="", repr=False)
+    aws: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class VmPlan:
+    """A VM to start; every field has been checked.
+
+    Attributes:
+        cvms: Address that the agent dials, ``host:port``.
+        log_level: For the guest's programs: debug, info, warning or error.
+        ttl: Life time, or None for no limit.
+        kbs_params: ``cc_kbc::URL``, or empty.
+        server_ca: PEM certificates that the CVMS must chain to, or empty for plaintext.
+        client_cert: PEM certificate chain that the agent shows to the CVMS, or empty.
+        client_key: PEM private key of it.
+        variables: More environment of the agent; may hold secrets.
+    """
+
+    cvms: str
+    log_level: str
+    ttl: dt.timedelta | None
+    kbs_params: str
+    server_ca: bytes = field(repr=False)
+    client_cert: bytes = field(repr=False)
+    client_key: bytes = field(repr=False)
+    variables: Mapping[str, str] = field(repr=False)
+
+
+def make_plan(request: CreateRequest) -> VmPlan:
+    """Check a request.
+
+    Raises:
+        FormatError: names the field and what is wrong with it.
+    """
+    scheme, cvms = parse_cvms_url(request.cvms_url)
+    if request.server_ca:
+        _check_certificates(request.server_ca, "the CVMS's CA certificate")
+    elif scheme == "https" or request.client_cert:
+        raise FormatError(
+            "TLS to the CVMS needs the CA certificate that its certificate must chain to",
+            hint="give --server-ca",
+        )
+    if request.server_ca and scheme == "http":
+        raise FormatError(
+            f"{request.cvms_url} says plaintext, but a CA certificate was given",
+            hint="write https://, or leave --server-ca out",
+        )
+    _check_client(request.client_cert, request.client_key)
+    variables = {
+        "AGENT_CVM_CA_URL": request.ca_url,
+        "AGENT_CERTS_TOKEN": request.certs_token,
+        **request.aws,
+    }
+    return VmPlan(
+        cvms=cvms,
+        log_level=_log_level(request.log_level),
+        ttl=parse_ttl(request.ttl),
+        kbs_params=parse_kbs_params(request.kbs_params),
+        server_ca=request.server_ca,
+        client_cert=request.client_cert,
+        client_key=request.client_key,
+        variables={name: _one_line(name, value) for name, value in variables.items() if value},
+    )
+
+
+def parse_ttl(text: str) -> dt.timedelta | None:
+    """Parse a Go duration such as ``1h30m`` or ``1.5s``; empty means no limit.
+
+    Raises:
+        FormatError: not a duration, not positive, or longer than :data:`MAX_TTL`.
+    """
+    if not text:
+        return None
+    hint = "write a duration such as 90s, 45m or 1h30m"
+    nanoseconds = 0
+    position = 0
+    while part := _PART.match(text, position):
+        whole, _, fraction = part[1].partition(".")
+        if len(part[1]) > 30:  # noqa: PLR2004 - far beyond any duration; bounds the arithmetic
+            raise FormatError("the time to live is too long", hint=hint)
+        unit = _UNITS[part[2]]
+        nanoseconds += int(whole or "0") * unit
+        nanoseconds += int(fraction or "0") * unit // 10 ** len(fraction)
+        position = part.end()
+    if position != len(text):
+        raise FormatError(f"the time to live {text[:40]!r} is no duration", hint=hint)
+    if nanoseconds < 1000:  # noqa: PLR2004 - the smallest step of a timedelta
+        raise FormatError(f"the time to live {text!r} is not positive", hint=hint)
+    if nanoseconds > MAX_TTL / dt.timedelta(microseconds=1) * 1000:
+        raise FormatError(f"the time to live {text!r} is over {MAX_TTL.days} days", hint=hint)
+    return dt.timedelta(microseconds=nanoseconds // 1000)
+
+
+def parse_cvms_url(text: str) -> tuple[str, str]:
+    """Split ``http://HOST:7001``, ``https://HOST:7001`` or ``HOST:7001``.
+
+    Returns:
+        The scheme (empty when not given) and ``host:port``; the port defaults to 7001.
+
+    Raises:
+        FormatError: anything else.
+    """
+    hint = "write http://HOST:7001 or HOST:7001"
+    problem = FormatError(f"{text[:200]!r} is no CVMS address", hint=hint)
+    if not text:
+        raise FormatError("the address of the CVMS is missing", hint=hint)
+    if not text.isascii() or not text.isprintable():
+        raise problem
+    url = text if "://" in text else f"//{text}"
+    try:
+        parts = urlsplit(url)
+        port = CVMS_PORT if parts.port is None else parts.port
+    except ValueError as error:
+        raise problem from error
+    extra = parts.path.rstrip("/") or parts.query or parts.fragment or "@" in parts.netloc
+    if parts.scheme not in {"", "http", "https"} or extra or not port:
+        raise problem
+    return parts.scheme, f"{_host(parts.hostname or '', problem)}:{port}"
+
+
+def parse_kbs_params(text: str) -> str:
+    """Check ``cc_kbc::URL``; a bare URL is accepted, too. Empty stays empty.
+
+    Raises:
+        FormatError: another key broker client, or no http(s) URL.
+    """
+    if not text:
+        return ""
+    hint = "write cc_kbc::http://HOST:8080"
+    client, separator, url = text.rpartition("::") if "::" in text else ("cc_kbc", "::", text)
+    problem = FormatError(f"{text[:200]!r} is no KBS address for a guest", hint=hint)
+    if client != "cc_kbc" or not text.isascii() or not text.isprintable() or " " in text:
+        raise problem
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise problem from error
+    if parts.scheme not in {"http", "https"} or "@" in parts.netloc or parts.query:
+        raise problem
+    _host(parts.hostname or "", problem)
+    return f"{client}{separator}{url}"
+
+
+def _host(host: str, problem: FormatError) -> str:
+    if ":" in host:
+        try:
+            return f"[{ipaddress.IPv6Address(host)}]"
+        except ValueError as error:
+            raise problem from error
+    if not _HOST.fullmatch(host):
+        raise problem
+    return host
+
+
+def _log_level(text: str) -> str:
+    level = text.lower() or "info"
+    if level not in LOG_LEVELS:
+        raise FormatError(f"{text[:40]!r} is no log level", hint="debug, info, warning or error")
+    return "warning" if level == "warn" else level
+
+
+def _one_line(name: str, value: str) -> str:
+    if not value.isprintable():
+        raise FormatError(f"the value for {name} has characters that no such value has")
+    return value
+
+
+def _check_client(cert: bytes, key: bytes) -> None:
+    if bool(cert) != bool(key):
+        raise FormatError(
+            "a client certificate and its key belong together",
+            hint="give both --client-crt and --client-key, or none",
+        )
+    if not cert:
+        return
+    leaf = _check_certificates(cert, "the client certificate")
+    try:
+        private = load_pem_private_key(key, password=None)
+    except (ValueError, TypeError) as error:
+        raise FormatError("the client key is no unencrypted PEM private key") from error
+    if private.public_key() != leaf.public_key():
+        raise FormatError("the client key does not belong to the client certificate")
+
+
+def _check_certificates(pem: bytes, what: str) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificates(pem)[0]
+    except ValueError as error:
+        raise FormatError(f"{what} is no PEM certificate") from error

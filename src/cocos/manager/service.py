@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Use cases of the manager: create, remove, list, follow. Knows no transport.
+
+Every VM lives in one task that owns it: whatever ends the VM (itself, its time to live,
+a removal, the manager's end) ends the task's blocks, and those leave nothing running.
+"""
+
+import asyncio
+import datetime as dt
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import msgspec
+import structlog
+
+from cocos._clock import Clock, system_clock
+from cocos.errors import CocosError, NotFoundError, StateError
+from cocos.manager.backends import Backend, Hardware, Vm
+from cocos.manager.console import Console
+from cocos.manager.plan import CreateRequest, VmPlan, make_plan
+from cocos.manager.records import VmRecord, VmState
+from cocos.manager.state import StateFolder
+
+KEPT_ENDED = 100  # records of VMs that ended; older ones are forgotten
+_LONGEST_SLEEP = 30.0  # seconds: the clock may be set, or the machine may have slept
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Entry:
+    record: VmRecord
+    console: Console
+    started: asyncio.Future[None]
+    task: asyncio.Task[None] | None = None
+    ending: bool = False
+    stop_reason: str = ""
+    failure: CocosError | None = None
+
+
+class ManagerService:
+    """Starts, watches and ends VMs; an asynchronous context manager.
+
+    At its end every VM of it has ended.
+    """
+
+    def __init__(
+        self,
+        state: StateFolder,
+        backend: Backend,
+        *,
+        max_vms: int,
+        clock: Clock = system_clock,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._state = state
+        self._backend = backend
+        self._max_vms = max_vms
+        self._clock = clock
+        self._sleep = sleep
+        self._entries: dict[str, _Entry] = {}
+        self.ended: Counter[VmState] = Counter()  # for metrics
+
+    async def __aenter__(self) -> Self:
+        self._state.open()
+        for record in await asyncio.to_thread(self._state.records):
+            kept = record
+            if record.state.live:
+                kept = record.to(
+                    VmState.LOST, "the manager ended without stopping it, and it ended with it"
+                )
+                _log.warning("vm.lost", vm=record.id)
+                self._state.save(kept)
+            await asyncio.to_thread(self._state.clean, record.id)
+            self._entries[record.id] = self._make_entry(kept)
+            self._entries[record.id].started.set_result(None)
+        if self._backend.warning:
+            _log.warning("backend.insecure", backend=self._backend.name, what=self._backend.warning)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.gather(
+            *(self._end(entry, "the manager was stopped") for entry in self._entries.values())
+        )
+        self._state.close()
+
+    async def create(self, request: CreateRequest) -> VmRecord:
+        """Start a VM; returns when its programs run.
+
+        Raises:
+            FormatError: the request is wrong; nothing has been started.
+            StateError: as many VMs run as may, or the VM did not start.
+        """
+        plan = make_plan(request)
+        live = sum(entry.record.state.live for entry in self._entries.values())
+        if 0 < self._max_vms <= live:
+            raise StateError(
+                f"{live} VMs run, which is the most this manager may have",
+                hint="remove one, or raise MANAGER_MAX_VMS",
+            )
+        now = self._clock()
+        record = VmRecord(
+            id=str(uuid.uuid4()),
+            backend=self._backend.name,
+            state=VmState.STARTING,
+            created=now,
+            cvms=plan.cvms,
+            expires=None if plan.ttl is None else now + plan.ttl,
+        )
+        entry = self._make_entry(record)
+        self._entries[record.id] = entry
+        entry.task = asyncio.create_task(self._live(entry, plan), name=f"vm {record.id}")
+        try:
+            await asyncio.shield(entry.started)
+        except asyncio.CancelledError:
+            # The caller has gone and nobody would know of this VM.
+            await asyncio.shield(self._end(entry, "its creator left while it started"))
+            raise
+        return entry.record
+
+    async def remove(self, vm_id: str) -> None:
+        """End a VM if it runs, and forget it.
+
+        Raises:
+            NotFoundError: there is no such VM.
+        """
+        entry = self._entry(vm_id)
+        await self._end(entry, "removed")
+        if self._entries.pop(vm_id, None) is not None:
+            await asyncio.to_thread(self._state.forget, vm_id)
+
+    def get(self, vm_id: str) -> VmRecord:
+        """Return one VM's record.
+
+        Raises:
+            NotFoundError: there is no such VM.
+        """
+        return self._entry(vm_id).record
+
+    def vms(self) -> list[VmRecord]:
+        """Return every VM that runs or ended by itself, oldest first."""
+        return [entry.record for entry in self._entries.values()]
+
+    def hardware(self) -> Hardware:
+        """Return what the VMs of this manager are made of."""
+        return self._backend.hardware()
+
+    def logs(self, vm_id: str, *, follow: bool = False) -> AsyncIterator[bytes]:
+        """Return a VM's console; with ``follow`` also what comes until it ends.
+
+        Raises:
+            NotFoundError: there is no such VM.
+        """
+        return self._entry(vm_id).console.read(follow=follow)
+
+    def _make_entry(self, record: VmRecord) -> _Entry:
+        started = asyncio.get_running_loop().create_future()
+        return _Entry(record, Console(self._state.console(record.id)), started)
+
+    def _entry(self, vm_id: str) -> _Entry:
+        entry = self._entries.get(vm_id)
+        if entry is None:
+            raise NotFoundError(
+                f"there is no VM {vm_id[:64]}", hint="cocos-cli agent list shows those there are"
+            )
+        return entry
+
+    async def _end(self, entry: _Entry, reason: str) -> None:
+        """Have a VM end, and wait until nothing of it is left; cancels its task at most once."""
+        if entry.task is None:
+            return
+        if not entry.ending:
+            entry.ending = True
+            entry.stop_reason = reason
+            entry.task.cancel()
+        await asyncio.wait({entry.task})
+
+    async def _live(self, entry: _Entry, plan: VmPlan) -> None:
+        """One VM from its start to its end."""
+        vm_id = entry.record.id
+        state, reason = VmState.STOPPED, ""
+        _log.info("vm.starting", vm=vm_id, backend=self._backend.name, cvms=plan.cvms)
+        try:
+            folder = self._state.make(entry.record)
+            entry.console.open()
+            async with self._backend.start(vm_id, plan, folder, entry.console) as vm:
+                running = entry.record.to(VmState.RUNNING)
+                self._keep(
+                    entry, msgspec.structs.replace(running, forwarded_port=vm.forwarded_port)
+                )
+                entry.started.set_result(None)
+                state, reason = await self._until_end(entry, vm)
+                entry.ending = True
+                self._keep(entry, entry.record.to(VmState.STOPPING, reason))
+        except asyncio.CancelledError:
+            reason = entry.stop_reason
+        except CocosError as error:
+            state, reason = VmState.FAILED, error.message
+            entry.failure = error
+        except Exception as error:  # noqa: BLE001 - a task has nobody above it who would see it
+            state, reason = VmState.FAILED, "internal error; the manager's log has the cause"
+            _log.error("vm.crashed", vm=vm_id, exc_info=error)
+        await self._finish(entry, state, reason)
+
+    async def _finish(self, entry: _Entry, state: VmState, reason: str) -> None:
+        vm_id = entry.record.id
+        entry.ending = True
+        entry.console.close()
+        await asyncio.to_thread(self._state.clean, vm_id)
+        _log.info("vm.ended", vm=vm_id, state=str(state), reason=reason)
+        self.ended[state] += 1
+        if entry.started.done():
+            self._keep(entry, entry.record.to(state, reason))
+            await self._forget_old()
+            return
+        del self._entries[vm_id]
+        await asyncio.to_thread(self._state.forget, vm_id)
+        hint = entry.failure.hint if entry.failure else None
+        failure = StateError(f"the VM did not start: {reason}", hint=hint)
+        failure.__cause__ = entry.failure
+        entry.started.set_exception(failure)
+        entry.started.exception()  # its creator may have gone
+
+    async def _until_end(self, entry: _Entry, vm: Vm) -> tuple[VmState, str]:
+        ending = asyncio.create_task(vm.wait())
+        waits: list[asyncio.Task[Any]] = [ending]
+        if entry.record.expires is not None:
+            waits.append(asyncio.create_task(self._expire(entry.record.expires)))
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waits:
+                task.cancel()
+        if not ending.done():
+            return VmState.EXPIRED, "its time to live was over"
+        ended = ending.result()
+        return (VmState.FAILED if ended.failed else VmState.STOPPED), ended.reason
+
+    async def _expire(self, expires: dt.datetime) -> None:
+        while (left := (expires - self._clock()).total_seconds()) > 0:
+            await self._sleep(min(left, _LONGEST_SLEEP))
+
+    async def _forget_old(self) -> None:
+        ended = [key for key, entry in self._entries.items() if not entry.record.state.live]
+        for vm_id in ended[:-KEPT_ENDED]:
+            del self._entries[vm_id]
+            await asyncio.to_thread(self._state.forget, vm_id)
+
+    def _keep(self, entry: _Entry, record: VmRecord) -> None:
+        entry.record = record
+        self._state.save(record)
