@@ -5,6 +5,7 @@ Runs on the system's Python with nothing but the standard library. A second run 
 its stamps and ends at once; two runs at the same time wait for each other.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import importlib.util
@@ -15,10 +16,10 @@ import sys
 import sysconfig
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build"
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 LOCK = ROOT / "requirements" / "dev.txt"
@@ -53,7 +54,7 @@ def say(text: str) -> None:
     print(f"setup: {text}", flush=True)
 
 
-@contextmanager
+@contextlib.contextmanager
 def step(text: str) -> Iterator[None]:
     """Show what is being done, and how long it took."""
     say(f"{text} …")
@@ -62,27 +63,29 @@ def step(text: str) -> Iterator[None]:
     say(f"{text}: done in {time.monotonic() - begin:.1f} s")
 
 
-def run(*argv: str | Path, env: dict[str, str] | None = None) -> None:
-    """Run a command whose output the user sees.
+def run(*argv: str | Path, log: Path | None = None) -> None:
+    """Run a command whose output the user sees, unless it goes to a log.
 
     Raises:
         SetupError: it failed.
     """
     try:
-        status = subprocess.run(argv, env=env, cwd=ROOT, check=False).returncode
+        with contextlib.ExitStack() as stack:
+            output = stack.enter_context(log.open("wb")) if log else None
+            status = subprocess.run(argv, cwd=ROOT, stdout=output, check=False).returncode
     except OSError as error:
         raise SetupError(f"cannot start {argv[0]}: {error.strerror}") from error
     if status:
         words = " ".join(str(word) for word in argv)
-        raise SetupError(f"this command failed with exit code {status}:\n  {words}")
+        where = f"\nits output is in {log}" if log else ""
+        raise SetupError(f"this command failed with exit code {status}:\n  {words}{where}")
 
 
-@contextmanager
+@contextlib.contextmanager
 def only_one() -> Iterator[None]:
     """Hold the set-up lock of this checkout."""
-    folder = ROOT / "build"
-    folder.mkdir(exist_ok=True)
-    with (folder / "setup.lock").open("w") as file:
+    BUILD.mkdir(exist_ok=True)
+    with (BUILD / "setup.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -129,8 +132,9 @@ def install_packages() -> None:
     apt = [*become_root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]
     apt += ["-o", "DPkg::Lock::Timeout=600"]
     with step(f"installing {len(names)} Debian packages"):
-        run(*apt, "update")
-        run(*apt, "install", "--yes", "--no-install-recommends", *names)
+        run(*apt, "update", log=BUILD / "apt-update.log")
+        argv = [*apt, "install", "--yes", "--no-install-recommends", *names]
+        run(*argv, log=BUILD / "apt-install.log")
 
 
 # --- .venv ---------------------------------------------------------------------------
@@ -168,7 +172,7 @@ def make_venv() -> None:
 def link_programs() -> None:
     """Let the original guide's ``./build/cocos-manager`` and its like work literally."""
     for name in ("cocos-manager", "cvms-test", "cocos-cli"):
-        link = ROOT / "build" / name
+        link = BUILD / name
         if not link.is_symlink():
             link.symlink_to(f"../.venv/bin/{name}")
 
