@@ -45,8 +45,22 @@ _log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-ErrorHook: TypeAlias = Callable[[str, CocosError], Awaitable[None]]
-"""Called with the request's id and the error before the peer is answered."""
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A request that ended in an error, and the id that the peer is told."""
+
+    id: str
+    method: str
+    path: str
+    error: CocosError
+
+
+ErrorHook: TypeAlias = Callable[[Failed], Awaitable[None]]
+"""Called before the peer is answered."""
+
+ProblemType: TypeAlias = Callable[[Failed], str]
+"""Names the ``type`` of the problem document."""
 
 
 def json_response(
@@ -169,7 +183,7 @@ class WebApp:
         metrics: HttpMetrics | None = None,
         max_body_bytes: int = MAX_BODY_BYTES,
         body_seconds: float = BODY_SECONDS,
-        problem_type: Callable[[str, CocosError], str] = lambda _path, _error: "about:blank",
+        problem_type: ProblemType = lambda _failed: "about:blank",
         on_error: ErrorHook | None = None,
     ) -> None:
         """Make the application.
@@ -179,7 +193,7 @@ class WebApp:
             metrics: Where requests are counted.
             max_body_bytes: Largest request body; a larger one is answered with 413.
             body_seconds: How long a body may take to arrive.
-            problem_type: From path and error to the ``type`` of the problem document.
+            problem_type: Names the ``type`` of problem documents.
             on_error: Told of every error.
         """
         self._router = Router(routes, redirect_slashes=False)
@@ -265,20 +279,20 @@ class WebApp:
 
     async def _problem(self, scope: Scope, error: Exception) -> Response:
         known, status, headers = _known(scope, error)
-        request_id: str = scope[_REQUEST_ID]
-        _log_error(scope, known, status, error)
+        failed = Failed(scope[_REQUEST_ID], scope["method"], scope["path"], known)
+        _log_error(failed, status, error)
         if self._on_error is not None:
             try:
-                await self._on_error(request_id, known)
+                await self._on_error(failed)
             except CocosError as failure:
                 _log.warning("http.error-not-recorded", error=failure.message, exc_info=failure)
         return problem_response(
             Problem(
-                type=self._problem_type(scope["path"], known),
+                type=self._problem_type(failed),
                 detail=known.message,
                 title=known.code,
                 hint=known.hint or "",
-                id=request_id,
+                id=failed.id,
             ),
             status=status,
             headers=headers,
@@ -297,12 +311,6 @@ def problem_response(
     )
 
 
-def request_id(request: Request) -> str:
-    """Return the id that log, problem document and header of this request share."""
-    found: str = request.scope[_REQUEST_ID]
-    return found
-
-
 def _known(scope: Scope, error: Exception) -> tuple[CocosError, int, Mapping[str, str] | None]:
     if isinstance(error, CocosError):
         return error, error.http_status, None
@@ -318,7 +326,8 @@ def _known(scope: Scope, error: Exception) -> tuple[CocosError, int, Mapping[str
     return known, error.status_code, error.headers
 
 
-def _log_error(scope: Scope, known: CocosError, status: int, error: Exception) -> None:
+def _log_error(failed: Failed, status: int, error: Exception) -> None:
+    known = failed.error
     findings = [
         f"{finding.check}: {finding.problem} (actual {finding.actual!r}, "
         f"expected {finding.expected!r})"
@@ -328,8 +337,8 @@ def _log_error(scope: Scope, known: CocosError, status: int, error: Exception) -
     write = _log.error if crashed else _log.info
     write(
         "http.failed",
-        method=scope["method"],
-        path=scope["path"],
+        method=failed.method,
+        path=failed.path,
         status=status,
         code=known.code,
         error=known.message,

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The key broker's HTTP interface, as in Trustee's KBS protocol, below ``/kbs/v0``."""
+
+import datetime as dt
+from collections.abc import Mapping
+
+import msgspec
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from cocos._types import JsonObject
+from cocos.errors import (
+    AccessDeniedError,
+    AuthenticationError,
+    CocosError,
+    EvidenceError,
+    FormatError,
+)
+from cocos.kbs.admin import AdminGate
+from cocos.kbs.resource_policy import POLICY_ID
+from cocos.kbs.service import Credentials, KbsService
+from cocos.transport.web import (
+    MAX_BODY_BYTES,
+    Failed,
+    HttpMetrics,
+    WebApp,
+    health,
+    json_response,
+    problem_response,
+    read_json,
+)
+from cocos.wire import json, kbs
+
+PREFIX = "/kbs/v0"
+
+_log = structlog.get_logger(__name__)
+
+
+class _PolicyBody(msgspec.Struct, frozen=True):
+    """Body of ``resource-policy``; Rego as base64url without padding."""
+
+    policy: str
+
+
+class _AttestationPolicyBody(_PolicyBody, frozen=True):
+    """Body of ``attestation-policy``."""
+
+    policy_id: str
+
+
+def make_app(
+    service: KbsService,
+    admins: AdminGate,
+    *,
+    metrics: HttpMetrics,
+    max_body_bytes: int = MAX_BODY_BYTES,
+) -> WebApp:
+    """Return the ASGI application of a key broker."""
+    api = _Api(service, admins)
+
+    def route(path: str, handler: object, method: str) -> Route:
+        return Route(f"{PREFIX}/{path}", handler, methods=[method])  # type: ignore[arg-type]  # Starlette's own is Any
+
+    async def record(failed: Failed) -> None:
+        await service.record_denial(failed.id, f"{failed.method} {failed.path}", failed.error)
+
+    return WebApp(
+        [
+            route("auth", api.auth, "POST"),
+            route("auth", api.alive, "GET"),
+            route("attest", api.attest, "POST"),
+            route("resource/{path:path}", api.get_resource, "GET"),
+            route("resource/{path:path}", api.set_resource, "POST"),
+            route("resource/{path:path}", api.delete_resource, "DELETE"),
+            route("resource-policy", api.set_resource_policy, "POST"),
+            route("resource-policy", api.list_resource_policies, "GET"),
+            route("attestation-policy", api.set_attestation_policy, "POST"),
+            route("reference-value", api.register_reference_values, "POST"),
+            route("reference-value/{name:path}", api.get_reference_value, "GET"),
+            route("denial/{id}", api.explain, "GET"),
+            Route("/healthz", health),
+            Route("/metrics", metrics.endpoint),
+        ],
+        metrics=metrics,
+        max_body_bytes=max_body_bytes,
+        problem_type=problem_type,
+        on_error=record,
+    )
+
+
+class _Api:
+    """Request → use case → response, and nothing else."""
+
+    def __init__(self, service: KbsService, admins: AdminGate) -> None:
+        self._service = service
+        self._admins = admins
+
+    async def alive(self, _request: Request) -> Response:
+        # The usual check whether a KBS can be reached is a plain GET of this route.
+        return problem_response(
+            kbs.Problem(
+                type=f"{kbs.PROBLEM_TYPE}AttestationError",
+                detail="the key broker service is alive; a handshake begins with POST",
+                title="method-not-allowed",
+            ),
+            status=405,
+            headers={"Allow": "POST"},
+        )
+
+    async def auth(self, request: Request) -> Response:
+        body: kbs.Request = await read_json(request, kbs.Request, "the authentication request")
+        opened = await self._service.auth(body)
+        response = json_response(opened.challenge)
+        _set_cookie(response, request, opened.session_id, opened.expires)
+        return response
+
+    async def attest(self, request: Request) -> Response:
+        session_id = request.cookies.get(kbs.SESSION_COOKIE)
+        if session_id is None:
+            raise AuthenticationError(
+                f"the cookie {kbs.SESSION_COOKIE} is missing",
+                hint="POST /kbs/v0/auth gives one; send it back with the evidence",
+            )
+        body: kbs.Attestation = await read_json(request, kbs.Attestation, "the attestation")
+        session = await self._service.attest(session_id, body)
+        response = json_response(kbs.AttestationResult(session.token))
+        _set_cookie(response, request, session_id, session.expires)
+        return response
+
+    async def get_resource(self, request: Request) -> Response:
+        path = kbs.ResourcePath.parse(request.path_params["path"])
+        credentials = Credentials(request.cookies.get(kbs.SESSION_COOKIE), _bearer(request))
+        sealed = await self._service.read_resource(credentials, path, _query(request))
+        return json_response(sealed)
+
+    async def set_resource(self, request: Request) -> Response:
+        admin = self._admit(request)
+        path = kbs.ResourcePath.parse(request.path_params["path"])
+        await self._service.set_resource(path, await request.body())
+        _log.info("kbs.resource-set", admin=admin, resource=str(path))
+        return Response()
+
+    async def delete_resource(self, request: Request) -> Response:
+        admin = self._admit(request)
+        path = kbs.ResourcePath.parse(request.path_params["path"])
+        await self._service.delete_resource(path)
+        _log.info("kbs.resource-deleted", admin=admin, resource=str(path))
+        return Response()
+
+    async def set_resource_policy(self, request: Request) -> Response:
+        admin = self._admit(request)
+        body: _PolicyBody = await read_json(request, _PolicyBody, "the resource policy request")
+        await self._service.set_resource_policy(_policy_text(body))
+        _log.info("kbs.resource-policy-set", admin=admin)
+        return Response()
+
+    async def list_resource_policies(self, request: Request) -> Response:
+        self._admit(request)
+        return json_response([POLICY_ID])
+
+    async def set_attestation_policy(self, request: Request) -> Response:
+        admin = self._admit(request)
+        body: _AttestationPolicyBody = await read_json(
+            request, _AttestationPolicyBody, "the attestation policy request"
+        )
+        await self._service.set_attestation_policy(body.policy_id, _policy_text(body))
+        _log.info("kbs.attestation-policy-set", admin=admin, policy=body.policy_id)
+        return Response()
+
+    async def register_reference_values(self, request: Request) -> Response:
+        admin = self._admit(request)
+        message: JsonObject = await read_json(request, JsonObject, "the reference value message")
+        await self._service.register_reference_values(message)
+        _log.info("kbs.reference-values-registered", admin=admin)
+        return Response(media_type="application/json")
+
+    async def get_reference_value(self, request: Request) -> Response:
+        self._admit(request)
+        return json_response(await self._service.get_reference_value(request.path_params["name"]))
+
+    async def explain(self, request: Request) -> Response:
+        self._admit(request)
+        return json_response(await self._service.explain(request.path_params["id"]))
+
+    def _admit(self, request: Request) -> str:
+        return self._admins.admit(request.headers.get("authorization"))
+
+
+def problem_type(failed: Failed) -> str:
+    """Return the URL that Trustee's clients know an error by."""
+    return f"{kbs.PROBLEM_TYPE}{_variant(failed)}"
+
+
+_HANDSHAKE: Mapping[type[CocosError], str] = {}
+_GUEST: Mapping[type[CocosError], str] = {
+    AuthenticationError: "TokenNotFound",
+    EvidenceError: "TokenVerifierError",
+    AccessDeniedError: "PolicyDeny",
+}
+_ADMIN: Mapping[type[CocosError], str] = {AuthenticationError: "AdminAuthAccess"}
+_ENDPOINTS = {
+    "auth": "AttestationError",
+    "attest": "AttestationError",
+    "attestation-policy": "AttestationError",
+    "denial": "PluginInternalError",
+    "reference-value": "RvpsError",
+    "resource": "PluginInternalError",
+    "resource-policy": "ParsePolicyError",
+}
+
+
+def _variant(failed: Failed) -> str:
+    endpoint = failed.path.removeprefix(PREFIX + "/").partition("/")[0]
+    if endpoint in {"auth", "attest"}:
+        by_error = _HANDSHAKE
+    elif endpoint == "resource" and failed.method in {"GET", "HEAD"}:
+        by_error = _GUEST
+    else:
+        by_error = _ADMIN
+    return by_error.get(type(failed.error)) or _ENDPOINTS.get(endpoint, "PluginNotFound")
+
+
+def _set_cookie(
+    response: Response, request: Request, session_id: str, expires: dt.datetime
+) -> None:
+    response.set_cookie(
+        kbs.SESSION_COOKIE,
+        session_id,
+        expires=expires,
+        path="/kbs",
+        secure=request.url.scheme == "https",
+        httponly=True,
+        samesite="strict",
+    )
+
+
+def _bearer(request: Request) -> str | None:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+
+
+def _query(request: Request) -> dict[str, str]:
+    items = request.query_params.multi_items()
+    query = dict(items)
+    if len(query) != len(items):
+        raise FormatError("a name stands twice in the query")
+    return query
+
+
+def _policy_text(body: _PolicyBody) -> str:
+    try:
+        return json.b64url_decode(body.policy, "the policy").decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FormatError("the policy is not UTF-8") from error

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Rego policy that decides who gets which resource.
+
+``data`` says what is asked for, ``input`` is the token's claims, the verdict is
+``data.policy.allow``: anything but ``true`` denies. Without a stored policy the default
+holds; it is not copied into the store, so that a better default reaches old installations.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from cocos._types import JsonObject, VerifiedClaims
+from cocos.errors import AccessDeniedError, CocosError, Finding
+from cocos.kbs.metrics import KbsMetrics
+from cocos.policy.engine import Policy
+from cocos.stores.base import Namespace, Store
+from cocos.wire import json
+
+POLICY_ID: Final = "resource-policy"
+_VERDICT: Final = "data.policy.allow"
+
+
+class ResourcePolicy:
+    """Asks the stored policy, or the default one."""
+
+    def __init__(self, store: Store, *, default: str, metrics: KbsMetrics) -> None:
+        self._store = store
+        self._default = default.encode()
+        self._metrics = metrics
+        self._compiled: tuple[bytes, Policy] | None = None
+
+    async def set(self, text: str) -> None:
+        """Store a policy.
+
+        Raises:
+            FormatError: it is not Rego.
+        """
+        Policy.compile(text)
+        await self._store.put(Namespace.RESOURCE_POLICY, POLICY_ID, text.encode())
+
+    async def check(
+        self, plugin: str, path: Sequence[str], query: Mapping[str, str], claims: VerifiedClaims
+    ) -> None:
+        """Return if the policy allows it.
+
+        Args:
+            plugin: First segment of the route, such as ``resource``.
+            path: The segments after it.
+            query: The URL's query.
+            claims: Of the token that asks.
+
+        Raises:
+            AccessDeniedError: it does not; the findings say what the policy was shown.
+        """
+        wanted = {"plugin": plugin, "resource-path": list(path), "query": dict(query)}
+        self._metrics.policy_evaluations.inc()
+        try:
+            verdict = (await self._policy()).query(_VERDICT, claims, wanted)
+        except CocosError:
+            self._metrics.policy_errors.inc()
+            raise
+        if verdict is True:
+            self._metrics.policy_approvals.inc()
+            return
+        (self._metrics.policy_violations if verdict is False else self._metrics.policy_errors).inc()
+        raise AccessDeniedError(
+            "Access denied by policy",
+            findings=_findings(f"{plugin}/{'/'.join(path)}", verdict, claims),
+            hint="the attested state of this machine does not satisfy the KBS's resource policy",
+        )
+
+    async def _policy(self) -> Policy:
+        stored = await self._store.get(Namespace.RESOURCE_POLICY, POLICY_ID)
+        text = self._default if stored is None else stored
+        if self._compiled is None or self._compiled[0] != text:
+            self._compiled = (text, Policy.compile(text.decode()))
+        return self._compiled[1]
+
+
+def _findings(wanted: str, verdict: object, claims: VerifiedClaims) -> tuple[Finding, ...]:
+    """Say what the policy decided on: the verdict and each submodule's appraisal."""
+    own = Finding(
+        "resource-policy",
+        f"the policy does not allow {wanted}",
+        actual="no boolean" if verdict is not False else "false",
+        expected="true",
+    )
+    submods = claims.get("submods")
+    if not isinstance(submods, dict):
+        return (own,)
+    return (own, *(_appraisal(name, submod) for name, submod in sorted(submods.items())))
+
+
+def _appraisal(name: str, submod: JsonObject) -> Finding:
+    vector = submod.get("ear.trustworthiness-vector", {})
+    return Finding(
+        f"{name}.ear.status",
+        "this is how the attestation service judged it",
+        actual=f"{submod.get('ear.status')} {json.canonical(vector).decode()}",
+        expected="what the resource policy asks for; by default affirming",
+    )

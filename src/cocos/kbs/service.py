@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the key broker does: handshakes, resources, policies, explanations.
+
+Deny by default: a resource leaves only encrypted to the key in a verified token, after the
+resource policy has said yes to the token's claims.
+"""
+
+import datetime as dt
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeAlias
+
+import msgspec
+import structlog
+
+from cocos._clock import Clock
+from cocos._types import JsonObject, UnverifiedToken, VerifiedClaims
+from cocos.crypto import jwe
+from cocos.errors import AuthenticationError, CocosError, EvidenceError, NotFoundError
+from cocos.kbs import session as rcar
+from cocos.kbs.denials import Denial, Denials
+from cocos.kbs.metrics import KbsMetrics
+from cocos.kbs.resource_policy import ResourcePolicy
+from cocos.stores.base import Namespace, Store
+from cocos.tokens.check import TokenVerifier, tee_public_key
+from cocos.wire import json, kbs
+
+RESOURCE: Final = "resource"
+SESSION_LIFETIME: Final = dt.timedelta(minutes=5)
+
+_NO_SESSION: Final = "there is no such session, or it has expired"
+_HANDSHAKE: Final = "start a new handshake with POST /kbs/v0/auth"
+
+AdditionalEvidence: TypeAlias = Mapping[kbs.Tee, Any]
+
+_log = structlog.get_logger(__name__)
+
+
+class AttestationService(Protocol):
+    """Who appraises evidence: in this process, or a server of its own."""
+
+    async def appraise(
+        self,
+        tee: kbs.Tee,
+        evidence: Any,
+        additional: AdditionalEvidence,
+        runtime_data: JsonObject,
+        init_data: kbs.InitData | None,
+    ) -> str:
+        """Return a token.
+
+        Args:
+            tee: Primary attester.
+            evidence: Its evidence.
+            additional: Evidence of devices.
+            runtime_data: What the primary attester's evidence must be bound to.
+            init_data: What the host passed in, in clear.
+
+        Raises:
+            EvidenceError: evidence does not hold; says why in its findings.
+        """
+        ...
+
+    async def set_policy(self, policy_id: str, text: str) -> None:
+        """Store an attestation policy."""
+        ...
+
+    async def register_reference_values(self, message: JsonObject) -> None:
+        """Store the reference values of an RVPS message."""
+        ...
+
+    async def get_reference_value(self, name: str) -> Any:
+        """Return a reference value, or raise NotFoundError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a guest shows: the id of its session, else a token of its own."""
+
+    session_id: str | None = None
+    bearer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A session that has just been opened."""
+
+    session_id: str
+    expires: dt.datetime
+    challenge: kbs.Challenge
+
+
+class KbsService:
+    """The use cases of guests and of administrators, who are admitted before."""
+
+    def __init__(
+        self,
+        store: Store,
+        attestation: AttestationService,
+        *,
+        tokens: TokenVerifier,
+        policy: ResourcePolicy,
+        metrics: KbsMetrics,
+        clock: Clock,
+        session_lifetime: dt.timedelta = SESSION_LIFETIME,
+    ) -> None:
+        self._store = store
+        self._attestation = attestation
+        self._tokens = tokens
+        self._policy = policy
+        self._metrics = metrics
+        self._clock = clock
+        self._lifetime = session_lifetime
+        self._denials = Denials(store, clock=clock)
+
+    async def auth(self, request: kbs.Request) -> Opened:
+        """Open a session and challenge the attester.
+
+        Raises:
+            FormatError: a protocol version that we do not speak.
+        """
+        session, challenge = rcar.start(
+            request,
+            nonce=secrets.token_bytes(rcar.NONCE_BYTES),
+            now=self._clock(),
+            lifetime=self._lifetime,
+        )
+        session_id = secrets.token_hex(16)
+        await self._store.put(
+            Namespace.SESSION, session_id, rcar.dump(session), expires=session.expires
+        )
+        return Opened(session_id, session.expires, challenge)
+
+    async def attest(self, session_id: str, attestation: kbs.Attestation) -> rcar.Attested:
+        """Appraise evidence once, in the session whose nonce it carries.
+
+        Raises:
+            AuthenticationError: no such session, expired, its nonce used or another one.
+            FormatError: a key we cannot encrypt to, or devices' evidence that does not parse.
+            EvidenceError: the evidence does not hold.
+        """
+        runtime, evidence = attestation.runtime_data, attestation.tee_evidence
+        jwe.check_public_jwk(kbs.key_members(runtime.tee_pubkey))
+        additional = _additional(evidence.additional_evidence)
+        spent = await self._spend(session_id, runtime.nonce)
+        self._metrics.attestations.inc()
+        try:
+            token = await self._attestation.appraise(
+                spent.tee,
+                evidence.primary_evidence,
+                additional,
+                kbs.runtime_data(runtime.nonce, runtime.tee_pubkey, evidence.additional_evidence),
+                attestation.init_data,
+            )
+        except EvidenceError:
+            self._metrics.attestation_failures.labels(spent.tee.value).inc()
+            raise
+        done = rcar.attested(spent, token)
+        if not await self._store.replace(
+            Namespace.SESSION, session_id, rcar.dump(spent), rcar.dump(done)
+        ):
+            raise AuthenticationError("the session has expired")
+        self._metrics.attestation_successes.labels(spent.tee.value).inc()
+        _log.info("kbs.attested", tee=spent.tee.value)
+        return done
+
+    async def read_resource(
+        self, credentials: Credentials, path: kbs.ResourcePath, query: Mapping[str, str]
+    ) -> kbs.Response:
+        """Release a resource, encrypted to the key in the caller's token.
+
+        The policy is asked before the store, so that it also guards what exists.
+
+        Raises:
+            AuthenticationError: neither an attested session nor a token.
+            EvidenceError: the token does not hold.
+            AccessDeniedError: the policy says no.
+            NotFoundError: there is no such resource.
+        """
+        claims = await self._claims(credentials)
+        segments = (path.repository, path.type, path.tag)
+        await self._policy.check(RESOURCE, segments, query, claims)
+        secret = await self._store.get(Namespace.RESOURCE, str(path))
+        if secret is None:
+            raise NotFoundError(
+                f"there is no resource {path}",
+                hint=f"its owner stores it with kbs-client config set-resource --path {path}",
+            )
+        sealed = jwe.encrypt(secret, tee_public_key(claims))
+        self._metrics.reads.inc()
+        _log.info("kbs.released", resource=str(path))
+        return msgspec.convert(sealed, kbs.Response)
+
+    async def set_resource(self, path: kbs.ResourcePath, data: bytes) -> None:
+        """Store a resource, over an old one if there is one."""
+        await self._store.put(Namespace.RESOURCE, str(path), data)
+        self._metrics.writes.inc()
+
+    async def delete_resource(self, path: kbs.ResourcePath) -> None:
+        """Delete a resource.
+
+        Raises:
+            NotFoundError: there is no such resource.
+        """
+        if not await self._store.delete(Namespace.RESOURCE, str(path)):
+            raise NotFoundError(f"there is no resource {path}")
+        self._metrics.deletes.inc()
+
+    async def set_resource_policy(self, text: str) -> None:
+        """Set the policy that decides who gets which resource.
+
+        Raises:
+            FormatError: it is not Rego.
+        """
+        await self._policy.set(text)
+
+    async def set_attestation_policy(self, policy_id: str, text: str) -> None:
+        """Set a policy that appraises evidence.
+
+        Raises:
+            FormatError: it is not Rego.
+        """
+        await self._attestation.set_policy(policy_id, text)
+
+    async def register_reference_values(self, message: JsonObject) -> None:
+        """Store the reference values of an RVPS message.
+
+        Raises:
+            FormatError: not such a message.
+        """
+        await self._attestation.register_reference_values(message)
+
+    async def get_reference_value(self, name: str) -> Any:
+        """Return a reference value.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        return await self._attestation.get_reference_value(name)
+
+    async def record_denial(self, denial_id: str, step: str, error: CocosError) -> None:
+        """Keep why something was denied, for :meth:`explain`."""
+        await self._denials.record(denial_id, step, error)
+
+    async def explain(self, denial_id: str) -> Denial:
+        """Return why something was denied.
+
+        Raises:
+            NotFoundError: nothing was denied under that id, or it was too long ago.
+        """
+        return await self._denials.get(denial_id)
+
+    async def sweep(self) -> int:
+        """Delete what has expired; return how many values that were."""
+        return await self._store.sweep()
+
+    async def _spend(self, session_id: str, nonce: str) -> rcar.Spent:
+        stored = await self._store.get(Namespace.SESSION, session_id)
+        if stored is None:
+            raise AuthenticationError(_NO_SESSION, hint=_HANDSHAKE)
+        spent = rcar.spend(rcar.load(stored), nonce, self._clock())
+        # Two attestations at once both got here; the store lets one of them pass.
+        if not await self._store.replace(Namespace.SESSION, session_id, stored, rcar.dump(spent)):
+            raise AuthenticationError("the nonce of this session has been used already")
+        return spent
+
+    async def _claims(self, credentials: Credentials) -> VerifiedClaims:
+        token = await self._token(credentials)
+        return self._tokens.verify(UnverifiedToken(token), self._clock())
+
+    async def _token(self, credentials: Credentials) -> str:
+        """Return the session's token, else the caller's own (passport model)."""
+        refusal = AuthenticationError("Attestation Token not found", hint=_HANDSHAKE)
+        if credentials.session_id is not None:
+            stored = await self._store.get(Namespace.SESSION, credentials.session_id)
+            try:
+                if stored is not None:
+                    return rcar.token_of(rcar.load(stored), self._clock())
+                refusal = AuthenticationError(_NO_SESSION, hint=_HANDSHAKE)
+            except AuthenticationError as error:
+                refusal = error
+        if credentials.bearer is None:
+            raise refusal
+        return credentials.bearer
+
+
+def _additional(text: str) -> AdditionalEvidence:
+    """Parse evidence of devices: JSON text, TEE → evidence; empty without devices."""
+    if not text:
+        return {}
+    devices: AdditionalEvidence = json.decode(
+        text, dict[kbs.Tee, Any], "the evidence of additional devices"
+    )
+    return devices

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One RCAR session as a state machine: Authed → Spent → Attested. Pure.
+
+A nonce serves one appraisal: before evidence is looked at the session is *spent*, and a
+spent session never appraises again, whatever came of the first time. The service stores
+each step by compare-and-swap, so that of two attestations at once one finds it spent.
+"""
+
+import base64
+import datetime as dt
+import hmac
+from typing import Final, TypeAlias
+
+import msgspec
+
+from cocos.errors import AuthenticationError, FormatError
+from cocos.wire import json
+from cocos.wire.kbs import PROTOCOL_VERSION, Challenge, Request, Tee
+
+NONCE_BYTES: Final = 32
+SUPPORTED_VERSIONS: Final = frozenset({PROTOCOL_VERSION})
+
+_AGAIN: Final = "start a new handshake with POST /kbs/v0/auth"
+
+
+class Authed(msgspec.Struct, frozen=True, tag="Authed"):
+    """Challenged; waits for evidence that carries ``nonce``."""
+
+    tee: Tee
+    nonce: str
+    expires: dt.datetime
+
+
+class Spent(msgspec.Struct, frozen=True, tag="Spent"):
+    """The nonce has been used; evidence is being appraised, or did not hold."""
+
+    tee: Tee
+    expires: dt.datetime
+
+
+class Attested(msgspec.Struct, frozen=True, tag="Attested"):
+    """Evidence held; ``token`` says of whom."""
+
+    token: str
+    expires: dt.datetime
+
+
+Session: TypeAlias = Authed | Spent | Attested
+
+
+def start(
+    request: Request, *, nonce: bytes, now: dt.datetime, lifetime: dt.timedelta
+) -> tuple[Authed, Challenge]:
+    """Begin a session.
+
+    Args:
+        request: What the attester announced.
+        nonce: 32 random bytes.
+        now: Present time.
+        lifetime: From now to the end of the session, which nothing extends.
+
+    Raises:
+        FormatError: a protocol version that we do not speak.
+    """
+    if request.version not in SUPPORTED_VERSIONS:
+        raise FormatError(
+            f"KBS Client Protocol Version Mismatch: expect ={PROTOCOL_VERSION} while the "
+            f"request is {request.version[:32]}"
+        )
+    if len(nonce) != NONCE_BYTES:
+        raise ValueError(f"a nonce has {NONCE_BYTES} bytes")
+    text = base64.b64encode(nonce).decode("ascii")
+    return Authed(request.tee, text, now + lifetime), Challenge(nonce=text)
+
+
+def spend(session: Session, nonce: str, now: dt.datetime) -> Spent:
+    """Use the session's nonce, before evidence that claims to carry it is appraised.
+
+    Raises:
+        AuthenticationError: the session has expired, its nonce has been used, or ``nonce``
+            is another one.
+    """
+    _check_time(session, now)
+    if not isinstance(session, Authed):
+        raise AuthenticationError("the nonce of this session has been used already", hint=_AGAIN)
+    if not hmac.compare_digest(session.nonce.encode(), nonce.encode()):
+        raise AuthenticationError("the nonce is not the one of this session", hint=_AGAIN)
+    return Spent(session.tee, session.expires)
+
+
+def attested(session: Spent, token: str) -> Attested:
+    """Return the session after its evidence has held."""
+    return Attested(token, session.expires)
+
+
+def token_of(session: Session, now: dt.datetime) -> str:
+    """Return the token of an attested session.
+
+    Raises:
+        AuthenticationError: the session has expired or has not attested.
+    """
+    _check_time(session, now)
+    if not isinstance(session, Attested):
+        raise AuthenticationError("this session has not attested", hint=_AGAIN)
+    return session.token
+
+
+def load(data: bytes) -> Session:
+    """Read a stored session."""
+    session: Session = json.decode(data, Session, "a stored session")
+    return session
+
+
+def dump(session: Session) -> bytes:
+    """Write a session for the store."""
+    return json.encode(session)
+
+
+def _check_time(session: Session, now: dt.datetime) -> None:
+    if now >= session.expires:
+        raise AuthenticationError("the session has expired", hint=_AGAIN)

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cocos.cli._common import load_settings
+from cocos.errors import CallerError, ConfigError, UsageError
+from cocos.kbs.config import Settings
+
+
+def load(folder: Path, toml: str = "", **flags: Any) -> Settings:
+    file = folder / "kbs.toml"
+    file.write_text(toml, "utf-8")
+    return load_settings(Settings, file=file, flags=flags)
+
+
+def test_the_guide_s_flags_listen_for_guests(tmp_path: Path) -> None:
+    settings = load(
+        tmp_path,
+        insecure_http=True,
+        auth_public_key=Path("kbs-admin.pub"),
+        attestation_token_type="CoCo",
+    )
+    settings.check()
+    assert settings.addresses == ("0.0.0.0:8080",)
+    assert settings.auth_public_keys == {"admin": Path("kbs-admin.pub")}
+    assert settings.tls is None
+    assert not settings.insecure_allow_sample
+
+
+def test_without_authentication_only_this_machine_gets_in(tmp_path: Path) -> None:
+    settings = load(tmp_path, insecure_http=True, insecure_api=True)
+    settings.check()
+    assert settings.addresses == ("127.0.0.1:8080",)
+    asked = load(tmp_path, insecure_http=True, insecure_api=True, sockets=["0.0.0.0:0"])
+    assert asked.addresses == ("0.0.0.0:0",)
+
+
+@pytest.mark.parametrize(
+    "flags", [{}, {"certificate": Path("c")}, {"private_key": Path("k")}], ids=str
+)
+def test_https_is_required_and_says_how(tmp_path: Path, flags: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="HTTPS") as caught:
+        load(tmp_path, insecure_api=True, **flags).check()
+    assert "openssl req -x509" in (caught.value.hint or "")
+
+
+def test_somebody_must_administer(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nobody") as caught:
+        load(tmp_path, insecure_http=True).check()
+    assert "openssl genpkey -algorithm ed25519" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"insecure_http": True, "insecure_api": True, "certificate": Path("c")},
+        {"insecure_http": True, "insecure_api": True, "auth_public_key": Path("k")},
+        {"insecure_http": True, "insecure_api": True, "deny_admin": True},
+    ],
+    ids=str,
+)
+def test_contradictions_are_refused(tmp_path: Path, flags: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="contradict"):
+        load(tmp_path, **flags).check()
+
+
+@pytest.mark.parametrize("socket", ["8080", ":8080", "host:", "host:99999", "::1:80", "a:b"])
+def test_addresses_are_checked(tmp_path: Path, socket: str) -> None:
+    with pytest.raises(UsageError, match="not an address"):
+        load(tmp_path, insecure_http=True, insecure_api=True, sockets=[socket]).check()
+
+
+def test_trustee_s_sections_are_understood_and_flags_win(tmp_path: Path) -> None:
+    settings = load(
+        tmp_path,
+        """
+        [http_server]
+        sockets = ["127.0.0.1:1"]
+        insecure_http = true
+        payload_request_size = 4
+        [admin]
+        type = "Simple"
+        [[admin.personas]]
+        id = "alice"
+        public_key_path = "/keys/alice.pub"
+        [[admin.personas]]
+        id = "bob"
+        public_key_path = "/keys/bob.pub"
+        [attestation_service]
+        type = "coco_as_builtin"
+        timeout = 7
+        """,
+        sockets=["127.0.0.1:2"],
+    )
+    settings.check()
+    assert settings.addresses == ("127.0.0.1:2",)
+    assert settings.insecure_http
+    assert settings.payload_request_size == 4
+    assert settings.timeout == 7
+    assert settings.auth_public_keys == {
+        "alice": Path("/keys/alice.pub"),
+        "bob": Path("/keys/bob.pub"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("toml", "expected"),
+    [
+        ('type = "InsecureAllowAll"', "insecure_api"),
+        ('authorization_mode = "InsecureAllowAll"', "insecure_api"),
+        ("insecure_api = true", "insecure_api"),
+        ('authorization_mode = "DenyAll"', "deny_admin"),
+    ],
+)
+def test_every_generation_of_admin(tmp_path: Path, toml: str, expected: str) -> None:
+    settings = load(tmp_path, f"[admin]\n{toml}", insecure_http=True)
+    settings.check()
+    assert getattr(settings, expected) is True
+
+
+@pytest.mark.parametrize(
+    ("toml", "named"),
+    [
+        ("colour = 1", "colour"),
+        ("[storage_backend]\nstorage_type = 'Redis'", "storage_backend"),
+        ("[http_server]\nworker_count = 4", "http_server.worker_count"),
+        ("[admin]\nauthorization_mode = 'AuthenticatedAuthorization'", "admin.authorization_mode"),
+        ("[admin]\nauthorization_mode = 'Simple'", "admin.authorization_mode"),
+        ("[admin]\nacls = []", "admin.acls"),
+        ("[[admin.personas]]\nid = 'a'", "admin.personas"),
+        ("[[admin.personas]]\nid = 'a'\npublic_key_path = 'b'\nrole = 'c'", "admin.personas.role"),
+        ("[attestation_service]\ntype = 'intel_ta'", "attestation_service.type"),
+        ("http_server = 1", "http_server"),
+        ("timeout = 0", "timeout"),
+        ("payload_request_size = 65", "payload_request_size"),
+        ("attestation_token_type = 'Jwk'", "attestation_token_type"),
+        ("insecure_http = 'perhaps'", "insecure_http"),
+    ],
+)
+def test_what_we_cannot_do_is_named(tmp_path: Path, toml: str, named: str) -> None:
+    with pytest.raises(CallerError) as caught:
+        load(tmp_path, toml)
+    assert named in caught.value.message

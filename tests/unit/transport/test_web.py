@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+import structlog
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from cocos.errors import AccessDeniedError, AuthenticationError, Finding, InternalError
+from cocos.transport.web import (
+    Failed,
+    HttpMetrics,
+    WebApp,
+    health,
+    json_response,
+    read_json,
+)
+
+LIMIT = 1000
+
+
+async def echo(request: Request) -> Response:
+    return json_response(len(await request.body()))
+
+
+async def numbers(request: Request) -> Response:
+    values: list[int] = await read_json(request, list[int], "the list")
+    return json_response(sum(values))
+
+
+async def crash(_request: Request) -> Response:
+    raise RuntimeError("password=hunter2")
+
+
+async def deny(_request: Request) -> Response:
+    raise AccessDeniedError("no", findings=(Finding("a.b", "is wrong", "1", "2"),), hint="ask")
+
+
+async def ignore(_request: Request) -> Response:
+    raise AuthenticationError("who are you?")
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.failed: list[Failed] = []
+
+    async def __call__(self, failed: Failed) -> None:
+        self.failed.append(failed)
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def metrics() -> HttpMetrics:
+    return HttpMetrics("test", only_below="/api")
+
+
+def make(metrics: HttpMetrics, recorder: Recorder, *, body_seconds: float = 60) -> WebApp:
+    return WebApp(
+        [
+            Route("/api/echo", echo, methods=["POST"]),
+            Route("/api/numbers", numbers, methods=["POST"]),
+            Route("/api/crash", crash),
+            Route("/api/deny/{secret}", deny),
+            Route("/api/ignore", ignore, methods=["POST"]),
+            Route("/healthz", health),
+            Route("/metrics", metrics.endpoint),
+        ],
+        metrics=metrics,
+        max_body_bytes=LIMIT,
+        body_seconds=body_seconds,
+        problem_type=lambda failed: f"urn:test:{failed.error.code}",
+        on_error=recorder,
+    )
+
+
+@pytest.fixture
+async def client(metrics: HttpMetrics, recorder: Recorder) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(make(metrics, recorder))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as opened:
+        yield opened
+
+
+async def chunks(count: int) -> AsyncIterator[bytes]:
+    for _ in range(count):
+        yield b"x" * 100
+
+
+async def test_health(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/healthz")
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+@pytest.mark.parametrize("size", [0, LIMIT])
+async def test_a_body_within_the_limit_passes(client: httpx.AsyncClient, size: int) -> None:
+    assert (await client.post("/api/echo", content=b"x" * size)).json() == size
+
+
+async def test_a_larger_body_is_413(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/api/echo", content=b"x" * (LIMIT + 1))
+    assert answer.status_code == 413
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "1000 bytes" in answer.json()["detail"]
+
+
+async def test_a_larger_chunked_body_is_413(client: httpx.AsyncClient) -> None:
+    assert (await client.post("/api/echo", content=chunks(10))).json() == LIMIT
+    assert (await client.post("/api/echo", content=chunks(11))).status_code == 413
+
+
+async def test_a_declared_length_is_refused_before_a_byte_is_read() -> None:
+    sent = []
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: object) -> None:
+        sent.append(message)
+
+    app = WebApp([Route("/", echo, methods=["POST"])], max_body_bytes=LIMIT)
+    headers = [(b"content-length", b"99999999")]
+    await app(
+        {
+            "type": "http",
+            "method": "POST",
+            "path": "/",
+            "headers": headers,
+            "query_string": b"",
+            "root_path": "",
+        },
+        receive,
+        send,
+    )
+    assert sent[0]["status"] == 413  # type: ignore[index]  # an ASGI message is a dict
+
+
+async def test_a_body_that_never_comes_is_refused(metrics: HttpMetrics, recorder: Recorder) -> None:
+    async def stalling() -> AsyncIterator[bytes]:
+        yield b"x"
+        await asyncio.Event().wait()
+
+    transport = httpx.ASGITransport(make(metrics, recorder, body_seconds=0.01))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.post("/api/echo", content=stalling())
+    assert answer.status_code == 400
+    assert "did not arrive" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[1,]", b'["a"]', b"\xff", b"[" * 900])
+async def test_malformed_json_is_400(client: httpx.AsyncClient, body: bytes) -> None:
+    answer = await client.post("/api/numbers", content=body)
+    assert answer.status_code == 400
+    assert answer.json()["detail"].startswith("the list is malformed")
+
+
+async def test_an_error_is_a_problem_with_the_request_s_id(
+    client: httpx.AsyncClient, recorder: Recorder
+) -> None:
+    answer = await client.get("/api/deny/x")
+    assert answer.status_code == 403
+    (failed,) = recorder.failed
+    assert answer.json() == {
+        "type": "urn:test:denied",
+        "detail": "no",
+        "title": "denied",
+        "hint": "ask",
+        "id": failed.id,
+    }
+    assert answer.headers["x-request-id"] == failed.id
+    assert (failed.method, failed.path) == ("GET", "/api/deny/x")
+
+
+async def test_the_operator_s_log_has_the_findings(client: httpx.AsyncClient) -> None:
+    with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as lines:
+        answer = await client.get("/api/deny/x")
+    (line,) = [line for line in lines if line["event"] == "http.failed"]
+    assert line["request"] == answer.json()["id"]
+    assert line["findings"] == ["a.b: is wrong (actual '1', expected '2')"]
+
+
+async def test_a_crash_tells_the_peer_nothing(client: httpx.AsyncClient) -> None:
+    with structlog.testing.capture_logs() as lines:
+        answer = await client.get("/api/crash")
+    assert answer.status_code == 500
+    assert "hunter2" not in answer.text
+    assert isinstance(lines[0]["exc_info"], RuntimeError)
+
+
+async def test_a_hook_that_fails_does_not_hide_the_error(metrics: HttpMetrics) -> None:
+    async def hook(_failed: Failed) -> None:
+        raise InternalError("disk full")
+
+    app = WebApp([Route("/", deny)], on_error=hook)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.get("/")
+    assert answer.status_code == 403
+    assert answer.json()["type"] == "about:blank"
+
+
+async def test_unknown_paths_and_methods(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/nowhere")).status_code == 404
+    answer = await client.get("/api/echo")
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == "POST"
+
+
+async def test_metrics_name_templates_never_paths(
+    client: httpx.AsyncClient, recorder: Recorder
+) -> None:
+    await client.get("/api/deny/topsecret")
+    await client.get("/api/nowhere/topsecret")
+    await client.request("TOPSECRET", "/api/echo")
+    await client.get("/healthz")
+    text = (await client.get("/metrics")).text
+    assert "topsecret" not in text.lower()
+    samples = {
+        tuple(sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "test_http_requests_total"
+    }
+    assert samples == {
+        (("method", "GET"), ("route", "/api/deny/{secret}"), ("status", "403")): 1,
+        (("method", "GET"), ("route", "none"), ("status", "404")): 1,
+        (("method", "other"), ("route", "/api/echo"), ("status", "405")): 1,
+    }
+    assert "test_http_active_connections 0.0" in text
