@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 
 from cocos.errors import InternalError, ProcessError
-from cocos.host import process
+from cocos.host import cgroups, process
 
 INSTALL_HINT = "sudo apt-get install bubblewrap"
 GRACE_SECONDS = 5.0
@@ -70,14 +70,15 @@ class View:
         readable: Folder or file inside → outside, read-only; absent ones are left out.
         writable: The same, to read and write.
         workdir: Where it starts; a path inside.
-        containers: Whether it may start containers.
+        cgroup: Whether it may start containers, and the name of the control group they go to
+            (as root); None for a program that may not.
         hostname: The machine's name inside.
     """
 
     readable: Mapping[Path, Path] = field(default_factory=dict)
     writable: Mapping[Path, Path] = field(default_factory=dict)
     workdir: Path = Path("/")
-    containers: bool = False
+    cgroup: str | None = None
     hostname: str = "cvm"
 
 
@@ -126,7 +127,7 @@ def command(view: View, argv: Sequence[str | os.PathLike[str]]) -> list[str]:
     words += _system()
     words += ["--proc", "/proc", "--dev", "/dev"]
     words += ["--tmpfs", "/tmp", "--tmpfs", "/run", "--tmpfs", "/var/tmp"]  # noqa: S108 - private ones
-    words += _privileges(containers=view.containers)
+    words += _privileges(view.cgroup)
     for folder in python_folders():
         words += ["--ro-bind", str(folder), str(folder)]
     for inside, outside in view.readable.items():
@@ -154,7 +155,7 @@ async def run(
         ToolMissingError: bubblewrap is not installed.
     """
     ours, theirs = os.pipe()
-    with contextlib.ExitStack() as pipes:
+    with cgroups.group(view.cgroup), contextlib.ExitStack() as pipes:
         pipes.callback(os.close, ours)
         to_close = pipes.enter_context(contextlib.ExitStack())
         to_close.callback(os.close, theirs)
@@ -220,10 +221,13 @@ def _system() -> list[str]:
     return words
 
 
-def _privileges(*, containers: bool) -> list[str]:
-    if not containers:
+def _privileges(cgroup: str | None) -> list[str]:
+    if cgroup is None:
         return ["--cap-drop", "ALL"]
-    words = ["--ro-bind", "/sys", "/sys", "--bind-try", "/sys/fs/cgroup", "/sys/fs/cgroup"]
+    words = ["--ro-bind", "/sys", "/sys", "--bind-try", str(cgroups.ROOT), str(cgroups.ROOT)]
+    for hierarchy in cgroups.hierarchies():
+        # Runtimes make groups below /cocos; inside, that is the sandbox's own group.
+        words += ["--bind-try", str(hierarchy / cgroup), str(hierarchy / cgroups.INSIDE)]
     if os.geteuid() == 0:
         words += [word for name in _DROPPED for word in ("--cap-drop", name)]
     return words

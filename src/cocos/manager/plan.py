@@ -2,7 +2,6 @@
 """What a VM shall be: a request, checked whole before anything starts."""
 
 import datetime as dt
-import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from cocos.errors import FormatError
+from cocos.wire.address import check_host, parse_address
 
 CVMS_PORT = 7001
 MAX_TTL = dt.timedelta(days=3650)
@@ -29,7 +29,6 @@ _UNITS = {
     "h": 3600 * 10**9,
 }
 _PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +78,15 @@ def make_plan(request: CreateRequest) -> VmPlan:
     Raises:
         FormatError: names the field and what is wrong with it.
     """
-    scheme, cvms = parse_cvms_url(request.cvms_url)
+    cvms = parse_address(request.cvms_url, what="the CVMS", default_port=CVMS_PORT)
     if request.server_ca:
         _check_certificates(request.server_ca, "the CVMS's CA certificate")
-    elif scheme == "https" or request.client_cert:
+    elif cvms.scheme == "https" or request.client_cert:
         raise FormatError(
             "TLS to the CVMS needs the CA certificate that its certificate must chain to",
             hint="give --server-ca",
         )
-    if request.server_ca and scheme == "http":
+    if request.server_ca and cvms.scheme == "http":
         raise FormatError(
             f"{request.cvms_url} says plaintext, but a CA certificate was given",
             hint="write https://, or leave --server-ca out",
@@ -99,7 +98,7 @@ def make_plan(request: CreateRequest) -> VmPlan:
         **request.aws,
     }
     return VmPlan(
-        cvms=cvms,
+        cvms=str(cvms),
         log_level=_log_level(request.log_level),
         ttl=parse_ttl(request.ttl),
         kbs_params=parse_kbs_params(request.kbs_params),
@@ -138,33 +137,6 @@ def parse_ttl(text: str) -> dt.timedelta | None:
     return dt.timedelta(microseconds=nanoseconds // 1000)
 
 
-def parse_cvms_url(text: str) -> tuple[str, str]:
-    """Split ``http://HOST:7001``, ``https://HOST:7001`` or ``HOST:7001``.
-
-    Returns:
-        The scheme (empty when not given) and ``host:port``; the port defaults to 7001.
-
-    Raises:
-        FormatError: anything else.
-    """
-    hint = "write http://HOST:7001 or HOST:7001"
-    problem = FormatError(f"{text[:200]!r} is no CVMS address", hint=hint)
-    if not text:
-        raise FormatError("the address of the CVMS is missing", hint=hint)
-    if not text.isascii() or not text.isprintable():
-        raise problem
-    url = text if "://" in text else f"//{text}"
-    try:
-        parts = urlsplit(url)
-        port = CVMS_PORT if parts.port is None else parts.port
-    except ValueError as error:
-        raise problem from error
-    extra = parts.path.rstrip("/") or parts.query or parts.fragment or "@" in parts.netloc
-    if parts.scheme not in {"", "http", "https"} or extra or not port:
-        raise problem
-    return parts.scheme, f"{_host(parts.hostname or '', problem)}:{port}"
-
-
 def parse_kbs_params(text: str) -> str:
     """Check ``cc_kbc::URL``; a bare URL is accepted, too. Empty stays empty.
 
@@ -185,19 +157,8 @@ def parse_kbs_params(text: str) -> str:
         raise problem from error
     if parts.scheme not in {"http", "https"} or "@" in parts.netloc or parts.query:
         raise problem
-    _host(parts.hostname or "", problem)
+    check_host(parts.hostname or "", problem)
     return f"{client}{separator}{url}"
-
-
-def _host(host: str, problem: FormatError) -> str:
-    if ":" in host:
-        try:
-            return f"[{ipaddress.IPv6Address(host)}]"
-        except ValueError as error:
-            raise problem from error
-    if not _HOST.fullmatch(host):
-        raise problem
-    return host
 
 
 def _log_level(text: str) -> str:

@@ -73,6 +73,7 @@ class ManagerService:
                     VmState.LOST, "the manager ended without stopping it, and it ended with it"
                 )
                 _log.warning("vm.lost", vm=record.id)
+                await asyncio.to_thread(self._backend.clean, record.id)
                 self._state.save(kept)
             await asyncio.to_thread(self._state.clean, record.id)
             self._entries[record.id] = self._make_entry(kept)

@@ -63,6 +63,10 @@ class Backend(abc.ABC):
         """
 
     @abc.abstractmethod
+    def clean(self, vm_id: str) -> None:
+        """Remove what a VM of a manager that was killed left outside its folder."""
+
+    @abc.abstractmethod
     async def check(self) -> None:
         """Make sure that VMs of this kind can run here.
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from cocos.errors import ProcessError, UnreachableError
-from cocos.host import sandbox
+from cocos.host import cgroups, sandbox
 from cocos.host.files import cache_folder, write_atomic
 from cocos.host.sandbox import Sandboxed, View
 from cocos.host.skopeo import registries_conf
@@ -37,6 +37,7 @@ _WORK = Path("/cocos")
 _AGENT_ADDRESS = f"unix:{_SOCKETS}/attestation-agent.sock"
 _PROVIDER_ADDRESS = f"unix:{_SOCKETS}/keyprovider.sock"
 _READY = ": listening on "
+AGENT = "cocos-agent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,10 @@ class LocalBackend(Backend):
         """See the base."""
         await sandbox.check()
 
+    def clean(self, vm_id: str) -> None:
+        """See the base; processes die with the manager, their control groups do not."""
+        cgroups.remove(cgroup_name(vm_id))
+
     def hardware(self) -> Hardware:
         """See the base; the programs run on the host's processors."""
         return Hardware(os.cpu_count() or 1, f"{platform.machine()} (the host's, insecure)")
@@ -108,7 +113,9 @@ class _LocalVm(Vm):
         return Ending(_describe_end(name, status, self._console), failed=True)
 
 
-AGENT = "cocos-agent"
+def cgroup_name(vm_id: str) -> str:
+    """Return the name of the control group that a VM's containers are in."""
+    return f"cocos-{vm_id}"
 
 
 def lay_out(folder: Path, plan: VmPlan) -> None:
@@ -137,7 +144,7 @@ def programs(vm_id: str, plan: VmPlan, folder: Path) -> list[Program]:
         readable={_CONFIG: folder / "etc", tools: tools},
         writable={**sockets, _WORK: folder / "work"},
         workdir=_WORK,
-        containers=True,
+        cgroup=cgroup_name(vm_id),
     )
     common = {"COCOS_LOG_LEVEL": plan.log_level, "AGENT_LOG_LEVEL": plan.log_level}
     if plan.kbs_params:

@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``cocos-cli agent``: create, list, show, follow and remove VMs through a manager."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from cocos.cli import _common as common
+from cocos.clients.manager import DEFAULT_URL, CvmSummary, ManagerClient, Tls
+from cocos.errors import NotFoundError, PeerError, UsageError
+from cocos.host.files import read_file
+from cocos.wire._generated import manager_pb2 as pb
+
+app = common.make_app("Agents: VMs that run a computation, started by a cocos-manager.")
+
+ManagerUrl = Annotated[
+    str,
+    typer.Option(
+        "--manager-url",
+        envvar="MANAGER_GRPC_URL",
+        help="The manager: http://HOST:7020, https://HOST:7020 or HOST:7020.",
+    ),
+]
+ManagerCa = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="MANAGER_GRPC_SERVER_CA_CERTS",
+        help="PEM certificates that the manager's must chain to; switches TLS on.",
+    ),
+]
+ManagerCrt = Annotated[
+    Path | None,
+    typer.Option(envvar="MANAGER_GRPC_CLIENT_CERT", help="Our PEM certificate for the manager."),
+]
+ManagerKey = Annotated[
+    Path | None,
+    typer.Option(envvar="MANAGER_GRPC_CLIENT_KEY", help="Our PEM private key for the manager."),
+]
+VmId = Annotated[str, typer.Argument(metavar="ID", help="The VM, as create printed it.")]
+CvmsUrl = Annotated[
+    str,
+    typer.Option(
+        "--cvms-url",
+        "--server-url",
+        help="The CVMS that the agent dials: http://HOST:7001 or HOST:7001.",
+    ),
+]
+Ttl = Annotated[str, typer.Option(help="End the VM after that time, such as 90s or 1h30m.")]
+GuestLog = Annotated[
+    str, typer.Option("--log-level", help="Of the guest: debug, info, warning or error.")
+]
+ServerCa = Annotated[
+    Path | None, typer.Option(help="PEM certificates that the CVMS's must chain to.")
+]
+ClientKey = Annotated[Path | None, typer.Option(help="The agent's PEM private key for the CVMS.")]
+ClientCrt = Annotated[Path | None, typer.Option(help="The agent's PEM certificate for the CVMS.")]
+KbsParams = Annotated[
+    str,
+    typer.Option(
+        help="The KBS for the guest: cc_kbc::http://HOST:8080. The manifest may name others."
+    ),
+]
+CaUrl = Annotated[str, typer.Option(help="URL of the CA that the agent gets certificates from.")]
+AwsKeyId = Annotated[str, typer.Option(help="S3 sources: access key id.")]
+AwsSecret = Annotated[
+    Path | None,
+    typer.Option(
+        "--aws-secret-access-key-file",
+        help="S3 sources: file with the secret access key (arguments are visible to others).",
+    ),
+]
+AwsEndpoint = Annotated[str, typer.Option(help="S3 sources: endpoint.")]
+AwsRegion = Annotated[str, typer.Option(help="S3 sources: region.")]
+Wait = Annotated[
+    bool,
+    typer.Option(
+        "--wait", help="Show the VM's console until it ends; fail if it did not end in order."
+    ),
+]
+
+
+@app.command()
+def create(
+    *,
+    cvms_url: CvmsUrl,
+    manager_url: ManagerUrl = DEFAULT_URL,
+    ttl: Ttl = "",
+    log_level: GuestLog = "info",
+    server_ca: ServerCa = None,
+    client_key: ClientKey = None,
+    client_crt: ClientCrt = None,
+    aa_kbs_params: KbsParams = "",
+    ca_url: CaUrl = "",
+    aws_access_key_id: AwsKeyId = "",
+    aws_secret_access_key_file: AwsSecret = None,
+    aws_endpoint_url: AwsEndpoint = "",
+    aws_region: AwsRegion = "",
+    wait: Wait = False,
+    manager_ca: ManagerCa = None,
+    manager_crt: ManagerCrt = None,
+    manager_key: ManagerKey = None,
+    as_json: common.JsonFlag = False,
+) -> None:
+    """Start a VM whose agent dials a CVMS for its computation."""
+    request = pb.CreateReq(
+        agent_cvm_server_url=cvms_url,
+        ttl=ttl,
+        agent_log_level=log_level,
+        agent_cvm_server_ca_cert=_read(server_ca, "the CVMS's CA certificate"),
+        agent_cvm_client_key=_read(client_key, "the agent's key"),
+        agent_cvm_client_cert=_read(client_crt, "the agent's certificate"),
+        aa_kbs_params=aa_kbs_params,
+        agent_cvm_ca_url=ca_url,
+        aws_access_key_id=aws_access_key_id,
+        aws_secret_access_key=_read(aws_secret_access_key_file, "the secret access key")
+        .decode(errors="replace")
+        .strip(),
+        aws_endpoint_url=aws_endpoint_url,
+        aws_region=aws_region,
+    )
+    client = _client(manager_url, manager_ca, manager_crt, manager_key)
+    common.run_async(_create(client, request, wait=wait, as_json=as_json))
+
+
+@app.command("list")
+def list_(
+    *,
+    manager_url: ManagerUrl = DEFAULT_URL,
+    manager_ca: ManagerCa = None,
+    manager_crt: ManagerCrt = None,
+    manager_key: ManagerKey = None,
+    as_json: common.JsonFlag = False,
+) -> None:
+    """List the VMs that run, and those that ended by themselves with the reason."""
+
+    async def main() -> None:
+        async with _client(manager_url, manager_ca, manager_crt, manager_key) as manager:
+            vms = await manager.vms()
+        common.emit([vm.to_dict() for vm in vms], lambda: _table(vms), as_json=as_json)
+
+    common.run_async(main())
+
+
+@app.command()
+def show(
+    vm_id: VmId,
+    *,
+    manager_url: ManagerUrl = DEFAULT_URL,
+    manager_ca: ManagerCa = None,
+    manager_crt: ManagerCrt = None,
+    manager_key: ManagerKey = None,
+    as_json: common.JsonFlag = False,
+) -> None:
+    """Show one VM: its state, and what it is made of."""
+
+    async def main() -> None:
+        async with _client(manager_url, manager_ca, manager_crt, manager_key) as manager:
+            info = await manager.info(vm_id)
+            found = await _find(manager, vm_id)
+        facts: dict[str, object] = {
+            **(found.to_dict() if found else {"id": vm_id}),
+            "cpus": info.cpu_num,
+            "cpu_type": info.cpu_type,
+            "ovmf_version": info.ovmf_version,
+            "kernel_command": info.kernel_cmd,
+            "eos_version": info.eos_version,
+        }
+        common.emit(facts, lambda: _facts(facts), as_json=as_json)
+
+    common.run_async(main())
+
+
+@app.command()
+def logs(
+    vm_id: VmId,
+    *,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="Go on until the VM has ended.")
+    ] = False,
+    manager_url: ManagerUrl = DEFAULT_URL,
+    manager_ca: ManagerCa = None,
+    manager_crt: ManagerCrt = None,
+    manager_key: ManagerKey = None,
+) -> None:
+    """Print a VM's console: what the guest's programs wrote."""
+
+    async def main() -> None:
+        async with _client(manager_url, manager_ca, manager_crt, manager_key) as manager:
+            await _print_logs(manager, vm_id, follow=follow, to=sys.stdout)
+
+    common.run_async(main())
+
+
+@app.command()
+def remove(
+    vm_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The VMs to end.")],
+    *,
+    manager_url: ManagerUrl = DEFAULT_URL,
+    manager_ca: ManagerCa = None,
+    manager_crt: ManagerCrt = None,
+    manager_key: ManagerKey = None,
+    as_json: common.JsonFlag = False,
+) -> None:
+    """End VMs and forget them, console included."""
+
+    async def main() -> None:
+        async with _client(manager_url, manager_ca, manager_crt, manager_key) as manager:
+            for vm_id in vm_ids:
+                with common.stderr.status(f"removing {vm_id}"):
+                    await manager.remove(vm_id)
+        common.emit(
+            {"removed": vm_ids}, lambda: _say(f"removed {', '.join(vm_ids)}"), as_json=as_json
+        )
+
+    common.run_async(main())
+
+
+async def _create(
+    client: ManagerClient, request: pb.CreateReq, *, wait: bool, as_json: bool
+) -> None:
+    async with client as manager:
+        with common.stderr.status("starting the VM"):
+            created = await manager.create(request)
+        vm_id, port = created.cvm_id, created.forwarded_port
+        suffix = f" and port {port}" if port else ""
+        common.emit(
+            {"id": vm_id, "forwarded_port": port},
+            lambda: _say(f"Virtual machine created with id {vm_id}{suffix}"),
+            as_json=as_json,
+        )
+        sys.stdout.flush()
+        if not wait:
+            return
+        try:
+            await _print_logs(manager, vm_id, follow=True, to=sys.stderr)
+        except NotFoundError:
+            return  # removed before we could look
+        found = await _find(manager, vm_id)
+    if found is not None and found.state != "stopped":
+        raise PeerError(f"the VM {vm_id} has {found.state}: {found.reason or 'no reason given'}")
+
+
+async def _find(manager: ManagerClient, vm_id: str) -> CvmSummary | None:
+    return next((vm for vm in await manager.vms() if vm.id == vm_id), None)
+
+
+async def _print_logs(manager: ManagerClient, vm_id: str, *, follow: bool, to: Any) -> None:
+    async for chunk in manager.logs(vm_id, follow=follow):
+        to.buffer.write(chunk)
+        to.flush()
+
+
+def _client(url: str, ca: Path | None, crt: Path | None, key: Path | None) -> ManagerClient:
+    if (crt is None) != (key is None) or (crt is not None and ca is None):
+        raise UsageError("--manager-crt needs --manager-key and --manager-ca beside it")
+    if ca is None:
+        return ManagerClient(url)
+    tls = Tls(
+        ca=read_file(ca, "the manager's CA certificate"),
+        certificate=_read(crt, "our certificate") or None,
+        key=_read(key, "our key") or None,
+    )
+    return ManagerClient(url, tls=tls)
+
+
+def _read(path: Path | None, what: str) -> bytes:
+    return b"" if path is None else read_file(path, what, limit=2**20)
+
+
+def _say(text: str) -> None:
+    common.stdout.print(text, markup=False)
+
+
+def _facts(facts: dict[str, object]) -> None:
+    for name, value in facts.items():
+        if value not in ("", None):
+            _say(f"{name.replace('_', ' ')}: {value}")
+
+
+def _table(vms: list[CvmSummary]) -> None:
+    if not vms:
+        _say("no VMs")
+        return
+    table = Table("ID", "state", "backend", "CVMS", "created", "expires", "reason", box=None)
+    for vm in vms:
+        table.add_row(
+            vm.id,
+            vm.state,
+            vm.backend,
+            vm.cvms,
+            f"{vm.created:%Y-%m-%d %H:%M:%S}",
+            f"{vm.expires:%Y-%m-%d %H:%M:%S}" if vm.expires else "",
+            vm.reason,
+        )
+    common.stdout.print(table, markup=False)

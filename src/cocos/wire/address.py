@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Addresses of gRPC servers as people write them: ``http://HOST:PORT`` or ``HOST:PORT``."""
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from cocos.errors import FormatError
+
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server is.
+
+    Attributes:
+        scheme: ``http``, ``https``, or empty when none was written.
+        host: Name or IP address, without brackets.
+        port: 1 to 65535.
+    """
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        """Return ``host:port`` as gRPC wants it."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: str, *, what: str, default_port: int) -> Address:
+    """Parse ``http://HOST:PORT``, ``https://HOST:PORT`` or ``HOST:PORT``.
+
+    Args:
+        text: What somebody wrote.
+        what: Whose address it is, for the message: "the CVMS".
+        default_port: For an address without a port.
+
+    Raises:
+        FormatError: anything else.
+    """
+    hint = f"write http://HOST:{default_port} or HOST:{default_port}"
+    if not text:
+        raise FormatError(f"the address of {what} is missing", hint=hint)
+    problem = FormatError(f"{text[:200]!r} is no address of {what}", hint=hint)
+    if not text.isascii() or not text.isprintable():
+        raise problem
+    try:
+        parts = urlsplit(text if "://" in text else f"//{text}")
+        port = default_port if parts.port is None else parts.port
+    except ValueError as error:
+        raise problem from error
+    extra = parts.path.rstrip("/") or parts.query or parts.fragment or "@" in parts.netloc
+    if parts.scheme not in {"", "http", "https"} or extra or not port:
+        raise problem
+    return Address(parts.scheme, check_host(parts.hostname or "", problem), port)
+
+
+def check_host(host: str, problem: FormatError) -> str:
+    """Return a host name or IP address (IPv6 without brackets), or raise ``problem``."""
+    if ":" in host:
+        try:
+            return str(ipaddress.IPv6Address(host))
+        except ValueError as error:
+            raise problem from error
+    if not _HOST.fullmatch(host):
+        raise problem
+    return host
