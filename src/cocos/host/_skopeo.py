@@ -17,6 +17,7 @@ from cocos.host._skopeo_run import Meter, OnProgress, run
 from cocos.host.files import write_atomic
 from cocos.wire import oci, ocicrypt
 from cocos.wire.json import encode
+from cocos.wire.kbs import ResourceUri
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
@@ -254,6 +255,24 @@ def require_encrypted(source: Source) -> None:
             )
     if not source.manifest.layers:
         raise IntegrityError(f"{source.reference} has no layers, so nothing of it is encrypted")
+
+
+def require_key(source: Source, key: ResourceUri) -> None:
+    """Check that every layer is encrypted to one key, by what its annotation says.
+
+    Raises:
+        IntegrityError: a layer is plain, or for another key; names it.
+        FormatError: an annotation does not parse.
+    """
+    require_encrypted(source)
+    for number, layer in enumerate(source.manifest.layers):
+        name = f"layer {number + 1} ({layer.digest}) of {source.reference}"
+        packets = ocicrypt.layer_packets(layer)
+        if not packets:
+            raise IntegrityError(f"{name} is not encrypted for a key provider")
+        for packet in packets:
+            if packet.key != key:
+                raise IntegrityError(f"{name} is encrypted to the key {packet.key}, not to {key}")
 
 
 def _require_plain(source: Source) -> None:

@@ -21,6 +21,7 @@ from cocos.host._skopeo import (
     Source,
     registries_conf,
     require_encrypted,
+    require_key,
     trust_policy,
 )
 from cocos.host._skopeo_run import OnProgress
@@ -41,6 +42,7 @@ __all__ = [
     "probe",
     "registries_conf",
     "require_encrypted",
+    "require_key",
     "trust_policy",
 ]
 

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""coco-keyprovider: wraps and unwraps the layer keys of encrypted images for Skopeo."""
+
+import contextlib
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cocos._clock import system_clock
+from cocos.attesters import detect
+from cocos.cli import _common as common
+from cocos.clients.attestation_agent import AttestationAgent
+from cocos.clients.kbs import EvidenceSource
+from cocos.errors import FormatError, UsageError
+from cocos.host.files import read_file
+from cocos.host.key_folder import KeyFolder
+from cocos.keyprovider.config import AGENT_ADDRESS, Settings
+from cocos.keyprovider.keys import KbsKeys, Registrar
+from cocos.keyprovider.server import service
+from cocos.keyprovider.service import KeyProvider
+from cocos.transport.rpc import serve
+from cocos.wire.init_data import InitDocument
+from cocos.wire.kbs import InitData
+
+NAME = "coco-keyprovider"
+ENVIRONMENT = {
+    "aa_kbc_params": "AA_KBC_PARAMS",
+    "aa": "COCOS_AA_ADDRESS",
+    "insecure_sample": "COCOS_INSECURE_SAMPLE",
+}
+MAX_INPUT_BYTES = 4 * 2**20
+
+app = common.make_app(
+    "Wrap and unwrap the layer keys of encrypted images: ocicrypt's key provider. gRPC, for "
+    "programs of this machine only; `once` answers one request on standard input."
+)
+
+
+Socket = Annotated[
+    str | None,
+    typer.Option(
+        "-s",
+        "--socket",
+        metavar="ADDRESS",
+        help="Listen there: HOST:PORT on loopback, or unix:/PATH. [default: 127.0.0.1:50011]",
+    ),
+]
+Kbs = Annotated[
+    str | None, typer.Option(metavar="URL", help="The KBS. [env: AA_KBC_PARAMS=cc_kbc::URL]")
+]
+KbsCa = Annotated[Path | None, typer.Option(help="The only CA to trust for the KBS, PEM.")]
+AuthPrivateKey = Annotated[
+    Path | None,
+    typer.Option(
+        "-a",
+        "--auth-private-key",
+        help="Ed25519 key of the KBS's administrator, PEM: make and register keys that the "
+        "KBS does not have.",
+    ),
+]
+Keys = Annotated[
+    Path | None,
+    typer.Option(help="Folder of your own keys, files named like resource paths."),
+]
+Agent = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="The attestation agent. [env: COCOS_AA_ADDRESS; default: 127.0.0.1:50002]",
+    ),
+]
+InitDataToml = Annotated[
+    Path | None, typer.Option(help="Init data of this machine, for the KBS to appraise.")
+]
+InsecureSample = Annotated[
+    bool | None,
+    typer.Option(
+        "--insecure-sample",
+        help="Without an attestation agent, send sample evidence, which proves nothing; "
+        "allow the well-known sample key. [env: COCOS_INSECURE_SAMPLE]",
+    ),
+]
+
+
+@app.callback(invoke_without_command=True)
+def main_command(
+    context: typer.Context,
+    *,
+    socket: Socket = None,
+    kbs: Kbs = None,
+    kbs_ca: KbsCa = None,
+    auth_private_key: AuthPrivateKey = None,
+    keys: Keys = None,
+    aa: Agent = None,
+    initdata_toml: InitDataToml = None,
+    insecure_sample: InsecureSample = None,
+    config_file: Annotated[
+        Path | None, typer.Option("-c", "--config-file", help="Settings, as TOML.")
+    ] = None,
+    log_level: common.LogLevel = "info",
+    as_json: common.JsonFlag = False,
+    debug: common.DebugFlag = False,
+) -> None:
+    """Serve until SIGTERM, unless a command follows."""
+    settings = common.load_settings(
+        Settings,
+        file=config_file,
+        environment=ENVIRONMENT,
+        flags={
+            "socket": socket,
+            "kbs": kbs,
+            "kbs_ca": kbs_ca,
+            "auth_private_key": auth_private_key,
+            "keys": keys,
+            "aa": aa,
+            "initdata_toml": initdata_toml,
+            "insecure_sample": insecure_sample,
+        },
+    )
+    if context.invoked_subcommand is not None:
+        # Whatever we write to standard error becomes part of Skopeo's message.
+        common.configure_logs("error", debug=debug)
+        context.obj = settings
+        return
+    common.configure_logs(log_level, debug=debug)
+    common.run_async(_serve(settings, as_json=as_json))
+
+
+@app.command("once")
+def once(context: typer.Context) -> None:
+    """Answer one request of ocicrypt on standard input; its command form."""
+    settings: Settings = context.obj
+    if settings.auth_private_key is not None:
+        # Skopeo starts one process per layer: two could make two keys of one name.
+        raise UsageError(
+            "`once` does not make keys", hint="make the key first: cocos-cli encrypt does"
+        )
+    document = sys.stdin.buffer.read(MAX_INPUT_BYTES + 1)
+    if len(document) > MAX_INPUT_BYTES:
+        raise FormatError(f"the request is larger than {MAX_INPUT_BYTES} bytes")
+    reply = common.run_async(_answer(settings, document))
+    sys.stdout.buffer.write(reply)
+    sys.stdout.buffer.flush()
+
+
+async def _answer(settings: Settings, document: bytes) -> bytes:
+    async with _provider(settings) as provider:
+        return await provider.answer(document)
+
+
+async def _serve(settings: Settings, *, as_json: bool) -> None:
+    os.umask(0o077)  # callers get layer keys: nobody else may open our socket
+    async with (
+        _provider(settings) as provider,
+        serve(settings.socket, [service(provider)]) as address,
+    ):
+        common.announce(NAME, address, as_json=as_json)
+        await common.wait_for_signal()
+
+
+@contextlib.asynccontextmanager
+async def _provider(settings: Settings) -> AsyncIterator[KeyProvider]:
+    async with contextlib.AsyncExitStack() as stack:
+        evidence = await stack.enter_async_context(_evidence(settings))
+        kbs = await stack.enter_async_context(
+            KbsKeys(
+                evidence,
+                url=settings.kbs_url,
+                ca_file=settings.kbs_ca,
+                init_data=_init_data(settings.initdata_toml),
+            )
+        )
+        yield KeyProvider(
+            folder=None if settings.keys is None else KeyFolder(settings.keys),
+            kbs=kbs,
+            registrar=_registrar(settings),
+            insecure_sample=settings.insecure_sample,
+        )
+
+
+@contextlib.asynccontextmanager
+async def _evidence(settings: Settings) -> AsyncIterator[EvidenceSource]:
+    if settings.aa is None and settings.insecure_sample:
+        yield await detect(insecure_sample=True)
+        return
+    async with AttestationAgent(settings.aa or AGENT_ADDRESS) as agent:
+        yield agent
+
+
+def _registrar(settings: Settings) -> Registrar | None:
+    if settings.auth_private_key is None or settings.kbs_url is None:
+        return None
+    key = read_file(settings.auth_private_key, "the administrator's private key", limit=2**16)
+    return Registrar(settings.kbs_url, private_key=key, clock=system_clock, ca_file=settings.kbs_ca)
+
+
+def _init_data(path: Path | None) -> InitData | None:
+    if path is None:
+        return None
+    text = read_file(path, "the init data", limit=2**20)
+    InitDocument.parse(text)
+    return InitData(format="toml", body=text.decode("utf-8"))
+
+
+def main() -> None:
+    """Run the program."""
+    common.run_app(app, NAME)
+
+
+if __name__ == "__main__":
+    main()

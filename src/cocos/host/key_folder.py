@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The owner's own key-encryption keys: one file per key, named like its resource path."""
+
+import os
+from pathlib import Path
+
+from cocos.crypto import kek
+from cocos.errors import ConfigError, StateError
+from cocos.host.files import read_file, write_atomic
+from cocos.wire.kbs import ResourcePath
+
+_MAX_BYTES = 4096
+
+
+class KeyFolder:
+    """Keys under ``folder/repository/type/tag``, readable by their owner only.
+
+    Args:
+        folder: Made when the first key is stored.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def default(cls) -> "KeyFolder":
+        """Return the user's own key folder."""
+        base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+        return cls(Path(base) / "cocos" / "keys")
+
+    def path(self, key: ResourcePath) -> Path:
+        """Return where a key is, or would be."""
+        return self.folder / key.repository / key.type / key.tag
+
+    def read(self, key: ResourcePath) -> bytes | None:
+        """Return the 32 bytes of a key, or None if it is not here.
+
+        Raises:
+            ConfigError: the file cannot be read.
+            FormatError: it is no key; the message names the length found.
+        """
+        path = self.path(key)
+        if not path.exists():
+            return None
+        data = read_file(path, f"the key {key.uri}", limit=_MAX_BYTES)
+        return kek.parse(data, f"the key {key.uri} in {path}")
+
+    def store(self, key: ResourcePath, data: bytes) -> None:
+        """Store a new key; one that is already here is never overwritten.
+
+        Raises:
+            StateError: there is another key of that name.
+            ConfigError: the folder cannot be written.
+        """
+        present = self.read(key)
+        if present == data:
+            return
+        path = self.path(key)
+        if present is not None:
+            raise StateError(
+                f"there is another key {key.uri} in {path}",
+                hint="images may need it: choose another name, or move the file away",
+            )
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_atomic(path, data)
+        except OSError as error:
+            raise ConfigError(f"cannot write the key {path}: {error.strerror}") from error
+
+    def names(self) -> list[ResourcePath]:
+        """Return the names of all keys, sorted."""
+        parts = (path.relative_to(self.folder).parts for path in self.folder.glob("*/*/*"))
+        return sorted(ResourcePath(*part) for part in parts if not part[2].startswith("."))
