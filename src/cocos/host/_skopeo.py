@@ -159,7 +159,7 @@ class Skopeo:
             raise UsageError(f"an image is decrypted to a folder only, not to {target}")
         found = await self.resolve(source)
         if encryption_key is not None:
-            _require_plain(found)
+            require_plain(found)
         if decryption_key is not None:
             require_encrypted(found)
         if target.transport == "oci":
@@ -275,7 +275,12 @@ def require_key(source: Source, key: ResourceUri) -> None:
                 raise IntegrityError(f"{name} is encrypted to the key {packet.key}, not to {key}")
 
 
-def _require_plain(source: Source) -> None:
+def require_plain(source: Source) -> None:
+    """Check that no layer is encrypted.
+
+    Raises:
+        IntegrityError: names the first that is.
+    """
     # Skopeo would leave such a layer as it is, readable for its old key only.
     for number, layer in enumerate(source.manifest.layers):
         if layer.encrypted:

@@ -22,6 +22,7 @@ from cocos.host._skopeo import (
     registries_conf,
     require_encrypted,
     require_key,
+    require_plain,
     trust_policy,
 )
 from cocos.host._skopeo_run import OnProgress
@@ -43,6 +44,7 @@ __all__ = [
     "registries_conf",
     "require_encrypted",
     "require_key",
+    "require_plain",
     "trust_policy",
 ]
 
