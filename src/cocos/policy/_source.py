@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What must hold of a policy's text before the engine sees it.
+
+rego-cpp runs in our process, without limits of its own: it writes what ``print`` says to
+standard output, shows the environment through ``opa.runtime``, and ``with data…`` makes
+it abort. A policy has no use for any of these; those who write policies are trusted, and
+these checks keep them from hurting themselves.
+"""
+
+import re
+from typing import Final
+
+from cocos.errors import FormatError
+
+MAX_BYTES: Final = 256 * 1024
+HELPER_NAME: Final = "query_reference_value"
+HELPER: Final = (
+    f"package policy\n\n{HELPER_NAME}(id) := object.get(data.reference_values, id, null)\n"
+)
+
+_TEXT = re.compile(r'#[^\n]*|`[^`]*`|"(?:\\.|[^"\\\n])*"')
+_PACKAGE = re.compile(r"\s*package[ \t]+policy(?=\s|$)")
+_FORBIDDEN = re.compile(
+    r"(?<![\w.])(with|print|trace|opa\.runtime|http\.send|time\.now_ns"
+    r"|net\.\w+|rand\.\w+|uuid\.\w+|json\.patch)(?!\w)"
+)
+
+
+def check(text: str) -> None:
+    """Check a policy's text.
+
+    Raises:
+        FormatError: empty, too long, another package, or something that a policy must
+            not use.
+    """
+    if not text.strip():
+        raise FormatError("the policy is empty", hint="it starts with: package policy")
+    if len(text.encode("utf-8", "replace")) > MAX_BYTES:
+        raise FormatError(f"the policy is larger than {MAX_BYTES} bytes")
+    if any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in text):
+        raise FormatError("the policy is not text")
+    code = _code(text)
+    if not _PACKAGE.match(code):
+        raise FormatError("the policy does not start with: package policy")
+    found = _FORBIDDEN.search(code)
+    if found is not None:
+        raise FormatError(
+            f"line {_line(code, found.start())}: {found[1]} is not available to policies",
+            hint="a verdict depends on input and data alone",
+        )
+    if "$" in code:
+        raise FormatError("template strings are not available to policies", hint="use sprintf")
+
+
+def defines_helper(text: str) -> bool:
+    """Tell whether a policy brings its own ``query_reference_value``."""
+    depth = 0
+    for line in _code(text).splitlines():
+        if depth == 0 and line.startswith(f"{HELPER_NAME}("):
+            return True
+        depth += sum(map(line.count, "{[(")) - sum(map(line.count, "}])"))
+    return False
+
+
+def describe(error: str, text: str) -> str:
+    """Shorten the engine's syntax tree of an error to its first message and line."""
+    message = re.search(r"\(errormsg \d+:([^()\n]*)", error)
+    place = re.search(r"\(error \d+:policy\.rego\|(\d+)\|", error)
+    what = message[1].strip() if message else "the engine refuses it"
+    if place is None:
+        return what
+    # The engine counts bytes.
+    before = text.encode("utf-8", "replace")[: int(place[1])]
+    line = before.count(b"\n") + 1
+    return f"line {line}: {what}"
+
+
+def _code(text: str) -> str:
+    """Blank out comments and the content of strings; line numbers stay."""
+
+    def blank(match: re.Match[str]) -> str:
+        kept = "" if match[0].startswith("#") else '""'
+        return kept + "\n" * match[0].count("\n")
+
+    return _TEXT.sub(blank, text)
+
+
+def _line(text: str, position: int) -> int:
+    return text.count("\n", 0, position) + 1
