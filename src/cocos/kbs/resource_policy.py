@@ -6,18 +6,26 @@
 holds; it is not copied into the store, so that a better default reaches old installations.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from cocos._types import JsonObject, VerifiedClaims
 from cocos.errors import AccessDeniedError, CocosError, Finding
 from cocos.kbs.metrics import KbsMetrics
+from cocos.policy.appraisal import Status
 from cocos.policy.engine import Policy
 from cocos.stores.base import Namespace, Store
 from cocos.wire import json
 
 POLICY_ID: Final = "resource-policy"
 _VERDICT: Final = "data.policy.allow"
+_SHOWN: Final = 200  # characters of a verdict that is no boolean
+_HINT: Final = "the attested state of this machine does not satisfy the KBS's resource policy"
+_SAMPLE_HINT: Final = (
+    "the evidence is sample evidence, which proves nothing; a KBS counts it only if its operator "
+    "started it with --insecure-allow-sample"
+)
 
 
 class ResourcePolicy:
@@ -35,7 +43,7 @@ class ResourcePolicy:
         Raises:
             FormatError: it is not Rego.
         """
-        Policy.compile(text)
+        await asyncio.to_thread(Policy.compile, text)
         await self._store.put(Namespace.RESOURCE_POLICY, POLICY_ID, text.encode())
 
     async def check(
@@ -50,31 +58,41 @@ class ResourcePolicy:
             claims: Of the token that asks.
 
         Raises:
-            AccessDeniedError: it does not; the findings say what the policy was shown.
+            AccessDeniedError: it does not, or fails; the findings say what it was shown.
         """
         wanted = {"plugin": plugin, "resource-path": list(path), "query": dict(query)}
         self._metrics.policy_evaluations.inc()
-        try:
-            verdict = (await self._policy()).query(_VERDICT, claims, wanted)
-        except CocosError:
-            self._metrics.policy_errors.inc()
-            raise
+        verdict = await self._verdict(claims, wanted)
         if verdict is True:
             self._metrics.policy_approvals.inc()
             return
-        (self._metrics.policy_violations if verdict is False else self._metrics.policy_errors).inc()
+        counter = (
+            self._metrics.policy_violations if verdict is False else self._metrics.policy_errors
+        )
+        counter.inc()
         raise AccessDeniedError(
             "Access denied by policy",
             findings=_findings(f"{plugin}/{'/'.join(path)}", verdict, claims),
-            hint="the attested state of this machine does not satisfy the KBS's resource policy",
+            hint=_SAMPLE_HINT if _is_refused_sample(claims) else _HINT,
         )
+
+    async def _verdict(self, claims: VerifiedClaims, wanted: JsonObject) -> Any:
+        policy = await self._policy()
+        try:
+            # A policy seen for the first time is compiled for what is asked for: too long
+            # to keep others waiting.
+            return await asyncio.to_thread(policy.query, _VERDICT, claims, wanted)
+        except CocosError as error:
+            return f"failed: {error.message}"
 
     async def _policy(self) -> Policy:
         stored = await self._store.get(Namespace.RESOURCE_POLICY, POLICY_ID)
         text = self._default if stored is None else stored
-        if self._compiled is None or self._compiled[0] != text:
-            self._compiled = (text, Policy.compile(text.decode()))
-        return self._compiled[1]
+        if self._compiled is not None and self._compiled[0] == text:
+            return self._compiled[1]
+        policy = await asyncio.to_thread(Policy.compile, text.decode())
+        self._compiled = (text, policy)
+        return policy
 
 
 def _findings(wanted: str, verdict: object, claims: VerifiedClaims) -> tuple[Finding, ...]:
@@ -82,7 +100,7 @@ def _findings(wanted: str, verdict: object, claims: VerifiedClaims) -> tuple[Fin
     own = Finding(
         "resource-policy",
         f"the policy does not allow {wanted}",
-        actual="no boolean" if verdict is not False else "false",
+        actual=json.encode(verdict).decode()[:_SHOWN],
         expected="true",
     )
     submods = claims.get("submods")
@@ -98,4 +116,12 @@ def _appraisal(name: str, submod: JsonObject) -> Finding:
         "this is how the attestation service judged it",
         actual=f"{submod.get('ear.status')} {json.canonical(vector).decode()}",
         expected="what the resource policy asks for; by default affirming",
+    )
+
+
+def _is_refused_sample(claims: VerifiedClaims) -> bool:
+    return any(
+        "sample" in submod.get("ear.veraison.annotated-evidence", {})
+        and submod.get("ear.status") != Status.AFFIRMING
+        for submod in claims.get("submods", {}).values()
     )

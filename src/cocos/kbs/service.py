@@ -252,10 +252,6 @@ class KbsService:
         """
         return await self._denials.get(denial_id)
 
-    async def sweep(self) -> int:
-        """Delete what has expired; return how many values that were."""
-        return await self._store.sweep()
-
     async def _spend(self, session_id: str, nonce: str) -> rcar.Spent:
         stored = await self._store.get(Namespace.SESSION, session_id)
         if stored is None:
