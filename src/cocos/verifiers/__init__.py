@@ -1,2 +1,58 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verifiers: evidence to verified claims."""
+"""Verifiers of evidence, one per TEE, in one table."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from cocos.errors import EvidenceError, Finding
+from cocos.verifiers._base import Expected, Verifier
+from cocos.verifiers.sample import InsecureSampleDeviceVerifier, InsecureSampleVerifier
+from cocos.wire.kbs import Tee
+
+__all__ = ["INSECURE_SAMPLE_FLAG", "Expected", "Verifier", "VerifierTable", "verifier_table"]
+
+INSECURE_SAMPLE_FLAG: Final = "--insecure-allow-sample"
+
+_GENUINE: tuple[type[Verifier], ...] = ()
+_INSECURE_SAMPLE: tuple[type[Verifier], ...] = (
+    InsecureSampleVerifier,
+    InsecureSampleDeviceVerifier,
+)
+
+
+class VerifierTable:
+    """The verifiers that this service has."""
+
+    def __init__(self, verifiers: Mapping[Tee, Verifier]) -> None:
+        self._verifiers = dict(verifiers)
+
+    def find(self, tee: Tee) -> Verifier:
+        """Return the verifier for a TEE.
+
+        Raises:
+            EvidenceError: there is none, or the operator has not allowed it.
+        """
+        found = self._verifiers.get(tee)
+        if found is not None:
+            return found
+        if tee in {kind.kind for kind in _INSECURE_SAMPLE}:
+            raise EvidenceError(
+                f"{tee} evidence proves nothing and is not accepted here; "
+                f"an operator can allow it for trials with {INSECURE_SAMPLE_FLAG}",
+                findings=(Finding("tee", "insecure evidence is not allowed", tee),),
+                hint=f"for trials: kbs {INSECURE_SAMPLE_FLAG}",
+            )
+        raise EvidenceError(
+            f"evidence of {tee} cannot be verified here",
+            findings=(Finding("tee", "there is no verifier", tee, ", ".join(self._verifiers)),),
+        )
+
+
+def verifier_table(*, insecure_allow_sample: bool) -> VerifierTable:
+    """Return the table of verifiers.
+
+    Args:
+        insecure_allow_sample: Also believe sample evidence, which anybody can make.
+    """
+    kinds = (*_GENUINE, *(_INSECURE_SAMPLE if insecure_allow_sample else ()))
+    return VerifierTable({kind.kind: kind() for kind in kinds})

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sample evidence: the form of evidence without any proof (evidence.md §2).
+
+Anybody can make it. What is checked is freshness alone, so that trials exercise the whole
+protocol.
+"""
+
+import base64
+import hmac
+from typing import Any, ClassVar
+
+import msgspec
+
+from cocos._types import JsonObject
+from cocos.errors import EvidenceError, Finding, FormatError
+from cocos.verifiers._base import Expected, Verifier
+from cocos.wire import json
+from cocos.wire.kbs import Tee
+
+
+class SampleEvidence(msgspec.Struct, frozen=True):
+    """Evidence of a sample attester; ``report_data`` is standard base64."""
+
+    svn: str
+    report_data: str = ""
+
+
+class InsecureSampleVerifier(Verifier):
+    """Believes whoever says to be a sample TEE."""
+
+    kind: ClassVar[Tee] = Tee.SAMPLE
+    insecure: ClassVar[bool] = True
+
+    async def verify(self, evidence: Any, expected: Expected) -> JsonObject:
+        """Check that the evidence carries the expected report data, all of it."""
+        sample = _check(evidence, expected, self.kind)
+        claims: JsonObject = {
+            "svn": sample.svn,
+            "report_data": sample.report_data,
+            "launch_digest": "abcde",
+            "platform_version": {"major": 1, "minor": 4},
+            "debug": False,
+        }
+        if expected.init_data is not None:
+            # Nothing binds init data to a sample: the claim is the guest's word.
+            claims["init_data"] = base64.b64encode(expected.init_data).decode("ascii")
+        return claims
+
+
+class InsecureSampleDeviceVerifier(Verifier):
+    """Believes whoever says to be a sample GPU."""
+
+    kind: ClassVar[Tee] = Tee.SAMPLE_DEVICE
+    category: ClassVar[str] = "gpu"
+    insecure: ClassVar[bool] = True
+
+    async def verify(self, evidence: Any, expected: Expected) -> JsonObject:
+        """Check that the evidence carries the expected report data, all of it."""
+        sample = _check(evidence, expected, self.kind)
+        return {"svn": sample.svn, "report_data": sample.report_data}
+
+
+def _check(evidence: Any, expected: Expected, kind: Tee) -> SampleEvidence:
+    try:
+        sample = msgspec.convert(evidence, SampleEvidence)
+        carried = json.b64decode(sample.report_data, "report_data of the evidence")
+    except (msgspec.ValidationError, FormatError) as error:
+        raise EvidenceError(
+            f"the {kind} evidence is malformed",
+            findings=(Finding(f"{kind}.evidence", str(error)),),
+        ) from error
+    if not hmac.compare_digest(carried, expected.report_data):
+        raise EvidenceError(
+            f"the {kind} evidence is not bound to this nonce and TEE key",
+            findings=(
+                Finding(
+                    f"{kind}.report_data",
+                    "evidence carries other report data: another nonce, another key, or none",
+                    actual=carried.hex(),
+                    expected=expected.report_data.hex(),
+                ),
+            ),
+        )
+    return sample
