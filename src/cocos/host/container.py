@@ -180,7 +180,7 @@ def _mount(kind: str, target: str, source: str, options: list[str]) -> JsonObjec
 def _rlimits(limits: Limits, *, cgroups: bool) -> Iterator[JsonObject]:
     wanted = {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": 65536, "RLIMIT_FSIZE": limits.file_bytes}
     if not cgroups:
-        wanted |= {"RLIMIT_AS": limits.memory_bytes, "RLIMIT_NPROC": limits.processes}
+        wanted |= {"RLIMIT_DATA": limits.memory_bytes, "RLIMIT_NPROC": limits.processes}
     for name, value in wanted.items():
         _, hard = resource.getrlimit(getattr(resource, name))
         # Raising a limit is a privilege that we may not have.

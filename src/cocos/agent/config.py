@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of the agent; the names of the variables are those of the original."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cocos.host.container import MIB, Limits
+
+GUEST_WORK_FOLDER: Final = Path("/cocos")
+
+ENVIRONMENT: Final = {
+    "cvm_id": "AGENT_CVM_ID",
+    "cvms_url": "AGENT_CVM_GRPC_URL",
+    "cvms_client_cert": "AGENT_CVM_GRPC_CLIENT_CERT",
+    "cvms_client_key": "AGENT_CVM_GRPC_CLIENT_KEY",
+    "cvms_server_ca": "AGENT_CVM_GRPC_SERVER_CA_CERTS",
+    "attestation_agent": "COCOS_AA_ADDRESS",
+    "keyprovider_config": "OCICRYPT_KEYPROVIDER_CONFIG",
+    "registries": "CONTAINERS_REGISTRIES_CONF",
+    "authfile": "REGISTRY_AUTH_FILE",
+    "work_folder": "COCOS_WORK_FOLDER",
+    "insecure_without_cgroups": "COCOS_INSECURE_WITHOUT_CGROUPS",
+}
+"""Setting → variable."""
+
+
+class AgentSettings(BaseModel):
+    """Everything the agent is told at its start."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cvm_id: str = ""
+    """Sent to the CVMS as metadata ``job-id``."""
+    cvms_url: str = "localhost:7001"
+    """Where the CVMS is."""
+    cvms_client_cert: Path | None = None
+    """PEM certificate chain, for mutual TLS."""
+    cvms_client_key: Path | None = None
+    """PEM private key of it."""
+    cvms_server_ca: Path | None = None
+    """PEM certificates that the CVMS must chain to; turns TLS on."""
+    attestation_agent: str = "127.0.0.1:50002"
+    """``host:port`` or ``unix:/path``."""
+    keyprovider_config: Path = Path("/etc/ocicrypt_keyprovider.conf")
+    """ocicrypt's file that names the key provider."""
+    registries: Path | None = None
+    """A registries.conf; by default registries on loopback, and only those, may speak http."""
+    authfile: Path | None = None
+    """Credentials for registries."""
+    work_folder: Path | None = None
+    """Where images are unpacked; see :meth:`work`."""
+    insecure_without_cgroups: bool = False
+    """Run algorithms although their memory and processes can hardly be limited."""
+    memory_mib: int = Field(default=2048, ge=16)
+    """Memory of an algorithm, in MiB, with what it puts into ``/tmp``."""
+    processes: int = Field(default=1024, ge=1)
+    """Processes and threads of an algorithm."""
+    run_seconds: float | None = Field(default=None, gt=0)
+    """How long an algorithm may run; None: for ever."""
+    result_mib: int = Field(default=512, ge=1)
+    """Largest result, in MiB."""
+
+    def work(self) -> Path:
+        """Return the work folder: as set, else ``/cocos`` in a CVM, else a new private one."""
+        if self.work_folder is not None:
+            return self.work_folder
+        if os.access(GUEST_WORK_FOLDER, os.W_OK):
+            return GUEST_WORK_FOLDER
+        return Path(tempfile.mkdtemp(prefix="cocos-agent-"))
+
+    def limits(self) -> Limits:
+        """Return what an algorithm may use."""
+        return Limits(
+            memory_bytes=self.memory_mib * MIB,
+            processes=self.processes,
+            tmp_bytes=self.memory_mib * MIB // 4,
+            file_bytes=self.result_mib * MIB,
+            seconds=self.run_seconds,
+        )

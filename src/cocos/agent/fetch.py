@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One image from its registry to a verified, plain layout in a private folder.
+
+What is fetched is what was inspected: the manifest is read once, everything that the
+computation's manifest says about the image is checked on it, and the copy asks for its
+digest. Skopeo decrypts; the result is verified down to the plaintext of every layer.
+"""
+
+import asyncio
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from cocos.errors import AccessDeniedError, FormatError, IntegrityError, TooLargeError
+from cocos.host import layout
+from cocos.host.layout import VerifiedImage
+from cocos.host.skopeo import Skopeo
+from cocos.host.skopeo import Source as Found
+from cocos.wire import oci
+from cocos.wire.kbs import ResourcePath
+from cocos.wire.manifest_types import Source
+from cocos.wire.ocicrypt import layer_packets
+
+TAG = "latest"
+
+_STEP_PERCENT = 10
+
+_log = structlog.get_logger(__name__)
+
+OnPercent = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Fetcher:
+    """Fetches images.
+
+    Attributes:
+        skopeo: One that knows key providers.
+        keyprovider_config: ocicrypt's file that names the key provider.
+        local_sources: Whether folders of this machine (``oci:/…``) may be named.
+    """
+
+    skopeo: Skopeo
+    keyprovider_config: Path
+    local_sources: bool = False
+
+    async def fetch(
+        self, source: Source, pin: bytes, folder: Path, on_percent: OnPercent
+    ) -> VerifiedImage:
+        """Fetch, decrypt and verify one image.
+
+        Args:
+            source: Where from, and with which key.
+            pin: SHA-256 of the image's config, or empty.
+            folder: Where to; a layout whose one image is tagged :data:`TAG`. Must not exist.
+            on_percent: Told of every ten percent.
+
+        Raises:
+            IntegrityError: the image is not what the manifest says: another hash, encrypted
+                or not, to another key, or changed. Names the layer.
+            CocosError: registry, key provider or KBS; see :mod:`cocos.host.skopeo`.
+        """
+        reference = oci.Reference.parse(source.url)
+        if reference.transport == "oci" and not self.local_sources:
+            raise AccessDeniedError(f"{source.url}: images must come from a registry")
+        found = await self.skopeo.resolve(reference)
+        check(found, source, pin)
+        progress = _Progress(on_percent)
+        target = oci.Reference("oci", str(folder), TAG)
+        if source.encrypted:
+            copied = await self.skopeo.copy(
+                found.reference,
+                target,
+                decryption_key=f"cc_kbc::{source.kbs or 'null'}",
+                keyprovider_config=self.keyprovider_config,
+                on_progress=progress,
+            )
+            image = copied.image
+        else:
+            await self.skopeo.copy(found.reference, target, on_progress=progress)
+            image = await asyncio.to_thread(layout.verify, folder, tag=TAG)
+        if image is None:
+            raise IntegrityError(f"{source.url}: nothing vouches for the decrypted image")
+        config = found.manifest.config
+        # A Docker image's config is rewritten on the way; an OCI image's never is.
+        if config.media_type == oci.CONFIG and image.config_digest != config.digest:
+            raise IntegrityError(f"{source.url}: the image was exchanged while it was copied")
+        _check_space(image, folder)
+        return image
+
+
+def check(found: Found, source: Source, pin: bytes) -> None:
+    """Check an image's manifest against what the computation's manifest says about it.
+
+    Raises:
+        IntegrityError: names the layer and the difference.
+    """
+    config = found.manifest.config.digest
+    if pin and config != f"sha256:{pin.hex()}":
+        raise IntegrityError(
+            f"{source.url} is another image than the manifest names: its config is {config}, "
+            f"the hash in the manifest sha256:{pin.hex()}",
+            hint="cocos-cli checksum docker://… prints the hash of an image",
+        )
+    if not found.manifest.layers:
+        raise FormatError(f"{source.url} has no layers")
+    for number, layer in enumerate(found.manifest.layers, 1):
+        name = f"layer {number} ({layer.digest}) of {source.url}"
+        if layer.encrypted and not source.encrypted:
+            raise IntegrityError(
+                f"{name} is encrypted, but the manifest names no key for it",
+                hint="set encrypted and kbs_resource_path",
+            )
+        if source.encrypted and not layer.encrypted:
+            raise IntegrityError(
+                f"{name} is not encrypted, but the manifest says that it is",
+                hint="encrypt the image: cocos-cli encrypt; or correct the manifest",
+            )
+        if source.encrypted:
+            _check_key(layer, name, ResourcePath.parse(source.key).uri)
+
+
+def _check_key(layer: oci.Descriptor, name: str, expected: str) -> None:
+    packets = layer_packets(layer)
+    if not packets:
+        raise IntegrityError(f"{name} is not encrypted to a key of a KBS")
+    for packet in packets:
+        if str(packet.key) != expected:
+            raise IntegrityError(
+                f"{name} is encrypted to {packet.key}, but the manifest names {expected}",
+                hint="the image or the manifest's kbs_resource_path was changed",
+            )
+
+
+def _check_space(image: VerifiedImage, folder: Path) -> None:
+    needed = sum(layer.plain_bytes for layer in image.layers)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise TooLargeError(
+            f"the image unpacks to {needed} bytes, but {folder} has only {free} left"
+        )
+
+
+class _Progress:
+    def __init__(self, on_percent: OnPercent) -> None:
+        self._on_percent = on_percent
+        self._next = _STEP_PERCENT
+
+    def __call__(self, done: int, total: int) -> None:
+        percent = done * 100 // total if total else 100
+        if percent >= self._next:
+            self._on_percent(percent - percent % _STEP_PERCENT)
+            self._next = percent - percent % _STEP_PERCENT + _STEP_PERCENT

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The work of one computation, step by step, in a private folder that ends with it.
+
+measure → fetch the algorithm → fetch the datasets → unpack → run → collect. Each step
+names its place before it begins, so that a failure says where it happened.
+"""
+
+import asyncio
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from cocos.agent import datasets
+from cocos.agent.config import AgentSettings
+from cocos.agent.fetch import TAG, Fetcher
+from cocos.agent.report import Level, Lines, Place
+from cocos.errors import ComputationError, StateError
+from cocos.host import archive
+from cocos.host.container import Container, Mount
+from cocos.host.image_config import find_user, program
+from cocos.host.layout import VerifiedImage
+from cocos.host.process import describe_status
+from cocos.host.runtime import Outcome, Runtime
+from cocos.wire.kbs import Tee
+from cocos.wire.manifest import Computation
+from cocos.wire.manifest_types import Source
+
+RESULTS = "/cocos/results"
+
+_LOGS = ("stdout.log", "stderr.log")
+_SIGKILL_STATUS = 128 + 9
+
+_log = structlog.get_logger(__name__)
+
+
+class Register(Protocol):
+    """Measures events into what evidence shows; the attestation agent does."""
+
+    async def tee(self) -> Tee: ...
+
+    async def extend_runtime_measurement(
+        self, domain: str, operation: str, content: str, /
+    ) -> str: ...
+
+
+class Narrator(Protocol):
+    """Is told where the work is and what it says."""
+
+    def at(self, place: Place, /) -> None: ...
+
+    def say(self, level: Level, message: str, /) -> None: ...
+
+
+async def measure(register: Register | None, computation: Computation) -> None:
+    """Bind the computation to the evidence, before any key is asked for.
+
+    Raises:
+        StateError: this machine's evidence cannot show it, and is not sample evidence.
+        UnreachableError: the attestation agent does not answer.
+    """
+    if register is None:
+        _log.warning("computation.unmeasured", insecure=True, id=computation.id)
+        return
+    result = await register.extend_runtime_measurement(*computation.event())
+    if result == "OK":
+        return
+    tee = await register.tee()
+    if tee is not Tee.SAMPLE:
+        raise StateError(
+            f"the computation cannot be bound to the evidence of this {tee} machine: its "
+            f"attestation agent answers {result}",
+            hint="switch the event log of the attestation agent on",
+        )
+    _log.warning("computation.unmeasured", insecure=True, tee="sample", id=computation.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A computation's folder and tools.
+
+    Attributes:
+        folder: Private; removed with everything in it when the computation ends.
+        name: Of the container.
+    """
+
+    computation: Computation
+    folder: Path
+    name: str
+    fetcher: Fetcher
+    runtime: Runtime
+    settings: AgentSettings
+    narrator: Narrator
+
+    async def fetch_algorithm(self) -> VerifiedImage:
+        """Fetch and verify the algorithm's image."""
+        algorithm = self.computation.algorithm
+        return await self._fetch("algorithm", algorithm.source, algorithm.hash, "algorithm")
+
+    async def fetch_datasets(self) -> None:
+        """Fetch and verify the datasets' images, one after the other."""
+        for index, dataset in enumerate(self.computation.datasets):
+            await self._fetch(f"datasets[{index}]", dataset.source, dataset.hash, f"{index}")
+
+    async def _fetch(self, resource: str, source: Source, pin: bytes, name: str) -> VerifiedImage:
+        self.narrator.at(Place("fetch", resource, source.url))
+        self.narrator.say(Level.INFO, f"fetching {resource}: {source.url}")
+
+        def on_percent(percent: int) -> None:
+            self.narrator.say(Level.INFO, f"fetching {resource}: {percent} %")
+
+        image = await self.fetcher.fetch(source, pin, self._images / name, on_percent)
+        how = "decrypted and verified" if source.encrypted else "verified"
+        self.narrator.say(Level.INFO, f"{resource}: {len(image.layers)} layers {how}")
+        return image
+
+    async def unpack(self, image: VerifiedImage) -> Container:
+        """Unpack everything and say what is to be run on what."""
+        for index, dataset in enumerate(self.computation.datasets):
+            self.narrator.at(Place("unpack", f"datasets[{index}]", dataset.source.url))
+            root = self.folder / "unpacked" / f"{index}"
+            await self._unpack(f"{index}", root)
+        self.narrator.at(Place("unpack", "datasets"))
+        paths = await asyncio.to_thread(self._lay_out_datasets)
+        self.narrator.at(Place("unpack", "algorithm", self.computation.algorithm.source.url))
+        rootfs = self.folder / "rootfs"
+        await self._unpack("algorithm", rootfs)
+        config = image.config.config
+        words = program(config, self.computation.algorithm.args or paths)
+        user = find_user(rootfs, config.user if config else "")
+        results = self.folder / "results"
+        results.mkdir(mode=0o700)
+        if os.geteuid() == 0:
+            os.chown(results, user.uid, user.gid)
+        return Container(
+            name=self.name,
+            rootfs=rootfs,
+            argv=words,
+            env=tuple(config.env or ()) if config else (),
+            workdir=(config.working_dir if config else "") or "/",
+            user=user,
+            mounts=(
+                Mount(self.folder / "datasets", str(datasets.INSIDE)),
+                Mount(results, RESULTS, read_only=False),
+            ),
+            limits=self.settings.limits(),
+        )
+
+    async def _unpack(self, name: str, root: Path) -> None:
+        layout = self._images / name
+        root.parent.mkdir(parents=True, exist_ok=True)
+        await self.runtime.unpack(layout, TAG, root)
+        # In a CVM the disk is memory; the layers are not needed any more.
+        await asyncio.to_thread(archive.remove_tree, layout)
+
+    def _lay_out_datasets(self) -> tuple[str, ...]:
+        target = self.folder / "datasets"
+        target.mkdir()
+        sets = self.computation.datasets
+        unpacked = [
+            datasets.Unpacked(self.folder / "unpacked" / f"{index}", each.filename)
+            for index, each in enumerate(sets)
+        ]
+        return datasets.lay_out(unpacked, target) if unpacked else ()
+
+    async def run(self, container: Container) -> None:
+        """Run the algorithm to its end.
+
+        Its output goes to the log only if the manifest asks for level debug: who carries
+        the log may not see the data.
+
+        Raises:
+            ComputationError: it failed; carries the exit code and the last lines.
+        """
+        self.narrator.at(
+            Place("run", "algorithm", self.computation.algorithm.source.url),
+        )
+        logs = self.folder / "logs"
+        logs.mkdir(mode=0o700)
+        debug = self.computation.agent_config.log_level.lower() == "debug"
+        lines = {"stdout": Lines(), "stderr": Lines()}
+        levels = {"stdout": Level.DEBUG, "stderr": Level.ERROR}
+
+        def on_output(stream: str, data: bytes) -> None:
+            for line in lines[stream].feed(data):
+                self.narrator.say(levels[stream], line)
+
+        outcome = await self.runtime.run(container, logs, on_output=on_output if debug else None)
+        if debug:
+            for stream, rest in lines.items():
+                for line in rest.end():
+                    self.narrator.say(levels[stream], line)
+        if outcome.exit_status != 0 or outcome.timed_out:
+            message = _describe(outcome, container)
+            raise ComputationError(message, exit_status=outcome.exit_status, tail=outcome.tail)
+
+    async def collect(self) -> Path:
+        """Return the zip of the results and of what the algorithm printed."""
+        self.narrator.at(Place("collect"))
+        return await asyncio.to_thread(self._collect)
+
+    def _collect(self) -> Path:
+        taken = set(_LOGS)
+        entries = [
+            # What the algorithm calls like a log of ours is kept beside it.
+            archive.Entry(f"{each.name}.result", each.path) if each.name in taken else each
+            for each in archive.files_below(self.folder / "results")
+        ]
+        entries += [archive.Entry(name, self.folder / "logs" / name) for name in _LOGS]
+        path = self.folder / "results.zip"
+        with path.open("xb") as file:
+            limit = self.settings.result_mib * 2**20
+            ordered = sorted(entries, key=lambda each: os.fsencode(each.name))
+            archive.write_zip(ordered, file.write, limit=limit)
+        return path
+
+    @property
+    def _images(self) -> Path:
+        return self.folder / "images"
+
+
+def make_bench(
+    computation: Computation,
+    *,
+    work: Path,
+    fetcher: Fetcher,
+    runtime: Runtime,
+    settings: AgentSettings,
+    narrator: Narrator,
+) -> Bench:
+    """Make a computation's private folder below ``work``."""
+    token = secrets.token_hex(4)
+    name = f"{computation.id[:64]}-{token}"
+    folder = work / "computations" / name
+    folder.mkdir(mode=0o700, parents=True)
+    return Bench(computation, folder, name, fetcher, runtime, settings, narrator)
+
+
+def _describe(outcome: Outcome, container: Container) -> str:
+    limits = container.limits
+    if outcome.timed_out:
+        return f"the algorithm did not end within {limits.seconds:g} s and was killed"
+    status = outcome.exit_status
+    if status == _SIGKILL_STATUS:
+        return (
+            "the algorithm was killed, probably because it wanted more than its "
+            f"{limits.memory_bytes // 2**20} MiB of memory"
+        )
+    words = describe_status(status if status <= 128 else 128 - status)  # noqa: PLR2004 - shells' rule
+    return f"the algorithm failed with {words}"
