@@ -11,6 +11,7 @@ from cocos.crypto.tee_key import ALGORITHMS, EC_P256
 
 DEFAULT_ADDRESS = "127.0.0.1:50002"
 _KBC = "cc_kbc"
+_MAX_PORT = 65535  # gRPC takes a larger one modulo 65536
 
 
 def _local(address: str) -> str:
@@ -18,7 +19,7 @@ def _local(address: str) -> str:
     if address.startswith("unix:"):
         return address
     host, colon, port = address.rpartition(":")
-    if not colon or not port.isdecimal():
+    if not colon or not port.isdecimal() or int(port) > _MAX_PORT:
         raise ValueError("write HOST:PORT or unix:/PATH")
     if host != "localhost":
         try:

@@ -8,7 +8,7 @@ URL that was tried.
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -129,8 +129,8 @@ class HttpServer:
             ) from error
 
     def _unreachable(self, error: httpx.NetworkError) -> UnreachableError:
-        cause: BaseException | None = error
-        while cause is not None:
+        reason = str(error)
+        for cause in _causes(error):
             if isinstance(cause, ssl.SSLCertVerificationError):
                 return UnreachableError(
                     f"the certificate of {self._what} at {self.url} is not trusted: "
@@ -138,11 +138,21 @@ class HttpServer:
                     hint="name the CA that signed it, or itself if self-signed, as PEM "
                     "(kbs-client: --cert-file)",
                 )
-            cause = cause.__cause__ or cause.__context__
+            if isinstance(cause, OSError) and cause.strerror:
+                reason = cause.strerror
         return UnreachableError(
-            f"{self._what} at {self.url} cannot be reached: {error}",
+            f"{self._what} at {self.url} cannot be reached: {reason}",
             hint="is it running, and is the address right?",
         )
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what led to it, the first of several at a time."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        group = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else None
+        cause = group or cause.__cause__ or cause.__context__
 
 
 def read_ca(ca_file: Path | None) -> str | None:

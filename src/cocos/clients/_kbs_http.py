@@ -34,6 +34,8 @@ _KINDS: dict[int, type[CocosError]] = {
         errors.UnreachableError,
     )
 }
+# Titles of our KBS's refusals whose reasons it keeps for its operator.
+_EXPLAINED = {errors.EvidenceError.code, errors.AccessDeniedError.code}
 # Trustee answers 401 to nearly everything; the variant tells more.
 _VARIANTS: dict[str, type[CocosError]] = {
     "PolicyDeny": errors.AccessDeniedError,
@@ -92,8 +94,10 @@ def refusal(server: HttpServer, answer: Answer, what: str) -> CocosError:
     kind = _VARIANTS.get(variant(problem)) or _KINDS.get(answer.status, ProtocolError)
     identity = _safe(problem.id)
     hints = [_safe(problem.hint)] if problem.hint else []
-    if identity:
+    if identity and problem.title in _EXPLAINED:
         hints.append(f"the KBS's operator sees why: kbs-client explain {identity}")
+    elif identity:
+        hints.append(f"the KBS's log knows this as {identity}")
     return kind(
         f"{WHAT} at {server.url} refused {what}: {_safe(problem.detail)}",
         hint="; ".join(hints) or None,
