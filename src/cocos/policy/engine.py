@@ -22,7 +22,7 @@ from cocos.errors import ConfigError, FormatError
 from cocos.policy import _source
 
 MAX_BUNDLES: Final = 64
-MAX_DEPTH: Final = 100
+MAX_DEPTH: Final = 64
 
 _VERDICTS = ("data.policy.allow", "data.policy.trust_claims")
 
@@ -107,6 +107,15 @@ class Policy:
         if len(self._bundles) > MAX_BUNDLES:
             self._bundles.popitem(last=False)
         return made
+
+
+def check_data(value: Mapping[str, Any]) -> None:
+    """Check that a value can be among a policy's base documents.
+
+    Raises:
+        FormatError: no JSON, nested too deep, or a number in exponent notation.
+    """
+    _document(value, "data", plain_numbers=True)
 
 
 def _entrypoint(query: str) -> str:

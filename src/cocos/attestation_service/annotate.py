@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Annotated evidence: what a policy sees, from claims, runtime data and init data."""
+
+import datetime as dt
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from typing import Any, Final
+
+from cocos._types import JsonObject
+from cocos.errors import EvidenceError, Finding, FormatError
+from cocos.wire.init_data import InitDocument
+from cocos.wire.kbs import InitData, Tee
+
+_TOML_FILES: Final = ("aa.toml", "cdh.toml")
+_GUEST_POLICY: Final = "policy.rego"
+_POLICY_DATA: Final = "policy_data := {"
+_MAX_DEPTH: Final = 32
+
+
+def parse_init_data(shown: InitData | None) -> InitDocument | None:
+    """Parse the init data that a guest showed.
+
+    Raises:
+        EvidenceError: not the TOML document that it should be.
+    """
+    if shown is None:
+        return None
+    if shown.format != "toml":
+        raise EvidenceError(
+            f"init data in {shown.format} is not accepted",
+            findings=(Finding("init_data.format", "unknown format", shown.format, "toml"),),
+            hint="init data is TOML with version, algorithm and the table data",
+        )
+    try:
+        return InitDocument.parse(shown.body.encode("utf-8"))
+    except (FormatError, UnicodeEncodeError) as error:
+        raise EvidenceError(
+            f"the init data is malformed: {error}", findings=(Finding("init_data", str(error)),)
+        ) from error
+
+
+def compose(
+    tee: Tee,
+    claims: Mapping[str, Any],
+    runtime_data: JsonObject,
+    init_data: InitDocument | None,
+) -> JsonObject:
+    """Return a policy's input.
+
+    Args:
+        tee: Whose claims they are.
+        claims: Of its verifier.
+        runtime_data: What the evidence was bound to.
+        init_data: In clear, if the guest showed it.
+    """
+    own = {name: value for name, value in claims.items() if name not in _SHARED}
+    annotated: JsonObject = {tee.value: own}
+    if "report_data" in claims:
+        annotated["report_data"] = claims["report_data"]
+        annotated["runtime_data_claims"] = runtime_data
+    if "init_data" in claims:
+        annotated["init_data"] = claims["init_data"]
+        annotated["init_data_claims"] = None if init_data is None else init_claims(init_data)
+    return annotated
+
+
+_SHARED: Final = {"report_data", "init_data"}
+
+
+def init_claims(document: InitDocument) -> JsonObject:
+    """Return the files of init data, with those that policies look into as objects.
+
+    ``aa.toml`` and ``cdh.toml`` become the equivalent objects if they parse. A guest policy
+    that ends in ``policy_data := {…}`` gives way to ``agent_policy_claims``, that object.
+    """
+    claims: JsonObject = dict(document.data)
+    for name in _TOML_FILES:
+        if name in claims:
+            claims[name] = _toml(claims[name])
+    _, marker, rest = claims.get(_GUEST_POLICY, "").partition(_POLICY_DATA)
+    if marker:
+        try:
+            data = _plain(json.loads("{" + rest), _MAX_DEPTH)
+        except (ValueError, RecursionError):
+            return claims  # stays as text
+        del claims[_GUEST_POLICY]
+        claims["agent_policy_claims"] = data
+    return claims
+
+
+def _toml(text: str) -> Any:
+    try:
+        return _plain(tomllib.loads(text), _MAX_DEPTH)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _plain(value: Any, room: int) -> Any:
+    """Return ``value`` as JSON that policies and tokens can carry; dates become text.
+
+    Raises:
+        ValueError: nested too deep, or a number that JSON does not have.
+    """
+    if room == 0:
+        raise ValueError("nested too deep")
+    if isinstance(value, dict):
+        return {name: _plain(member, room - 1) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_plain(member, room - 1) for member in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("not a JSON number")
+    if isinstance(value, dt.date | dt.time):
+        return value.isoformat()
+    return value

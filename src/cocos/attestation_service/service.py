@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Appraisal: evidence → claims → verdict of a policy → signed token."""
+
+import base64
+import secrets
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import structlog
+
+from cocos._clock import Clock
+from cocos._types import JsonObject
+from cocos.attestation_service.annotate import compose, parse_init_data
+from cocos.attestation_service.config import AttestationServiceConfig
+from cocos.attestation_service.policies import AttestationPolicies
+from cocos.attestation_service.reference_values import ReferenceValues
+from cocos.crypto.signing import SigningKey
+from cocos.errors import ConfigError, EvidenceError, Finding, FormatError, NotFoundError
+from cocos.policy.appraisal import Verdict, appraise
+from cocos.stores.base import Namespace, Store
+from cocos.tokens.ear import Submodule, issue
+from cocos.verifiers import Expected, VerifierTable, verifier_table
+from cocos.wire import kbs
+from cocos.wire.init_data import InitDocument
+from cocos.wire.kbs import InitData, Tee
+
+POLICY_ID: Final = "default"
+SIGNING_KEY: Final = "attestation-token"
+NONCE_BYTES: Final = 32
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class AppraisalRequest:
+    """What is to be appraised.
+
+    Attributes:
+        tee: Primary attester.
+        evidence: Its evidence, decoded JSON.
+        additional: Evidence of devices.
+        runtime_data: Object that the primary evidence is bound to: ``nonce``,
+            ``tee-pubkey``, ``additional-evidence``. Devices are bound to the first two.
+        init_data: What the host passed in, in clear.
+    """
+
+    tee: Tee
+    evidence: Any
+    runtime_data: JsonObject
+    additional: Mapping[Tee, Any] = field(default_factory=dict)
+    init_data: InitData | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Appraisal:
+    """Evidence that holds, and what policies say of it.
+
+    Attributes:
+        token: Signed EAR.
+        claims: Submodule → annotated evidence, as its policy saw it.
+        findings: Why something is not affirming; empty when all is.
+    """
+
+    token: str
+    claims: JsonObject
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    tee: Tee
+    name: str
+    category: str
+    insecure: bool
+    annotated: JsonObject
+
+
+async def signing_key(store: Store) -> SigningKey:
+    """Return the key that signs tokens; made at the first start, then kept."""
+    made = SigningKey.generate().pem()
+    if await store.put_new(Namespace.KEY, SIGNING_KEY, made):
+        return SigningKey.from_pem(made)
+    kept = await store.get(Namespace.KEY, SIGNING_KEY)
+    if kept is None:
+        raise ConfigError("the token signing key vanished from the store")
+    return SigningKey.from_pem(kept)
+
+
+class AttestationService:
+    """Verifies evidence, asks the policies and issues tokens, in this process."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        key: SigningKey,
+        config: AttestationServiceConfig,
+        clock: Clock,
+        verifiers: VerifierTable | None = None,
+    ) -> None:
+        self._config = config
+        self._key = key
+        self._clock = clock
+        self._policies = AttestationPolicies(store)
+        self._values = ReferenceValues(store, clock=clock)
+        self._verifiers = verifiers or verifier_table(
+            insecure_allow_sample=config.insecure_allow_sample
+        )
+        if config.insecure_allow_sample:
+            _log.warning("attestation.insecure", sample_evidence="is believed; it proves nothing")
+
+    async def challenge(self) -> str:
+        """Return a fresh nonce: base64 of 32 random bytes."""
+        return base64.b64encode(secrets.token_bytes(NONCE_BYTES)).decode("ascii")
+
+    async def appraise(self, request: AppraisalRequest) -> Appraisal:
+        """Verify evidence and issue a token.
+
+        A token is issued whatever the policies say of genuine evidence; relying parties
+        look at its ``ear.status``.
+
+        1. The init data is parsed, its digest computed.
+        2. Every attester's evidence must be genuine and bound to the runtime data.
+        3. Each one's policy turns claims into a trustworthiness vector.
+        4. All of it is signed.
+
+        Raises:
+            EvidenceError: evidence does not hold; findings of all attesters at once.
+        """
+        init_data = parse_init_data(request.init_data)
+        verified = await self._verify(request, init_data)
+        values = await self._values.all()
+        submodules: dict[str, Submodule] = {}
+        findings: list[Finding] = []
+        for part in verified:
+            verdict = await self._judge(part, values)
+            findings += _prefixed(part.name, verdict.findings)
+            submodules[part.name] = Submodule(
+                verdict=verdict,
+                policy_id=POLICY_ID,
+                evidence=self._for_token(part.annotated),
+                insecure=(part.tee.value,) if part.insecure else (),
+            )
+        token = issue(submodules, key=self._key, issuer=self._config.issuer(), now=self._clock())
+        statuses = {name: part.verdict.status.value for name, part in submodules.items()}
+        _log.info("attestation.appraised", tee=request.tee.value, **statuses)
+        return Appraisal(token, {part.name: part.annotated for part in verified}, tuple(findings))
+
+    async def set_policy(self, policy_id: str, text: str) -> None:
+        """Store an attestation policy, such as ``default_cpu``.
+
+        Raises:
+            FormatError: an impossible id, or a policy that does not compile.
+        """
+        await self._policies.set(policy_id, text)
+        _log.info("attestation.policy_set", policy=policy_id)
+
+    async def get_policy(self, policy_id: str) -> str:
+        """Return the text of a policy, stored or default, or raise NotFoundError."""
+        return await self._policies.text(policy_id)
+
+    async def policy_ids(self) -> list[str]:
+        """Return the ids of all policies, stored and default."""
+        return await self._policies.ids()
+
+    async def register_reference_values(self, message: JsonObject) -> None:
+        """Store the reference values of an RVPS message.
+
+        Raises:
+            FormatError: not such a message.
+        """
+        names = await self._values.register(message)
+        _log.info("attestation.reference_values_registered", names=names)
+
+    async def get_reference_value(self, name: str) -> Any:
+        """Return a reference value, or raise NotFoundError."""
+        return await self._values.get(name)
+
+    async def _verify(
+        self, request: AppraisalRequest, init_data: InitDocument | None
+    ) -> list[_Verified]:
+        runtime = request.runtime_data
+        device_runtime = {n: v for n, v in runtime.items() if n != "additional-evidence"}
+        # Devices get no init data: their evidence has no place for it.
+        attesters = [(request.tee, request.evidence, runtime, init_data)]
+        attesters += [(tee, it, device_runtime, None) for tee, it in request.additional.items()]
+        verified: list[_Verified] = []
+        failures: list[EvidenceError] = []
+        count: Counter[str] = Counter()
+        for tee, evidence, bound, shown in attesters:
+            digest = None if shown is None else shown.digest
+            try:
+                verifier = self._verifiers.find(tee)
+                expected = Expected(kbs.report_data(bound), digest)
+                claims = await verifier.verify(evidence, expected)
+            except EvidenceError as error:
+                failures.append(error)
+                continue
+            name = f"{verifier.category}{count[verifier.category]}"
+            count[verifier.category] += 1
+            annotated = compose(tee, claims, bound, shown)
+            verified.append(_Verified(tee, name, verifier.category, verifier.insecure, annotated))
+        if failures:
+            findings = tuple(finding for failure in failures for finding in failure.findings)
+            _log.info("attestation.refused", tee=request.tee.value, findings=findings)
+            first = failures[0]
+            raise EvidenceError(first.message, findings=findings, hint=first.hint) from first
+        return verified
+
+    async def _judge(self, part: _Verified, values: JsonObject) -> Verdict:
+        operator = {"insecure_allow_sample": self._config.insecure_allow_sample}
+        data = {"reference_values": values, "operator": operator}
+        try:
+            policy = await self._policies.find(f"{POLICY_ID}_{part.category}")
+            return appraise(
+                policy.query("data.policy.trust_claims", part.annotated, data),
+                policy.query("data.policy.extensions", part.annotated, data),
+            )
+        except (ConfigError, FormatError, NotFoundError) as error:
+            _log.error("attestation.policy_failed", submodule=part.name, exc_info=error)
+            failed = appraise(None)
+            return replace(failed, findings=(Finding("policy", error.message),))
+
+    def _for_token(self, annotated: JsonObject) -> JsonObject:
+        runtime = annotated.get("runtime_data_claims")
+        if self._config.verbose_token or not isinstance(runtime, dict):
+            return annotated
+        short = {name: value for name, value in runtime.items() if name != "additional-evidence"}
+        return {**annotated, "runtime_data_claims": short}
+
+
+def _prefixed(name: str, findings: tuple[Finding, ...]) -> list[Finding]:
+    return [replace(finding, check=f"{name}.{finding.check}") for finding in findings]
