@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Control groups of our own: made, handed to a sandbox, removed with all that was in them."""
 
-import contextlib
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import structlog
@@ -33,22 +31,15 @@ def hierarchies() -> list[Path]:
     )
 
 
-@contextlib.contextmanager
-def group(name: str | None) -> Iterator[None]:
-    """Have a group of that name in every hierarchy while the block runs, if we are root.
+def make(name: str) -> None:
+    """Make a group of that name in every hierarchy; without root none can be made.
 
     Args:
-        name: One path component; None does nothing.
+        name: One path component.
     """
-    if name is None or os.geteuid() != 0:
-        yield
-        return
-    try:
+    if os.geteuid() == 0:
         for hierarchy in hierarchies():
             _make(hierarchy, name)
-        yield
-    finally:
-        remove(name)
 
 
 def remove(name: str) -> None:

@@ -154,8 +154,22 @@ async def run(
     Raises:
         ToolMissingError: bubblewrap is not installed.
     """
+    if view.cgroup is not None:
+        cgroups.make(view.cgroup)
+    try:
+        async with _run(view, argv, env or {}) as sandboxed:
+            yield sandboxed
+    finally:
+        if view.cgroup is not None:
+            await asyncio.to_thread(cgroups.remove, view.cgroup)
+
+
+@contextlib.asynccontextmanager
+async def _run(
+    view: View, argv: Sequence[str | os.PathLike[str]], env: Mapping[str, str]
+) -> AsyncIterator[Sandboxed]:
     ours, theirs = os.pipe()
-    with cgroups.group(view.cgroup), contextlib.ExitStack() as pipes:
+    with contextlib.ExitStack() as pipes:
         pipes.callback(os.close, ours)
         to_close = pipes.enter_context(contextlib.ExitStack())
         to_close.callback(os.close, theirs)
@@ -164,7 +178,7 @@ async def run(
         inside = {"HOME": "/tmp", "TMPDIR": "/tmp", "XDG_RUNTIME_DIR": "/run"}  # noqa: S108 - private ones
         async with process.spawn(
             line,
-            env={**inside, **(env or {})},
+            env={**inside, **env},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             pass_fds=(theirs,),

@@ -146,7 +146,8 @@ def parse_kbs_params(text: str) -> str:
     if not text:
         return ""
     hint = "write cc_kbc::http://HOST:8080"
-    client, separator, url = text.rpartition("::") if "::" in text else ("cc_kbc", "::", text)
+    bare = text.startswith(("http://", "https://"))
+    client, _, url = f"cc_kbc::{text}".partition("::") if bare else text.partition("::")
     problem = FormatError(f"{text[:200]!r} is no KBS address for a guest", hint=hint)
     if client != "cc_kbc" or not text.isascii() or not text.isprintable() or " " in text:
         raise problem
@@ -158,7 +159,7 @@ def parse_kbs_params(text: str) -> str:
     if parts.scheme not in {"http", "https"} or "@" in parts.netloc or parts.query:
         raise problem
     check_host(parts.hostname or "", problem)
-    return f"{client}{separator}{url}"
+    return f"{client}::{url}"
 
 
 def _log_level(text: str) -> str:

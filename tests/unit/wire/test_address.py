@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+
+from cocos.errors import FormatError
+from cocos.wire.address import parse_address
+
+
+@pytest.mark.parametrize(
+    ("text", "scheme", "address"),
+    [
+        ("http://10.0.0.1:7001", "http", "10.0.0.1:7001"),
+        ("http://cvms.example", "http", "cvms.example:7001"),
+        ("https://cvms.example:443/", "https", "cvms.example:443"),
+        ("localhost:1", "", "localhost:1"),
+        ("localhost", "", "localhost:7001"),
+        ("[::1]:7001", "", "[::1]:7001"),
+        ("http://[fe80::1]", "http", "[fe80::1]:7001"),
+    ],
+)
+def test_forms(text: str, scheme: str, address: str) -> None:
+    parsed = parse_address(text, what="the CVMS", default_port=7001)
+    assert (parsed.scheme, str(parsed)) == (scheme, address)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "ftp://h:1", "http://", "h:0", "h:65536", "h:x", "http://u@h:1", "http://h:1/path",
+     "http://h:1?q", "http://h:1#f", "h\n:1", "h h:1", "-h:1", "[::1", "[zz]:1", "::1", "h:1:2",
+     "unix:/x", "http://h:1\r\nX: y"],
+)  # fmt: skip
+def test_anything_else_is_refused(text: str) -> None:
+    with pytest.raises(FormatError, match="the CVMS"):
+        parse_address(text, what="the CVMS", default_port=7001)
