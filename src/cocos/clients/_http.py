@@ -7,6 +7,7 @@ URL that was tried.
 """
 
 import asyncio
+import os
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -139,7 +140,9 @@ class HttpServer:
                     "(kbs-client: --cert-file)",
                 )
             if isinstance(cause, OSError) and cause.strerror:
-                reason = cause.strerror
+                # asyncio puts the address into strerror; resolvers have negative numbers.
+                number = cause.errno or 0
+                reason = os.strerror(number) if number > 0 else cause.strerror
         return UnreachableError(
             f"{self._what} at {self.url} cannot be reached: {reason}",
             hint="is it running, and is the address right?",
