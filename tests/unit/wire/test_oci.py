@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+
+from cocos.errors import FormatError
+from cocos.wire import oci
+from cocos.wire.json import encode
+
+DIGEST = oci.digest_of(b"")
+ENTRY = {"mediaType": "x", "digest": DIGEST, "size": 0}
+
+
+def test_kind_of_a_manifest() -> None:
+    manifest = {"schemaVersion": 2, "config": ENTRY, "layers": [ENTRY]}
+    index = {"schemaVersion": 2, "manifests": [ENTRY]}
+    docker = "application/vnd.docker.distribution.manifest"
+    for extra in ({}, {"mediaType": oci.MANIFEST}, {"mediaType": f"{docker}.v2+json"}):
+        assert isinstance(oci.parse_manifest(encode({**manifest, **extra})), oci.Manifest)
+    for extra in ({}, {"mediaType": oci.INDEX}, {"mediaType": f"{docker}.list.v2+json"}):
+        assert isinstance(oci.parse_manifest(encode({**index, **extra})), oci.Index)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"schemaVersion": 1, "mediaType": "application/vnd.docker.distribution.manifest.v1+json"},
+        {"schemaVersion": 2, "config": ENTRY, "layers": [{**ENTRY, "size": -1}]},
+        {"schemaVersion": 2, "config": ENTRY, "layers": [{**ENTRY, "digest": "sha512:00"}]},
+        {"schemaVersion": 2, "config": ENTRY, "layers": [{**ENTRY, "digest": "sha256:../../x"}]},
+        # A document that two readers could take for two things.
+        {"schemaVersion": 2, "mediaType": oci.MANIFEST, "manifests": [ENTRY]},
+    ],
+)
+def test_manifests_that_are_refused(document: dict[str, object]) -> None:
+    with pytest.raises(FormatError):
+        oci.parse_manifest(encode(document))
+
+
+def test_config_needs_digests() -> None:
+    with pytest.raises(FormatError, match="not a SHA-256 digest"):
+        oci.parse_config(encode({"rootfs": {"type": "layers", "diff_ids": ["abc"]}}))
+
+
+@pytest.mark.parametrize(
+    ("text", "registry"),
+    [
+        ("docker://localhost:5000/lin-reg-algo:v1.0", "localhost:5000"),
+        ("docker://[::1]:5000/a/b", "[::1]:5000"),
+        ("docker://r.example/a__b/c.d@" + DIGEST, "r.example"),
+        ("oci:/tmp/image", ""),
+        ("oci:/tmp/image:v1", ""),
+    ],
+)
+def test_references(text: str, registry: str) -> None:
+    reference = oci.Reference.parse(text)
+    assert str(reference) == text
+    assert reference.registry == registry
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "docker://alpine",
+        "docker://user:pw@host/x",
+        "docker://host/UPPER",
+        "docker://host/x --insecure-policy",
+        "docker-daemon:x",
+        "dir:/tmp/x",
+        "containers-storage:x",
+        "oci:",
+        "oci:/tmp/a\n",
+        "oci:/tmp/a:b:c",
+        "--help",
+    ],
+)
+def test_references_that_are_refused(text: str) -> None:
+    with pytest.raises(FormatError, match="not an image reference"):
+        oci.Reference.parse(text)
