@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plain commands for the demo: run to the end, or as servers until the demo ends."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import httpx
+
+from cocos.errors import CocosError, ProcessError, UnreachableError
+from cocos.host import process
+
+START_SECONDS = 60.0
+COMMAND_SECONDS = 600.0
+BIN = Path(sys.executable).parent
+
+
+def free_ports(wanted: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
+    """Return a port for each name, the wanted one where it is free, and which ones moved."""
+    ports, moved = dict(wanted), {}
+    with contextlib.ExitStack() as held:
+        for name, port in wanted.items():
+            for candidate in (port, 0):
+                probe = held.enter_context(socket.socket())
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                with contextlib.suppress(OSError):
+                    # All addresses: a server on any of them would be in the way.
+                    probe.bind(("", candidate))
+                    ports[name] = probe.getsockname()[1]
+                    break
+            if ports[name] != port:
+                moved[name] = ports[name]
+    return ports, moved
+
+
+class Server:
+    """A command that runs beside the demo, its output in a log file."""
+
+    def __init__(self, child: asyncio.subprocess.Process, name: str, log: Path) -> None:
+        self._child = child
+        self._name = name
+        self._log = log
+        self._ready = asyncio.Event()
+
+    async def follow(self) -> None:
+        """Write its output to the log; note when it says that it listens."""
+        assert self._child.stdout is not None  # noqa: S101 - we gave it a pipe
+        with self._log.open("wb") as file:
+            while chunk := await self._child.stdout.read(2**16):
+                file.write(chunk)
+                file.flush()
+                if b": listening on " in chunk:
+                    self._ready.set()
+
+    def failure(self, what: str) -> ProcessError:
+        """Return an error that shows the end of the log."""
+        lines = self._log.read_text(errors="replace").splitlines()[-12:]
+        text = "".join(f"\n  {self._name} | {line}" for line in lines)
+        return ProcessError(f"{self._name} {what}{text}", exit_status=self._child.returncode or 0)
+
+    async def until_ready(self, url: str | None) -> None:
+        """Wait until it listens: by its own words, or until ``url`` answers.
+
+        Raises:
+            ProcessError: it ended instead, or did not answer in time.
+        """
+        answers = asyncio.create_task(self._ready.wait() if url is None else _answers(url))
+        ends = asyncio.create_task(self._child.wait())
+        try:
+            await asyncio.wait(
+                {answers, ends}, timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not answers.done():
+                raise self.failure(f"did not answer within {START_SECONDS:g} s")
+        finally:
+            answers.cancel()
+            ends.cancel()
+
+    async def ends_well(self) -> None:
+        """Wait for its end.
+
+        Raises:
+            ProcessError: its exit code is not zero.
+        """
+        if await self._child.wait() != 0:
+            raise self.failure("failed")
+
+
+async def _answers(url: str) -> None:
+    async with httpx.AsyncClient() as client:
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                await client.get(url)
+                return
+            await asyncio.sleep(0.05)
+
+
+class Shell:
+    """Runs commands in one folder, with our programs and a good Skopeo on PATH."""
+
+    def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._env = dict(env)
+        self._commands: list[str] = []
+
+    @classmethod
+    async def make(cls, folder: Path, env: Mapping[str, str], *, provider_port: int) -> "Shell":
+        """Take the environment that ``cocos-cli env`` gives to people."""
+        path = f"{BIN}:{os.environ['PATH']}"
+        script = f'eval "$(cocos-cli env --provider 127.0.0.1:{provider_port})"; env -0'
+        done = await process.run(
+            ["bash", "-euc", script], env={**os.environ, **env, "PATH": path}, cwd=folder
+        )
+        lines = done.stdout.decode().rstrip("\0").split("\0")
+        return cls(folder, dict(line.split("=", 1) for line in lines))
+
+    def take_commands(self) -> list[str]:
+        """Return the commands run since the last call."""
+        commands, self._commands = self._commands, []
+        return commands
+
+    async def run(self, *commands: str) -> None:
+        """Run commands one after the other.
+
+        Raises:
+            ProcessError: one failed; the message shows it and its last words.
+        """
+        for command in commands:
+            self._commands.append(command)
+            try:
+                await process.run(
+                    ["bash", "-euo", "pipefail", "-c", command],
+                    env=self._env,
+                    cwd=self._folder,
+                    timeout=COMMAND_SECONDS,
+                )
+            except CocosError as error:
+                raise UnreachableError(f"{error.message}\n  $ {command}") from error
+
+    @contextlib.asynccontextmanager
+    async def server(self, command: str, *, url: str | None = None) -> AsyncIterator[Server]:
+        """Have a command run beside us; enter the block once it answers.
+
+        Args:
+            command: Its command line.
+            url: What to ask when it does not say itself that it listens.
+
+        Raises:
+            ProcessError: it ended, or did not answer in time.
+        """
+        self._commands.append(f"{command} &")
+        words = command.split()
+        name = next(word for word in words if "=" not in word)
+        # `exec env`: the command may begin with assignments, and must itself get signals.
+        async with process.spawn(
+            ["bash", "-euc", f"exec env {command}"],
+            env=self._env,
+            cwd=self._folder,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        ) as child:
+            server = Server(child, name, self._folder / f"{name}.log")
+            following = asyncio.create_task(server.follow())
+            try:
+                await server.until_ready(url)
+                yield server
+            finally:
+                following.cancel()
