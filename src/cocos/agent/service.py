@@ -64,6 +64,7 @@ class AgentService:
     def __init__(
         self,
         settings: AgentSettings,
+        *,
         work: Path,
         fetcher: Fetcher,
         runtime: Runtime,
@@ -131,8 +132,9 @@ class AgentService:
             present = self._computation
             if present is not None and computation_id not in {"", present.id}:
                 raise StateError(f"computation {present.id} is here, not {computation_id}")
-            identity = present.id if present else computation_id
-            self._reporter.event(Happening(identity, STOPPED, Status.STOPPED))
+            if present is None:
+                return
+            self._reporter.event(Happening(present.id, STOPPED, Status.STOPPED))
             await self._cancel()
             self._outlet.forget()
             self._computation = None
@@ -179,7 +181,7 @@ class AgentService:
             narrator=narrator,
         )
         try:
-            package = await self._produce(computation, bench, narrator)
+            package = await self._produce(computation, bench)
         finally:
             # Plaintext does not outlive the work, not even a cancelled one.
             await asyncio.shield(asyncio.to_thread(archive.remove_tree, bench.folder))
@@ -188,9 +190,7 @@ class AgentService:
         await self._outlet.deliver(computation, package)
         self._move(computation, Event.RESULTS_CONSUMED, Status.COMPLETED)
 
-    async def _produce(
-        self, computation: Computation, bench: Bench, narrator: "_Narrator"
-    ) -> bytes:
+    async def _produce(self, computation: Computation, bench: Bench) -> bytes:
         image = await bench.fetch_algorithm()
         sets = bool(computation.datasets)
         self._machine.fire(Event.ALGORITHM_RECEIVED, datasets=sets)

@@ -105,6 +105,7 @@ async def serve(
     *,
     credentials: grpc.ServerCredentials | None = None,
     max_message_bytes: int = MAX_MESSAGE_BYTES,
+    health_names: Sequence[str] = (),
 ) -> AsyncIterator[str]:
     """Serve until the block ends, then finish running calls within a grace period.
 
@@ -113,6 +114,7 @@ async def serve(
         services: What to serve; health and reflection come on top.
         credentials: TLS; plaintext HTTP/2 without.
         max_message_bytes: Largest message in either direction.
+        health_names: More names that the health service knows, as old clients ask for.
 
     Yields:
         The address with the real port.
@@ -148,7 +150,7 @@ async def serve(
             f"cannot listen on {address}", hint="is another program using it?"
         ) from error
     await server.start()
-    for name in ["", *names]:
+    for name in ["", *names, *health_names]:
         await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     host, colon, _ = address.rpartition(":")
     bound = address if address.startswith("unix:") else f"{host}{colon}{port}"

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent as the CVMS sees it: one stream, opened again whenever it breaks."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from cocos._clock import Clock
+from cocos.agent.outbox import Outbox
+from cocos.agent.pieces import Pieces
+from cocos.agent.report import ORIGINATOR, Happening, Level, pieces
+from cocos.agent.service import AgentService
+from cocos.crypto import sealed
+from cocos.errors import CocosError, FormatError
+from cocos.wire._generated import cvms_pb2 as pb
+from cocos.wire.json import encode
+from cocos.wire.manifest import Computation
+
+FIRST_PAUSE_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 30.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Stream(Protocol):
+    """An open stream."""
+
+    async def send(self, message: pb.ClientStreamMessage, /) -> None: ...
+
+    async def receive(self) -> pb.ServerStreamMessage | None: ...
+
+
+Connect = Callable[[], AbstractAsyncContextManager[Stream]]
+
+
+class CvmsReporter:
+    """Turns what happens into messages for the CVMS."""
+
+    def __init__(self, outbox: Outbox, clock: Clock) -> None:
+        self._outbox = outbox
+        self._clock = clock
+
+    def event(self, happening: Happening) -> None:
+        """See :class:`cocos.agent.report.Reporter`."""
+        event = pb.AgentEvent(
+            event_type=happening.type,
+            computation_id=happening.computation,
+            details=encode(happening.details),
+            originator=ORIGINATOR,
+            status=happening.status,
+        )
+        event.timestamp.FromDatetime(self._clock())
+        self._outbox.put(pb.ClientStreamMessage(agent_event=event))
+
+    def log(self, computation: str, level: Level, message: str) -> None:
+        """See :class:`cocos.agent.report.Reporter`."""
+        for piece in pieces(message):
+            entry = pb.AgentLog(message=piece, computation_id=computation, level=level.name)
+            entry.timestamp.FromDatetime(self._clock())
+            self._outbox.put(pb.ClientStreamMessage(agent_log=entry), droppable=True)
+
+
+class SealedOutlet:
+    """Results go to the CVMS, which is not trusted, sealed to their consumers."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+
+    def check(self, computation: Computation) -> None:
+        """See :class:`cocos.agent.service.Outlet`."""
+        if not computation.result_consumers:
+            raise FormatError(
+                "the manifest is refused: result_consumers: without one nobody could open the "
+                "result",
+                hint="cvms-test -public-key-path FILE names one",
+            )
+
+    async def pack(self, computation: Computation, archive: Path) -> bytes:
+        """See :class:`cocos.agent.service.Outlet`."""
+        return await asyncio.to_thread(
+            lambda: sealed.seal(archive.read_bytes(), computation.result_consumers)
+        )
+
+    async def deliver(self, computation: Computation, package: bytes) -> None:
+        """See :class:`cocos.agent.service.Outlet`."""
+        await self._outbox.put_result(computation.id, package).taken.wait()
+
+    def forget(self) -> None:
+        """See :class:`cocos.agent.service.Outlet`."""
+        self._outbox.forget_result()
+
+
+class CvmsLoop:
+    """Keeps a stream to the CVMS and does what it asks.
+
+    Args:
+        service: The agent.
+        outbox: What is to be sent.
+        connect: Opens a stream.
+        sleep: Waits that many seconds.
+        jitter: Returns a number from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        service: AgentService,
+        outbox: Outbox,
+        connect: Connect,
+        *,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._service = service
+        self._outbox = outbox
+        self._connect = connect
+        self._sleep = sleep
+        self._jitter = jitter
+        self._failures = 0
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        while True:
+            try:
+                async with self._connect() as stream:
+                    _log.info("cvms.connected")
+                    await self._serve(stream)
+            except CocosError as error:
+                _log.warning("cvms.lost", error=error.message, pending=len(self._outbox))
+            else:
+                _log.info("cvms.ended", pending=len(self._outbox))
+            await self._sleep(self._pause())
+            self._failures += 1
+
+    def _pause(self) -> float:
+        # Half of the pause is random, so that many agents do not come back all at once.
+        longest = min(
+            FIRST_PAUSE_SECONDS * float(2 ** min(self._failures, 16)), LONGEST_PAUSE_SECONDS
+        )
+        return longest * (1 + self._jitter()) / 2
+
+    async def _serve(self, stream: Stream) -> None:
+        """Send and receive until the stream ends or breaks."""
+        sender = asyncio.create_task(self._send(stream))
+        receiver = asyncio.create_task(self._receive(stream))
+        try:
+            done, _ = await asyncio.wait({sender, receiver}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sender.cancel()
+            receiver.cancel()
+            await asyncio.wait({sender, receiver})
+        for task in done:
+            task.result()
+
+    async def _send(self, stream: Stream) -> None:
+        # The original's first word; there is no client certificate that it would vouch for.
+        await stream.send(pb.ClientStreamMessage(vTPMattestationReport=pb.AttestationResponse()))
+        self._outbox.reopen()
+        while True:
+            parcel = await self._outbox.next()
+            for message in parcel.messages():
+                await stream.send(message)
+            self._outbox.done(parcel)
+
+    async def _receive(self, stream: Stream) -> None:
+        collected = Pieces()
+        while (message := await stream.receive()) is not None:
+            self._failures = 0  # only one that speaks is a CVMS
+            kind = message.WhichOneof("message")
+            match kind:
+                case "runReqChunks":
+                    chunk = message.runReqChunks
+                    try:
+                        whole = collected.add(chunk.id, chunk.data, last=chunk.is_last)
+                    except CocosError as error:
+                        self._answer_run(chunk.id, error)
+                        continue
+                    if whole is not None:
+                        self._manifest(chunk.id, whole)
+                case "runReq":
+                    self._manifest(message.runReq.id, message.runReq.SerializeToString())
+                case "stopComputation":
+                    await self._stop(message.stopComputation.computation_id)
+                case "agentStateReq":
+                    identity, state = message.agentStateReq.id, self._service.state
+                    answer = pb.AgentStateRes(id=identity, state=state)
+                    self._answer(pb.ClientStreamMessage(agentStateRes=answer))
+                case "disconnectReq":
+                    _log.info("cvms.disconnect-asked")
+                    return
+                case _:
+                    _log.warning("cvms.unknown-message", kind=kind)
+
+    def _manifest(self, identity: str, data: bytes) -> None:
+        try:
+            computation = Computation.from_proto(data)
+            self._service.accept(computation)
+        except CocosError as error:
+            _log.warning("manifest.refused", id=identity, error=error.message)
+            self._answer_run(identity, error)
+        else:
+            self._answer_run(computation.id, None)
+
+    def _answer_run(self, identity: str, error: CocosError | None) -> None:
+        response = pb.RunResponse(computation_id=identity, error=_sentence(error))
+        self._answer(pb.ClientStreamMessage(run_res=response))
+
+    async def _stop(self, identity: str) -> None:
+        try:
+            await self._service.stop(identity)
+        except CocosError as error:
+            answer = pb.StopComputationResponse(computation_id=identity, message=_sentence(error))
+        else:
+            answer = pb.StopComputationResponse(computation_id=identity)
+        self._answer(pb.ClientStreamMessage(stopComputationRes=answer))
+
+    def _answer(self, message: pb.ClientStreamMessage) -> None:
+        # Whoever asks without end and reads nothing shall not push events out.
+        self._outbox.put(message, droppable=True)
+
+
+def _sentence(error: CocosError | None) -> str:
+    if error is None:
+        return ""
+    return f"{error.message} ({error.hint})" if error.hint else error.message
