@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""docs/guide.md does what it says: its shell blocks, word for word, in one bash process."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+GUIDE = ROOT / "docs" / "guide.md"
+ORIGINAL_PORTS = (5000, 7001, 7003, 7020, 8080, 50002, 50011)
+LIMIT_SECONDS = 900
+MARK = "=== block "
+
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A shell block and the output that the guide shows for it."""
+
+    line: int
+    code: str
+    expected: str | None
+
+
+def blocks(text: str) -> list[Block]:
+    found: list[Block] = []
+    end = -1
+    for match in _BLOCK.finditer(text):
+        language, body = match[1], match[2]
+        if language == "bash":
+            found.append(Block(text.count("\n", 0, match.start()) + 2, body, None))
+        elif language == "text":
+            between = text[end : match.start()]
+            assert found and not between.strip(), f"nothing makes this output: {body}"
+            found[-1] = Block(found[-1].line, found[-1].code, body)
+        else:
+            assert language in {"", "sh", "json"}, f"what is a {language} block?"
+        end = match.end()
+    return found
+
+
+def pattern(expected: str) -> re.Pattern[str]:
+    """``…`` stands for anything, the rest for itself."""
+    parts = expected.strip().split("…")
+    return re.compile(".*".join(re.escape(part.strip("\n")) for part in parts), re.DOTALL)
+
+
+def script(guide: list[Block]) -> str:
+    lines = ["set -euo pipefail"]
+    for number, block in enumerate(guide):
+        marker = f"{MARK}{number}"
+        lines += [f"echo '{marker}'; echo '{marker}' >&2", block.code.rstrip("\n")]
+    return "\n".join([*lines, f"echo '{MARK}end'; echo '{MARK}end' >&2", ""])
+
+
+def sections(output: str) -> dict[str, str]:
+    """Split what was printed at our markers."""
+    found = {}
+    for part in output.split(MARK)[1:]:
+        name, _, text = part.partition("\n")
+        found[name] = text.strip()
+    return found
+
+
+@contextlib.contextmanager
+def one_bash(code: str, folder: Path, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a script; at the end nothing that it started is left."""
+    file = folder.parent / "guide.sh"
+    file.write_text(code)
+    with (
+        (folder.parent / "stdout").open("wb") as stdout,
+        (folder.parent / "stderr").open("wb") as stderr,
+        subprocess.Popen(
+            ["bash", file],
+            cwd=folder,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+        ) as bash,
+    ):
+        try:
+            yield bash
+        finally:
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(bash.pid, number)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    bash.wait(20)
+
+
+def environment(tmp_path: Path) -> dict[str, str]:
+    """A user who has never used any of this, but has our cache."""
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    store = Path(cache) / "cocos" / "buildah"
+    kept = {name: os.environ[name] for name in os.environ if name.startswith(("PIP_", "SSL_"))}
+    return {
+        **kept,
+        "PATH": os.environ["PATH"],
+        "LANG": "C.UTF-8",
+        "HOME": str(tmp_path / "home"),
+        "XDG_CACHE_HOME": cache,
+        "XDG_RUNTIME_DIR": str(tmp_path / "run"),
+        "CONTAINERS_STORAGE_CONF": str(store / "storage.conf"),
+        "MANAGER_STATE_FOLDER": str(tmp_path / "manager"),
+        "COCOS": str(ROOT),
+    }
+
+
+def require_free_ports() -> None:
+    for port in ORIGINAL_PORTS:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("", port))
+            except OSError:
+                pytest.fail(f"port {port}, which the guide uses, is in use: ss -tlnp | grep {port}")
+
+
+@pytest.mark.guide
+@pytest.mark.xdist_group("guide")
+@pytest.mark.timeout(LIMIT_SECONDS + 60)
+def test_the_guide_works_word_for_word(tmp_path: Path) -> None:
+    require_free_ports()
+    guide = blocks(GUIDE.read_text("utf-8"))
+    folder = tmp_path / "empty"
+    for path in (folder, tmp_path / "home", tmp_path / "run"):
+        path.mkdir(mode=0o700)
+    with one_bash(script(guide), folder, environment(tmp_path)) as bash:
+        status = bash.wait(LIMIT_SECONDS)
+    printed = sections((tmp_path / "stdout").read_text("utf-8"))
+    errors = sections((tmp_path / "stderr").read_text("utf-8"))
+    if "end" not in printed:
+        last = list(printed)[-1]
+        logs = "".join(
+            f"\n--- {log.name}\n{log.read_text(errors='replace')[-2000:]}"
+            for log in sorted(folder.glob("*.log"))
+        )
+        block = guide[int(last)]
+        pytest.fail(
+            f"guide.md:{block.line} failed ({status}):\n{block.code}\n{printed[last]}\n"
+            f"{errors.get(last, '')}{logs}"
+        )
+    for number, block in enumerate(guide):
+        if block.expected is not None:
+            found = printed[str(number)]
+            assert pattern(block.expected).fullmatch(found), (
+                f"guide.md:{block.line} shows\n{block.expected}\nbut it printed\n{found}"
+            )
+    require_free_ports()  # nothing was left behind
+    shutil.rmtree(tmp_path / "home")
+
+
+def test_every_command_of_the_original_is_there() -> None:
+    """Lines of the original that are neither Docker's, systemd's nor paths of a build."""
+    text = GUIDE.read_text("utf-8")
+    for line in ORIGINAL_LINES:
+        assert line in text, line
+
+
+ORIGINAL_LINES = [
+    "openssl genpkey -algorithm ed25519 -out kbs-admin.key",
+    "openssl pkey -in kbs-admin.key -pubout -out kbs-admin.pub",
+    "--attestation-token-type CoCo",
+    "docker run -d -p 5000:5000 --name registry registry:2",
+    "openssl rand -base64 32 > algo.key",
+    "curl --silent -X POST http://localhost:8080/kbs/v0/resource/default/key/algo-key \\\n"
+    "  -H \"Authorization: Bearer $(echo -n '{}' | base64)\"",
+    "skopeo copy \\\n"
+    "  --encryption-key provider:attestation-agent:cc_kbc::kbs:///default/key/algo-key \\\n"
+    "  docker://localhost:5000/lin-reg-algo:v1.0 \\\n"
+    "  docker://localhost:5000/encrypted-lin-reg:v1.0",
+    "HOST=$HOST_IP PORT=7001 cvms-test",
+    "-attested-tls-bool false \\\n  -kbs-url http://$HOST_IP:8080 \\\n  -algo-type oci-image",
+    "cocos-cli agent create \\\n"
+    "  --manager-url http://localhost:7020 \\\n"
+    "  --cvms-url http://$HOST_IP:7001",
+    "--decryption-key provider:attestation-agent:cc_kbc::null",
+    "skopeo inspect oci:/tmp/decrypted-algo | jq -r '.LayersData[].MIMEType'",
+    "ss -tlnp | grep 50011",
+    "grpcurl -plaintext 127.0.0.1:50011 list",
+]
+
+
+@pytest.mark.parametrize(
+    ("expected", "printed", "holds"),
+    [
+        ("200\n", "200", True),
+        ("…\n405\n", '{"type": "…"}\n405', True),
+        ("Intercept: -3.0014…\n", "Intercept: -3.00145", True),
+        ("Intercept: -3.0014…\n", "Intercept: -2.0014", False),
+        ("a.c\n", "abc", False),
+    ],
+)
+def test_ellipsis_matches_anything_and_nothing_else_does(
+    expected: str, printed: str, *, holds: bool
+) -> None:
+    assert bool(pattern(expected).fullmatch(printed)) is holds
+
+
+def test_python_of_the_guide_is_that_of_the_demo() -> None:
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        import demo  # noqa: PLC0415
+    finally:
+        sys.path.remove(str(ROOT / "tools"))
+    text = GUIDE.read_text("utf-8")
+    assert demo.ALGORITHM in text
+    assert demo.DATASET in text
