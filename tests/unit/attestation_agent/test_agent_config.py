@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+from pathlib import Path
+
+import pytest
+
+from cocos.attestation_agent.config import Settings
+from cocos.cli._common import load_settings
+from cocos.errors import ConfigError
+
+FILE = """
+[token_configs.kbs]
+url = "https://kbs.example:8443/"
+cert = "/etc/kbs.pem"
+tee_key_algorithm = "RSA-OAEP-256"
+
+[eventlog_config]
+enable_eventlog = true
+init_pcr = 14
+
+[log]
+level = "debug"
+"""
+
+
+def load(**flags: object) -> Settings:
+    return load_settings(Settings, flags=flags)
+
+
+def test_nothing_insecure_by_default() -> None:
+    settings = load()
+    assert settings.attestation_sock == "127.0.0.1:50002"
+    assert not settings.insecure_sample
+    assert not settings.eventlog_config.enable_eventlog
+    assert settings.kbs() is None
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:0", "127.3.2.1:50002", "[::1]:50002", "localhost:1", "unix:/run/aa.sock"]
+)
+def test_addresses_of_this_machine(address: str) -> None:
+    assert load(attestation_sock=address).attestation_sock == address
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *["0.0.0.0:50002", "[::]:50002", "10.0.0.1:50002", "example.org:50002"],
+        *["127.0.0.1:65536", "127.0.0.1:", "127.0.0.1:-1", "127.0.0.1:x", ":50002", "50002", ""],
+    ],
+)
+def test_private_keys_are_not_offered_to_other_machines(address: str) -> None:
+    with pytest.raises(ConfigError, match="attestation_sock"):
+        load(attestation_sock=address)
+
+
+def test_the_guest_components_file(tmp_path: Path) -> None:
+    file = tmp_path / "aa.toml"
+    file.write_text(FILE)
+    settings = load_settings(Settings, file=file, flags={"aa_kbc_params": "cc_kbc::http://other"})
+    kbs = settings.kbs()
+    assert kbs is not None
+    assert (kbs.url, kbs.ca_file()) == ("https://kbs.example:8443/", Path("/etc/kbs.pem"))
+    assert kbs.tee_key_algorithm == "RSA-OAEP-256"
+    assert settings.eventlog_config.init_pcr == 14
+    assert settings.log.level == "debug"
+
+
+def test_a_certificate_can_be_given_as_text() -> None:
+    pem = "-----BEGIN CERTIFICATE-----\n"
+    kbs = load(token_configs={"kbs": {"url": "https://x", "cert": pem}}).kbs()
+    assert kbs is not None
+    assert kbs.ca_file() is None
+
+
+def test_the_kbs_of_aa_kbc_params() -> None:
+    kbs = load(aa_kbc_params="cc_kbc::http://127.0.0.1:8080").kbs()
+    assert kbs is not None
+    assert kbs.url == "http://127.0.0.1:8080"
+
+
+@pytest.mark.parametrize(
+    "params", ["http://x", "cc_kbc:http://x", "cc_kbc::a::b", "other::http://x", "cc_kbc"]
+)
+def test_other_aa_kbc_params_are_refused(params: str) -> None:
+    with pytest.raises(ConfigError, match="aa_kbc_params"):
+        load(aa_kbc_params=params)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("unknown", 1),
+        ("token_configs", {"coco_as": {"url": "http://x"}}),
+        ("token_configs", {"kbs": {"url": "http://x", "tee_key_algorithm": "RSA1_5"}}),
+        ("eventlog_config", {"init_pcr": 24}),
+    ],
+)
+def test_what_we_cannot_do_is_refused_by_name(setting: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=setting):
+        load(**{setting: value})
