@@ -60,7 +60,7 @@ class OneSession(RuleBasedStateMachine):
     @rule()
     def use(self) -> None:
         try:
-            token = rcar.token_of(self.session, self.now)
+            token = rcar.use(self.session, self.now).token
         except AuthenticationError:
             assert not self.tokens or self.now >= START + LIFETIME
             return

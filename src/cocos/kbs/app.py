@@ -19,12 +19,12 @@ from cocos.errors import (
     FormatError,
 )
 from cocos.kbs.admin import AdminGate
+from cocos.kbs.metrics import KbsMetrics
 from cocos.kbs.resource_policy import POLICY_ID
 from cocos.kbs.service import Credentials, KbsService
 from cocos.transport.web import (
     MAX_BODY_BYTES,
     Failed,
-    HttpMetrics,
     WebApp,
     health,
     json_response,
@@ -54,16 +54,20 @@ def make_app(
     service: KbsService,
     admins: AdminGate,
     *,
-    metrics: HttpMetrics,
+    metrics: KbsMetrics,
     max_body_bytes: int = MAX_BODY_BYTES,
 ) -> WebApp:
     """Return the ASGI application of a key broker."""
-    api = _Api(service, admins)
+    api = _Api(service, admins, metrics)
 
     def route(path: str, handler: object, method: str) -> Route:
         return Route(f"{PREFIX}/{path}", handler, methods=[method])  # type: ignore[arg-type]  # Starlette's own is Any
 
     async def record(failed: Failed) -> None:
+        if failed.path == f"{PREFIX}/auth":
+            metrics.auth_errors.inc()
+        elif failed.path == f"{PREFIX}/attest" and not isinstance(failed.error, EvidenceError):
+            metrics.attestation_errors.inc()
         await service.record_denial(failed.id, f"{failed.method} {failed.path}", failed.error)
 
     return WebApp(
@@ -81,9 +85,9 @@ def make_app(
             route("reference-value/{name:path}", api.get_reference_value, "GET"),
             route("denial/{id}", api.explain, "GET"),
             Route("/healthz", health),
-            Route("/metrics", metrics.endpoint),
+            Route("/metrics", metrics.http.endpoint),
         ],
-        metrics=metrics,
+        metrics=metrics.http,
         max_body_bytes=max_body_bytes,
         problem_type=problem_type,
         on_error=record,
@@ -93,9 +97,10 @@ def make_app(
 class _Api:
     """Request → use case → response, and nothing else."""
 
-    def __init__(self, service: KbsService, admins: AdminGate) -> None:
+    def __init__(self, service: KbsService, admins: AdminGate, metrics: KbsMetrics) -> None:
         self._service = service
         self._admins = admins
+        self._metrics = metrics
 
     async def alive(self, _request: Request) -> Response:
         # The usual check whether a KBS can be reached is a plain GET of this route.
@@ -110,13 +115,16 @@ class _Api:
         )
 
     async def auth(self, request: Request) -> Response:
+        self._metrics.auth_requests.inc()
         body: kbs.Request = await read_json(request, kbs.Request, "the authentication request")
         opened = await self._service.auth(body)
+        self._metrics.auth_successes.inc()
         response = json_response(opened.challenge)
         _set_cookie(response, request, opened.session_id, opened.expires)
         return response
 
     async def attest(self, request: Request) -> Response:
+        self._metrics.attestations.inc()
         session_id = request.cookies.get(kbs.SESSION_COOKIE)
         if session_id is None:
             raise AuthenticationError(

@@ -4,13 +4,22 @@
 import platform
 from importlib.metadata import version
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import Counter, Gauge
+
+from cocos.transport.web import HttpMetrics
 
 
 class KbsMetrics:
-    """Trustee's counters, without the resource paths in their labels."""
+    """Trustee's counters, without the resource paths in their labels.
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    Attributes:
+        http: Counts every request below ``/kbs``; serves all of them.
+    """
+
+    def __init__(self) -> None:
+        self.http = HttpMetrics("kbs", only_below="/kbs")
+        registry = self.http.registry
+
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"kbs_{name}", text, labels, registry=registry)
 

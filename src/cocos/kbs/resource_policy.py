@@ -13,7 +13,6 @@ from typing import Any, Final
 from cocos._types import JsonObject, VerifiedClaims
 from cocos.errors import AccessDeniedError, CocosError, Finding
 from cocos.kbs.metrics import KbsMetrics
-from cocos.policy.appraisal import Status
 from cocos.policy.engine import Policy
 from cocos.stores.base import Namespace, Store
 from cocos.wire import json
@@ -22,10 +21,6 @@ POLICY_ID: Final = "resource-policy"
 _VERDICT: Final = "data.policy.allow"
 _SHOWN: Final = 200  # characters of a verdict that is no boolean
 _HINT: Final = "the attested state of this machine does not satisfy the KBS's resource policy"
-_SAMPLE_HINT: Final = (
-    "the evidence is sample evidence, which proves nothing; a KBS counts it only if its operator "
-    "started it with --insecure-allow-sample"
-)
 
 
 class ResourcePolicy:
@@ -47,7 +42,12 @@ class ResourcePolicy:
         await self._store.put(Namespace.RESOURCE_POLICY, POLICY_ID, text.encode())
 
     async def check(
-        self, plugin: str, path: Sequence[str], query: Mapping[str, str], claims: VerifiedClaims
+        self,
+        plugin: str,
+        path: Sequence[str],
+        query: Mapping[str, str],
+        claims: VerifiedClaims,
+        findings: tuple[Finding, ...] = (),
     ) -> None:
         """Return if the policy allows it.
 
@@ -56,6 +56,7 @@ class ResourcePolicy:
             path: The segments after it.
             query: The URL's query.
             claims: Of the token that asks.
+            findings: What its appraisal found; they explain a denial.
 
         Raises:
             AccessDeniedError: it does not, or fails; the findings say what it was shown.
@@ -72,8 +73,8 @@ class ResourcePolicy:
         counter.inc()
         raise AccessDeniedError(
             "Access denied by policy",
-            findings=_findings(f"{plugin}/{'/'.join(path)}", verdict, claims),
-            hint=_SAMPLE_HINT if _is_refused_sample(claims) else _HINT,
+            findings=(*_findings(f"{plugin}/{'/'.join(path)}", verdict, claims), *findings),
+            hint=_HINT,
         )
 
     async def _verdict(self, claims: VerifiedClaims, wanted: JsonObject) -> Any:
@@ -116,12 +117,4 @@ def _appraisal(name: str, submod: JsonObject) -> Finding:
         "this is how the attestation service judged it",
         actual=f"{submod.get('ear.status')} {json.canonical(vector).decode()}",
         expected="what the resource policy asks for; by default affirming",
-    )
-
-
-def _is_refused_sample(claims: VerifiedClaims) -> bool:
-    return any(
-        "sample" in submod.get("ear.veraison.annotated-evidence", {})
-        and submod.get("ear.status") != Status.AFFIRMING
-        for submod in claims.get("submods", {}).values()
     )

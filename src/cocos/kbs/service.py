@@ -15,9 +15,9 @@ import msgspec
 import structlog
 
 from cocos._clock import Clock
-from cocos._types import JsonObject, UnverifiedToken, VerifiedClaims
+from cocos._types import JsonObject, UnverifiedToken
 from cocos.crypto import jwe
-from cocos.errors import AuthenticationError, CocosError, EvidenceError, NotFoundError
+from cocos.errors import AuthenticationError, CocosError, EvidenceError, Finding, NotFoundError
 from cocos.kbs import session as rcar
 from cocos.kbs.denials import Denial, Denials
 from cocos.kbs.metrics import KbsMetrics
@@ -37,6 +37,20 @@ AdditionalEvidence: TypeAlias = Mapping[kbs.Tee, Any]
 _log = structlog.get_logger(__name__)
 
 
+class Appraisal(Protocol):
+    """Evidence that held."""
+
+    @property
+    def token(self) -> str:
+        """Signed attestation result."""
+        ...
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Why something in it is not affirming."""
+        ...
+
+
 class AttestationService(Protocol):
     """Who appraises evidence: in this process, or a server of its own."""
 
@@ -47,8 +61,8 @@ class AttestationService(Protocol):
         additional: AdditionalEvidence,
         runtime_data: JsonObject,
         init_data: kbs.InitData | None,
-    ) -> str:
-        """Return a token.
+    ) -> Appraisal:
+        """Appraise evidence.
 
         Args:
             tee: Primary attester.
@@ -145,9 +159,8 @@ class KbsService:
         jwe.check_public_jwk(kbs.key_members(runtime.tee_pubkey))
         additional = _additional(evidence.additional_evidence)
         spent = await self._spend(session_id, runtime.nonce)
-        self._metrics.attestations.inc()
         try:
-            token = await self._attestation.appraise(
+            appraisal = await self._attestation.appraise(
                 spent.tee,
                 evidence.primary_evidence,
                 additional,
@@ -157,7 +170,7 @@ class KbsService:
         except EvidenceError:
             self._metrics.attestation_failures.labels(spent.tee.value).inc()
             raise
-        done = rcar.attested(spent, token)
+        done = rcar.attested(spent, appraisal.token, appraisal.findings)
         if not await self._store.replace(
             Namespace.SESSION, session_id, rcar.dump(spent), rcar.dump(done)
         ):
@@ -179,9 +192,10 @@ class KbsService:
             AccessDeniedError: the policy says no.
             NotFoundError: there is no such resource.
         """
-        claims = await self._claims(credentials)
+        token, findings = await self._token(credentials)
+        claims = self._tokens.verify(UnverifiedToken(token), self._clock())
         segments = (path.repository, path.type, path.tag)
-        await self._policy.check(RESOURCE, segments, query, claims)
+        await self._policy.check(RESOURCE, segments, query, claims, findings)
         secret = await self._store.get(Namespace.RESOURCE, str(path))
         if secret is None:
             raise NotFoundError(
@@ -262,24 +276,24 @@ class KbsService:
             raise AuthenticationError("the nonce of this session has been used already")
         return spent
 
-    async def _claims(self, credentials: Credentials) -> VerifiedClaims:
-        token = await self._token(credentials)
-        return self._tokens.verify(UnverifiedToken(token), self._clock())
+    async def _token(self, credentials: Credentials) -> tuple[str, tuple[Finding, ...]]:
+        """Return the session's token and what was found, else the caller's own token.
 
-    async def _token(self, credentials: Credentials) -> str:
-        """Return the session's token, else the caller's own (passport model)."""
+        The latter is the passport model: somebody else may have issued it.
+        """
         refusal = AuthenticationError("Attestation Token not found", hint=_HANDSHAKE)
         if credentials.session_id is not None:
             stored = await self._store.get(Namespace.SESSION, credentials.session_id)
             try:
                 if stored is not None:
-                    return rcar.token_of(rcar.load(stored), self._clock())
+                    session = rcar.use(rcar.load(stored), self._clock())
+                    return session.token, session.findings
                 refusal = AuthenticationError(_NO_SESSION, hint=_HANDSHAKE)
             except AuthenticationError as error:
                 refusal = error
         if credentials.bearer is None:
             raise refusal
-        return credentials.bearer
+        return credentials.bearer, ()
 
 
 def _additional(text: str) -> AdditionalEvidence:

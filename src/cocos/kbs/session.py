@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from cocos.errors import AuthenticationError, FormatError
+from cocos.errors import AuthenticationError, Finding, FormatError
 from cocos.wire import json
 from cocos.wire.kbs import PROTOCOL_VERSION, Challenge, Request, Tee
 
@@ -39,10 +39,11 @@ class Spent(msgspec.Struct, frozen=True, tag="Spent"):
 
 
 class Attested(msgspec.Struct, frozen=True, tag="Attested"):
-    """Evidence held; ``token`` says of whom."""
+    """Evidence held; ``token`` says of whom, ``findings`` what is not affirming in it."""
 
     token: str
     expires: dt.datetime
+    findings: tuple[Finding, ...] = ()
 
 
 Session: TypeAlias = Authed | Spent | Attested
@@ -88,13 +89,13 @@ def spend(session: Session, nonce: str, now: dt.datetime) -> Spent:
     return Spent(session.tee, session.expires)
 
 
-def attested(session: Spent, token: str) -> Attested:
+def attested(session: Spent, token: str, findings: tuple[Finding, ...] = ()) -> Attested:
     """Return the session after its evidence has held."""
-    return Attested(token, session.expires)
+    return Attested(token, session.expires, findings)
 
 
-def token_of(session: Session, now: dt.datetime) -> str:
-    """Return the token of an attested session.
+def use(session: Session, now: dt.datetime) -> Attested:
+    """Return the session if its token can be used.
 
     Raises:
         AuthenticationError: the session has expired or has not attested.
@@ -102,7 +103,7 @@ def token_of(session: Session, now: dt.datetime) -> str:
     _check_time(session, now)
     if not isinstance(session, Attested):
         raise AuthenticationError("this session has not attested", hint=_AGAIN)
-    return session.token
+    return session
 
 
 def load(data: bytes) -> Session:

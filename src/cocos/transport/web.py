@@ -30,7 +30,14 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
-from cocos.errors import CallerError, CocosError, InternalError, NotFoundError, TooLargeError
+from cocos.errors import (
+    CallerError,
+    CocosError,
+    FormatError,
+    InternalError,
+    NotFoundError,
+    TooLargeError,
+)
 from cocos.wire import json
 from cocos.wire.kbs import Problem
 
@@ -236,6 +243,9 @@ class WebApp:
             declared = Headers(scope=scope).get("content-length", "0")
             if declared.isdecimal() and int(declared) > self._max_body_bytes:
                 raise self._too_large()  # noqa: TRY301 - one place answers errors
+            if not scope["path"].isprintable():
+                # The router would drop a newline at the end.
+                raise FormatError("the path has characters that cannot be shown")  # noqa: TRY301
             await self._router(scope, self._limited(receive, call), observed_send)
         except Exception as error:
             if call.status:

@@ -4,7 +4,7 @@ import datetime as dt
 
 import pytest
 
-from cocos.errors import AuthenticationError, FormatError
+from cocos.errors import AuthenticationError, Finding, FormatError
 from cocos.kbs import session as rcar
 from cocos.wire.kbs import Request, Tee
 
@@ -54,7 +54,7 @@ def test_the_whole_way() -> None:
     spent = rcar.spend(authed(), TEXT, LAST)
     assert spent.tee is Tee.SAMPLE
     done = rcar.attested(spent, "a.b.c")
-    assert rcar.token_of(done, LAST) == "a.b.c"
+    assert rcar.use(done, LAST).token == "a.b.c"
     assert done.expires == END
 
 
@@ -76,18 +76,18 @@ def test_an_expired_session_does_nothing() -> None:
         rcar.spend(authed(), TEXT, END)
     done = rcar.attested(rcar.spend(authed(), TEXT, NOW), "a.b.c")
     with pytest.raises(AuthenticationError, match="expired"):
-        rcar.token_of(done, END)
+        rcar.use(done, END)
 
 
 def test_only_an_attested_session_has_a_token() -> None:
     for session in (authed(), rcar.spend(authed(), TEXT, NOW)):
         with pytest.raises(AuthenticationError, match="has not attested"):
-            rcar.token_of(session, NOW)
+            rcar.use(session, NOW)
 
 
 def test_sessions_survive_the_store() -> None:
     spent = rcar.spend(authed(), TEXT, NOW)
-    for session in (authed(), spent, rcar.attested(spent, "a.b.c")):
+    for session in (authed(), spent, rcar.attested(spent, "a.b.c", (Finding("c", "p"),))):
         assert rcar.load(rcar.dump(session)) == session
     with pytest.raises(FormatError):
         rcar.load(b'{"type":"Attested"}')

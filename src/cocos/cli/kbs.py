@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""kbs: the key broker service, with the attestation service inside."""
+
+import asyncio
+import contextlib
+import datetime as dt
+import os
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import structlog
+import typer
+
+from cocos._clock import Clock, system_clock
+from cocos._types import JsonObject
+from cocos.attestation_service.config import AttestationServiceConfig
+from cocos.attestation_service.service import (
+    Appraisal,
+    AppraisalRequest,
+    AttestationService,
+    signing_key,
+)
+from cocos.cli import _common as common
+from cocos.errors import CocosError
+from cocos.host.files import read_file
+from cocos.kbs.admin import AdminGate, DenyAll, InsecureAllowAll, SignedTokens
+from cocos.kbs.app import make_app
+from cocos.kbs.config import Settings
+from cocos.kbs.metrics import KbsMetrics
+from cocos.kbs.resource_policy import ResourcePolicy
+from cocos.kbs.service import KbsService
+from cocos.policy import defaults
+from cocos.stores.base import Store
+from cocos.stores.sql import SqlStore, storage_url
+from cocos.tokens.check import TokenVerifier
+from cocos.transport.http_server import serve_http
+from cocos.transport.web import WebApp
+from cocos.wire.kbs import InitData, Tee
+
+NAME = "kbs"
+SWEEP_SECONDS = 60.0
+ENVIRONMENT = {"storage": "KBS_STORAGE"}
+
+_log = structlog.get_logger(__name__)
+
+app = common.make_app(
+    "Key broker service: releases keys to machines that prove what they are. Serves the KBS "
+    "protocol 0.4.0 over HTTPS."
+)
+
+
+def _option(text: str, *names: str, **more: Any) -> Any:
+    """Describe an option; settings come from several places, so that None means not given."""
+    return typer.Option(*names, help=text, show_default=False, **more)
+
+
+Config = Annotated[
+    Path | None,
+    _option(
+        "Settings as TOML; Trustee's sections work too.",
+        "-c",
+        "--config-file",
+        envvar="KBS_CONFIG_FILE",
+    ),
+]
+Sockets = Annotated[
+    list[str] | None,
+    _option(
+        "Listen there, HOST:PORT; repeatable. [0.0.0.0:8080, 127.0.0.1:8080 with --insecure-api]",
+        "-s",
+        "--socket",
+    ),
+]
+InsecureHttp = Annotated[bool | None, _option("Serve plain HTTP.", "--insecure-http")]
+Certificate = Annotated[Path | None, _option("HTTPS: certificate chain, PEM.")]
+PrivateKey = Annotated[Path | None, _option("HTTPS: its private key, PEM.", "-p", "--private-key")]
+AuthPublicKey = Annotated[Path | None, _option("The administrator's Ed25519 public key, PEM.")]
+InsecureApi = Annotated[
+    bool | None,
+    _option("Let everybody administer, on loopback unless --socket.", "-i", "--insecure-api"),
+]
+TokenType = Annotated[str | None, _option("Kind of attestation token: CoCo.")]
+InsecureAllowSample = Annotated[
+    bool | None,
+    _option(
+        "Count sample evidence, which proves nothing; for trying things out.",
+        "--insecure-allow-sample",
+    ),
+]
+Timeout = Annotated[int | None, _option("Lifetime of a session, minutes. [5]", "-t", "--timeout")]
+Storage = Annotated[
+    str | None, _option("Folder, or sqlite:////FILE. [KBS_STORAGE, else a folder of the user]")
+]
+
+
+@app.command()
+def main_command(
+    *,
+    config_file: Config = None,
+    socket: Sockets = None,
+    insecure_http: InsecureHttp = None,
+    certificate: Certificate = None,
+    private_key: PrivateKey = None,
+    auth_public_key: AuthPublicKey = None,
+    insecure_api: InsecureApi = None,
+    attestation_token_type: TokenType = None,
+    insecure_allow_sample: InsecureAllowSample = None,
+    timeout: Timeout = None,
+    storage: Storage = None,
+    log_level: common.LogLevel = "info",
+    as_json: common.JsonFlag = False,
+    debug: common.DebugFlag = False,
+) -> None:
+    """Serve until SIGTERM."""
+    common.configure_logs(log_level, debug=debug)
+    flags: dict[str, object] = {
+        "sockets": socket or None,
+        "insecure_http": insecure_http,
+        "certificate": certificate,
+        "private_key": private_key,
+        "auth_public_key": auth_public_key,
+        "insecure_api": insecure_api,
+        "attestation_token_type": attestation_token_type,
+        "insecure_allow_sample": insecure_allow_sample,
+        "timeout": timeout,
+        "storage": storage,
+    }
+    settings = common.load_settings(
+        Settings, file=config_file, environment=ENVIRONMENT, flags=flags
+    )
+    settings.check()
+    common.run_async(_serve(settings, as_json=as_json))
+
+
+async def _serve(settings: Settings, *, as_json: bool) -> None:
+    gate = _gate(settings, system_clock)
+    _warn(settings)
+    url = storage_url(settings.storage or str(_data_folder()))
+    async with contextlib.AsyncExitStack() as stack:
+        store = await SqlStore.open(url)
+        stack.push_async_callback(store.close)
+        _log.info("kbs.storage", url=url)
+        web = await compose(settings, store, gate, clock=system_clock)
+        await stack.enter_async_context(_sweeping(store))
+        for address in settings.addresses:
+            listening = await stack.enter_async_context(serve_http(web, address, tls=settings.tls))
+            common.announce(NAME, listening, as_json=as_json)
+        await common.wait_for_signal()
+
+
+async def compose(settings: Settings, store: Store, gate: AdminGate, *, clock: Clock) -> WebApp:
+    """Put a key broker together."""
+    metrics = KbsMetrics()
+    key = await signing_key(store)
+    attestation = AttestationService(
+        store,
+        key=key,
+        config=AttestationServiceConfig(insecure_allow_sample=settings.insecure_allow_sample),
+        clock=clock,
+    )
+    service = KbsService(
+        store,
+        _InProcess(attestation),
+        tokens=TokenVerifier([key.public_jwk()]),
+        policy=ResourcePolicy(store, default=defaults.text(defaults.RESOURCE), metrics=metrics),
+        metrics=metrics,
+        clock=clock,
+        session_lifetime=dt.timedelta(minutes=settings.timeout),
+    )
+    return make_app(
+        service, gate, metrics=metrics, max_body_bytes=settings.payload_request_size * 2**20
+    )
+
+
+class _InProcess:
+    """The attestation service of this process, as the key broker wants it."""
+
+    def __init__(self, service: AttestationService) -> None:
+        self._service = service
+        self.set_policy = service.set_policy
+        self.register_reference_values = service.register_reference_values
+        self.get_reference_value = service.get_reference_value
+
+    async def appraise(
+        self,
+        tee: Tee,
+        evidence: Any,
+        additional: Mapping[Tee, Any],
+        runtime_data: JsonObject,
+        init_data: InitData | None,
+    ) -> Appraisal:
+        """Appraise evidence."""
+        return await self._service.appraise(
+            AppraisalRequest(
+                tee=tee,
+                evidence=evidence,
+                runtime_data=runtime_data,
+                additional=additional,
+                init_data=init_data,
+            )
+        )
+
+
+def _gate(settings: Settings, clock: Clock) -> AdminGate:
+    if settings.insecure_api:
+        return InsecureAllowAll()
+    if settings.deny_admin:
+        return DenyAll()
+    keys = {
+        name: read_file(file, "the administrator's public key")
+        for name, file in settings.auth_public_keys.items()
+    }
+    return SignedTokens(keys, clock=clock)
+
+
+def _warn(settings: Settings) -> None:
+    if settings.insecure_api:
+        _log.warning(
+            "kbs.INSECURE-API",
+            meaning="everybody who reaches this port can read policies and replace keys",
+            sockets=settings.addresses,
+        )
+    if settings.insecure_allow_sample:
+        _log.warning(
+            "kbs.INSECURE-SAMPLE",
+            meaning="sample evidence counts; every program that reaches this port gets the keys",
+        )
+    if settings.insecure_http:
+        _log.warning("kbs.insecure-http", meaning="sessions and admin tokens travel in clear")
+
+
+def _data_folder() -> Path:
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "cocos" / "kbs"
+
+
+@contextlib.asynccontextmanager
+async def _sweeping(store: Store) -> AsyncIterator[None]:
+    """Delete what has expired, now and then, while the block runs."""
+
+    async def forever() -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            try:
+                _log.debug("kbs.swept", values=await store.sweep())
+            except CocosError as error:
+                _log.warning("kbs.sweep-failed", error=error.message, exc_info=error)
+
+    task = asyncio.create_task(forever())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+def main() -> None:
+    """Run the program."""
+    common.run_app(app, NAME)
