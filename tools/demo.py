@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -23,40 +24,12 @@ from cocos.cli._common import configure_logs, report, stderr, stdout
 from cocos.errors import CocosError, ProtocolError
 
 PORTS = {"registry": 5000, "kbs": 8080, "provider": 50011, "cvms": 7001, "api": 7020, "http": 7003}
-ALGORITHM = """\
-import pandas as pd
-from sklearn.linear_model import LinearRegression
-import sys
-
-# Load dataset
-data = pd.read_csv(sys.argv[1])
-X = data[['feature1', 'feature2']]
-y = data['target']
-
-# Train model
-model = LinearRegression()
-model.fit(X, y)
-
-# Save results
-print(f"Coefficients: {model.coef_}")
-print(f"Intercept: {model.intercept_}")
-"""
-DATASET = """\
-feature1,feature2,target
-5.1,3.5,0
-4.9,3.0,0
-6.2,3.4,1
-5.9,3.0,1
-"""
+EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "lin-reg"
 DOCKERFILE = """\
 FROM {base}
 COPY lin_reg.py /app/algorithm.py
 WORKDIR /app
 ENTRYPOINT ["python", "algorithm.py"]
-"""
-DOCKERFILE_DATASET = """\
-FROM scratch
-COPY iris.csv /data/iris.csv
 """
 REGISTRY = """\
 version: 0.1
@@ -159,10 +132,9 @@ class Demo:
 
     async def _images(self, base: str) -> None:
         registry = f"localhost:{self._ports['registry']}"
-        self._write("lin_reg.py", ALGORITHM)
-        self._write("iris.csv", DATASET)
+        for name in ("lin_reg.py", "iris.csv", "Dockerfile.dataset"):
+            shutil.copy(EXAMPLE / name, self._folder)
         self._write("Dockerfile", DOCKERFILE.format(base=base))
-        self._write("Dockerfile.dataset", DOCKERFILE_DATASET)
         images = {"algorithm": "lin-reg-algo", "dataset": "iris-dataset"}
         for what, image in images.items():
             file = "" if what == "algorithm" else "-f Dockerfile.dataset "
