@@ -3,6 +3,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
 import sys
@@ -109,14 +110,19 @@ class Shell:
 
     @classmethod
     async def make(cls, folder: Path, env: Mapping[str, str], *, provider_port: int) -> "Shell":
-        """Take the environment that ``cocos-cli env`` gives to people."""
+        """Take the environment that ``cocos-cli env`` gives to people, with our port in it."""
         path = f"{BIN}:{os.environ['PATH']}"
-        script = f'eval "$(cocos-cli env --provider 127.0.0.1:{provider_port})"; env -0'
+        script = 'eval "$(cocos-cli env)"; env -0'
         done = await process.run(
             ["bash", "-euc", script], env={**os.environ, **env, "PATH": path}, cwd=folder
         )
         lines = done.stdout.decode().rstrip("\0").split("\0")
-        return cls(folder, dict(line.split("=", 1) for line in lines))
+        found = dict(line.split("=", 1) for line in lines)
+        # In a file of ours: the user's own names the user's own key provider.
+        provider = {"grpc": f"127.0.0.1:{provider_port}"}
+        config = folder / "ocicrypt.json"
+        config.write_text(json.dumps({"key-providers": {"attestation-agent": provider}}))
+        return cls(folder, {**found, "OCICRYPT_KEYPROVIDER_CONFIG": str(config)})
 
     def take_commands(self) -> list[str]:
         """Return the commands run since the last call."""

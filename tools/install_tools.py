@@ -6,12 +6,18 @@ Neither comes as a package of this system: Debian 12's Skopeo cannot, and its
 private folder of the user's cache when they are missing.
 """
 
+import shlex
+import shutil
 import sys
 import time
+from pathlib import Path
 
 from cocos.cli._common import configure_logs, run_async, stderr
 from cocos.errors import CocosError, ToolMissingError
 from cocos.host import process, skopeo, toolbox
+from cocos.host.files import write_atomic
+
+BIN = Path(sys.executable).parent
 
 
 async def install() -> None:
@@ -31,6 +37,10 @@ async def install() -> None:
         begin = time.monotonic()
         await toolbox.install(check)
         print(f"setup: fetched and tried them in {time.monotonic() - begin:.1f} s")
+    if shutil.which("docker-registry") is None:
+        words = shlex.join(await skopeo.find_registry())
+        script = f'#!/bin/sh\nexec {words} "$@"\n'
+        write_atomic(BIN / "docker-registry", script.encode(), mode=0o755)
 
 
 async def check(box: toolbox.Toolbox) -> None:

@@ -169,14 +169,6 @@ def make_venv() -> None:
     stamp.write_text(wanted)
 
 
-def link_programs() -> None:
-    """Let the original guide's ``./build/cocos-manager`` and its like work literally."""
-    for name in ("cocos-manager", "cvms-test", "cocos-cli"):
-        link = BUILD / name
-        if not link.is_symlink():
-            link.symlink_to(f"../.venv/bin/{name}")
-
-
 def main() -> None:
     """Do what is missing."""
     if sys.version_info < (3, 11):  # noqa: UP036 - whatever python3 is on PATH runs this
@@ -188,7 +180,6 @@ def main() -> None:
     with only_one():
         install_packages()
         make_venv()
-        link_programs()
         run(PYTHON, "tools/install_tools.py")
 
 
