@@ -1,0 +1,406 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The attestation service with a real store, real policies and real keys."""
+
+import base64
+import datetime as dt
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cocos._types import JsonObject, UnverifiedToken
+from cocos.attestation_service.config import AttestationServiceConfig
+from cocos.attestation_service.service import (
+    AppraisalRequest,
+    AttestationService,
+    signing_key,
+)
+from cocos.crypto.signing import SigningKey
+from cocos.crypto.tee_key import TeeKeyPair
+from cocos.errors import EvidenceError, FormatError, NotFoundError
+from cocos.policy import defaults
+from cocos.policy.appraisal import INSECURE
+from cocos.stores.base import Namespace, Store
+from cocos.stores.sql import SqlStore
+from cocos.tokens.check import TokenVerifier, tee_public_key
+from cocos.wire.kbs import InitData, Tee, report_data
+
+START = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
+KEY = SigningKey.generate()
+TEE_JWK = TeeKeyPair.generate().public_jwk()
+EVIDENCE = "ear.veraison.annotated-evidence"
+INIT_DATA = """version = "0.1.0"
+algorithm = "sha256"
+[data]
+"aa.toml" = 'url = "http://127.0.0.1"'
+"cdh.toml" = '''
+[image]
+extra_root_certificates = ["cert"]
+when = 2026-11-23
+'''
+"broken" = "= ="
+"policy.rego" = '''
+package agent_policy
+policy_data := {"containers": [{"OCI": {"Process": {"Args": ["a", "b"], "User": {"UID": 7}}}}]}
+'''
+"""
+
+
+class Clock:
+    """A clock that stands until it is set."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> dt.datetime:
+        return self.now
+
+
+Make = Callable[..., AttestationService]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def store(tmp_path: Path, clock: Clock) -> AsyncIterator[Store]:
+    opened = await SqlStore.open(f"sqlite:///{tmp_path}/store.sqlite3", clock=clock)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def make(store: Store, clock: Clock) -> Make:
+    def made(*, insecure_allow_sample: bool = True, **settings: Any) -> AttestationService:
+        config = AttestationServiceConfig(insecure_allow_sample=insecure_allow_sample, **settings)
+        return AttestationService(store, key=KEY, config=config, clock=clock)
+
+    return made
+
+
+def bound(data: JsonObject, svn: str = "1") -> JsonObject:
+    return {"svn": svn, "report_data": base64.b64encode(report_data(data)).decode()}
+
+
+def request(*, devices: bool = False, **changes: Any) -> AppraisalRequest:
+    data: JsonObject = {"nonce": "nonce", "tee-pubkey": TEE_JWK}
+    device = bound(data, "2")
+    text = json.dumps({"sampledevice": device}) if devices else ""
+    primary = {**data, "additional-evidence": text}
+    fields = {
+        "tee": Tee.SAMPLE,
+        "evidence": bound(primary),
+        "runtime_data": primary,
+        "additional": {Tee.SAMPLE_DEVICE: device} if devices else {},
+    }
+    return AppraisalRequest(**(fields | changes))
+
+
+def claims_of(token: str) -> Any:
+    return TokenVerifier([KEY.public_jwk()]).verify(UnverifiedToken(token), START)
+
+
+async def test_sample_where_it_is_allowed(make: Make) -> None:
+    appraisal = await make().appraise(request())
+    claims = claims_of(appraisal.token)
+    submod = claims["submods"]["cpu0"]
+    assert submod["ear.status"] == "affirming"
+    assert submod[INSECURE] == ["sample"]
+    assert appraisal.findings == ()
+    assert submod[EVIDENCE]["runtime_data_claims"] == request().runtime_data
+    assert submod[EVIDENCE]["sample"] == {
+        "svn": "1",
+        "launch_digest": "abcde",
+        "platform_version": {"major": 1, "minor": 4},
+        "debug": False,
+    }
+    assert "init_data" not in submod[EVIDENCE]
+    assert tee_public_key(claims) == TEE_JWK
+    assert claims["exp"] - claims["iat"] == 300
+    assert claims["iss"] == "CoCo-Attestation-Service"
+
+
+async def test_sample_where_it_is_not(make: Make) -> None:
+    with pytest.raises(EvidenceError, match="--insecure-allow-sample"):
+        await make(insecure_allow_sample=False).appraise(request())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"nonce": "other"},
+        {"nonce": ""},
+        {"tee-pubkey": TeeKeyPair.generate().public_jwk()},
+        {"additional-evidence": "{}"},
+    ],
+)
+async def test_evidence_for_something_else(make: Make, changes: JsonObject) -> None:
+    swapped = request(runtime_data={**request().runtime_data, **changes})
+    with pytest.raises(EvidenceError, match="not bound"):
+        await make().appraise(swapped)
+
+
+async def test_replayed_device_evidence(make: Make) -> None:
+    good = request(devices=True)
+    appraisal = await make().appraise(good)
+    submods = claims_of(appraisal.token)["submods"]
+    assert {name: part["ear.status"] for name, part in submods.items()} == {
+        "cpu0": "affirming",
+        "gpu0": "affirming",
+    }
+    assert "additional-evidence" not in submods["gpu0"][EVIDENCE]["runtime_data_claims"]
+    stale = {Tee.SAMPLE_DEVICE: bound({"nonce": "old", "tee-pubkey": TEE_JWK})}
+    with pytest.raises(EvidenceError):
+        await make().appraise(request(devices=True, additional=stale))
+
+
+async def test_all_failures_at_once(make: Make) -> None:
+    bad = request(evidence={}, additional={Tee.SAMPLE_DEVICE: {}, Tee.NVIDIA: {}})
+    with pytest.raises(EvidenceError) as caught:
+        await make().appraise(bad)
+    checks = [finding.check for finding in caught.value.findings]
+    assert checks == ["sample.evidence", "sampledevice.evidence", "tee"]
+
+
+async def test_unknown_tee(make: Make) -> None:
+    with pytest.raises(EvidenceError, match="snp"):
+        await make().appraise(request(tee=Tee.SNP))
+
+
+async def test_init_data_claims(make: Make) -> None:
+    shown = InitData("toml", INIT_DATA)
+    appraisal = await make().appraise(request(init_data=shown))
+    submod = claims_of(appraisal.token)["submods"]["cpu0"]
+    digest = hashlib.sha256(INIT_DATA.encode()).digest()
+    evidence = submod[EVIDENCE]
+    assert evidence["init_data"] == base64.b64encode(digest).decode()
+    assert evidence["init_data_claims"] == {
+        "aa.toml": {"url": "http://127.0.0.1"},
+        "cdh.toml": {"image": {"extra_root_certificates": ["cert"], "when": "2026-11-23"}},
+        "broken": "= =",
+        "agent_policy_claims": {
+            "containers": [{"OCI": {"Process": {"Args": ["a", "b"], "User": {"UID": 7}}}}]
+        },
+    }
+    assert submod["ear.trustee.identifiers"] == {"validated": {"container_uids": [7]}}
+    assert list(evidence) == sorted(evidence)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "x",
+        'version = "1"',
+        INIT_DATA.replace("sha256", "sha-256"),
+        INIT_DATA.replace("sha256", "md5"),
+        INIT_DATA.replace('"= ="', "5"),
+        "\ud800",
+    ],
+)
+async def test_malformed_init_data(make: Make, body: str) -> None:
+    with pytest.raises(EvidenceError) as caught:
+        await make().appraise(request(init_data=InitData("toml", body)))
+    assert caught.value.findings
+    with pytest.raises(EvidenceError, match="json"):
+        await make().appraise(request(init_data=InitData("json", "{}")))
+
+
+@pytest.mark.parametrize(
+    "policy_data",
+    ["{" + '"a":' + "[" * 900 + "]" * 900 + "}", '{"a": 1e999}', '{"a": NaN}', "{", '{} "x"'],
+)
+async def test_guest_policy_that_is_no_plain_json_stays_text(make: Make, policy_data: str) -> None:
+    text = f"package agent_policy\npolicy_data := {policy_data}"
+    body = f'version = "1"\nalgorithm = "sha256"\n[data]\n"policy.rego" = {json.dumps(text)}'
+    appraisal = await make().appraise(request(init_data=InitData("toml", body)))
+    shown = claims_of(appraisal.token)["submods"]["cpu0"][EVIDENCE]["init_data_claims"]
+    assert shown == {"policy.rego": text}
+
+
+async def test_short_tokens(make: Make) -> None:
+    appraisal = await make(verbose_token=False).appraise(request(devices=True))
+    submod = claims_of(appraisal.token)["submods"]["cpu0"]
+    assert set(submod[EVIDENCE]["runtime_data_claims"]) == {"nonce", "tee-pubkey"}
+
+
+def message(values: JsonObject, **changes: Any) -> JsonObject:
+    payload = base64.b64encode(json.dumps(values).encode()).decode()
+    return {"version": "0.1.0", "type": "sample", "payload": payload} | changes
+
+
+SVN_POLICY = """package policy
+default hardware := 97
+hardware := 2 if input.sample.svn in query_reference_value("svn")
+trust_claims := {"hardware": hardware}
+"""
+
+
+CONFLICT = """package policy
+trust_claims := {"hardware": 2} if input.sample
+trust_claims := {"hardware": 3} if input.report_data
+"""
+EXTENSION = """package policy
+trust_claims := {"hardware": 2}
+extensions := [{"name": "ear.status", "key": 1, "value": "affirming"}]
+"""
+
+
+async def status(service: AttestationService) -> tuple[str, list[str]]:
+    appraisal = await service.appraise(request())
+    shown = claims_of(appraisal.token)["submods"]["cpu0"]["ear.status"]
+    return shown, [finding.check for finding in appraisal.findings]
+
+
+async def test_operators_policy_and_reference_values(make: Make) -> None:
+    service = make()
+    await service.set_policy("default_cpu", SVN_POLICY)
+    assert await service.get_policy("default_cpu") == SVN_POLICY
+    assert await status(service) == ("contraindicated", ["cpu0.hardware"])
+    await service.register_reference_values(message({"svn": ["0"], "other": {"a": 1}}))
+    assert await status(service) == ("contraindicated", ["cpu0.hardware"])
+    await service.register_reference_values(message({"svn": ["0", "1"]}))
+    assert await status(service) == ("affirming", [])
+    assert await service.get_reference_value("svn") == ["0", "1"]
+    assert await service.get_reference_value("other") == {"a": 1}
+    assert (await make().appraise(request())).findings == ()
+
+
+async def test_reference_values_expire(
+    make: Make, store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = make()
+    await service.set_policy("default_cpu", SVN_POLICY)
+    await service.register_reference_values(message({"svn": ["1"]}))
+    stored = await store.get(Namespace.REFERENCE_VALUE, "svn")
+    assert stored is not None
+    assert json.loads(stored) == {
+        "version": "0.1.0",
+        "name": "svn",
+        "expiration": "2027-11-23T12:00:00Z",
+        "value": ["1"],
+    }
+    # Also where the store itself knows of no end.
+    await store.put(Namespace.REFERENCE_VALUE, "kept", stored.replace(b'"svn"', b'"kept"'))
+    clock.now = START + dt.timedelta(days=366)
+    for name in ("svn", "kept"):
+        with pytest.raises(NotFoundError):
+            await service.get_reference_value(name)
+    appraisal = await service.appraise(request())
+    assert [finding.check for finding in appraisal.findings] == ["cpu0.hardware"]
+
+
+async def test_leap_day(make: Make, store: Store, clock: Clock) -> None:
+    clock.now = dt.datetime(2028, 2, 29, 1, 2, 3, 4, tzinfo=dt.UTC)
+    await make().register_reference_values(message({"a": 1}))
+    stored = await store.get(Namespace.REFERENCE_VALUE, "a")
+    assert stored is not None
+    assert json.loads(stored)["expiration"] == "2029-02-28T01:02:03Z"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {},
+        {"payload": "e30="},
+        message({}, type="swid"),
+        message({}, type="corim"),
+        message({}, version="0.2.0"),
+        message({}, payload="e30"),
+        message({}, payload="!"),
+        message({}, payload=base64.b64encode(b"[]").decode()),
+        message({}, payload=base64.b64encode(b"\xff").decode()),
+        message({}, payload=1),
+        message({"": 1}),
+        message({"a\nb": 1}),
+        message({"a" * 600: 1}),
+        message({"a": 1e300}),
+    ],
+)
+async def test_malformed_reference_values(make: Make, store: Store, bad: JsonObject) -> None:
+    with pytest.raises(FormatError):
+        await make().register_reference_values(bad)
+    assert await store.keys(Namespace.REFERENCE_VALUE) == []
+
+
+async def test_one_bad_value_stores_none(make: Make, store: Store) -> None:
+    with pytest.raises(FormatError):
+        await make().register_reference_values(message({"good": 1, "bad": 1e300}))
+    assert await store.keys(Namespace.REFERENCE_VALUE) == []
+
+
+async def test_reference_value_names_of_trustee(make: Make) -> None:
+    service = make()
+    await service.register_reference_values(message({"rvps:///a b/c:1": [1]}))
+    assert await service.get_reference_value("rvps:///a b/c:1") == [1]
+
+
+@pytest.mark.parametrize("policy_id", ["", "../x", "a/b", "a b", ".x", "a" * 200, "a\n"])
+async def test_impossible_policy_ids(make: Make, policy_id: str) -> None:
+    with pytest.raises(FormatError):
+        await make().set_policy(policy_id, SVN_POLICY)
+
+
+async def test_policy_that_does_not_parse_is_not_stored(make: Make, store: Store) -> None:
+    with pytest.raises(FormatError):
+        await make().set_policy("default_cpu", "package policy\nallow if {")
+    assert await store.keys(Namespace.ATTESTATION_POLICY) == []
+
+
+async def test_defaults_are_not_stored(make: Make, store: Store) -> None:
+    service = make()
+    await service.appraise(request())
+    assert await store.keys(Namespace.ATTESTATION_POLICY) == []
+    assert await service.policy_ids() == ["default_cpu", "default_gpu"]
+    assert await service.get_policy("default_cpu") == defaults.text("default_cpu")
+    with pytest.raises(NotFoundError):
+        await service.get_policy("default_dcu")
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "package policy\n",
+        "package policy\nallow = true",
+        "package policy\ntrust_claims := 5",
+        "package policy\ntrust_claims := {}",
+        'package policy\ntrust_claims := {"hardware": 2, "nonsense": 2}',
+        'package policy\ntrust_claims := {"hardware": 300}',
+        CONFLICT,
+        EXTENSION,
+    ],
+)
+async def test_strange_policies_affirm_nothing(make: Make, policy: str) -> None:
+    service = make()
+    await service.set_policy("default_cpu", policy)
+    shown, findings = await status(service)
+    assert shown == "contraindicated"
+    assert findings
+
+
+async def test_stored_policy_that_no_longer_compiles(make: Make, store: Store) -> None:
+    await store.put(Namespace.ATTESTATION_POLICY, "default_cpu", b"package policy\nallow if {")
+    assert await status(make()) == ("contraindicated", ["cpu0.policy"])
+
+
+async def test_operator_policy_cannot_hide_that_it_is_insecure(make: Make) -> None:
+    service = make()
+    await service.set_policy("default_cpu", 'package policy\ntrust_claims := {"hardware": 2}')
+    appraisal = await service.appraise(request())
+    assert claims_of(appraisal.token)["submods"]["cpu0"][INSECURE] == ["sample"]
+
+
+async def test_signing_key_is_made_once(store: Store) -> None:
+    first, second = await signing_key(store), await signing_key(store)
+    assert first.public_jwk() == second.public_jwk()
+
+
+async def test_challenges_differ(make: Make) -> None:
+    nonces = {await make().challenge() for _ in range(20)}
+    assert len(nonces) == 20
+    assert {len(nonce) for nonce in nonces} == {44}

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attestation tokens: their exact form, and every way in which one must be refused."""
+
+import base64
+import datetime as dt
+import json
+from typing import Any
+
+import pytest
+
+from cocos._types import UnverifiedToken, VerifiedClaims
+from cocos.crypto.signing import SigningKey, unverified_header
+from cocos.errors import ConfigError, EvidenceError, FormatError
+from cocos.policy.appraisal import CLAIMS, INSECURE, appraise
+from cocos.tokens.check import TEE_KEY_PATHS, TokenVerifier, tee_public_key
+from cocos.tokens.ear import Issuer, Submodule, issue
+
+NOW = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
+ISSUER = Issuer("issuer", "developer", "build", "profile", dt.timedelta(minutes=5))
+KEY = SigningKey.generate()
+JWK = {"alg": "ECDH-ES+A256KW", "crv": "P-256", "kty": "EC", "x": "x", "y": "y"}
+GOOD = dict.fromkeys(CLAIMS, 0) | {"hardware": 2, "executables": 3, "configuration": 2}
+
+
+def submodule(**changes: Any) -> Submodule:
+    evidence = {
+        "sample": {"svn": "1", "debug": False},
+        "report_data": "r",
+        "runtime_data_claims": {"tee-pubkey": JWK, "nonce": "n", "additional-evidence": ""},
+    }
+    verdict = appraise(GOOD, [{"name": "ear.x", "key": 1, "value": 2}])
+    fields: dict[str, Any] = {"verdict": verdict, "policy_id": "default", "evidence": evidence}
+    return Submodule(**(fields | changes))
+
+
+def token(key: SigningKey = KEY, **changes: Any) -> UnverifiedToken:
+    return issue({"cpu0": submodule(**changes)}, key=key, issuer=ISSUER, now=NOW)
+
+
+def part(value: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+
+def body(text: str) -> Any:
+    middle = text.split(".")[1]
+    return json.loads(base64.urlsafe_b64decode(middle + "=" * (-len(middle) % 4)))
+
+
+def test_exact_form() -> None:
+    text = token()
+    header = unverified_header(text)
+    assert list(header) == ["typ", "alg", "jwk"]
+    assert header == {"typ": "JWT", "alg": "ES256", "jwk": KEY.public_jwk()}
+    issued = int(NOW.timestamp())
+    claims = body(text)
+    assert claims == {
+        "eat_profile": "profile",
+        "iat": issued,
+        "ear.verifier-id": {"developer": "developer", "build": "build"},
+        "submods": {
+            "cpu0": {
+                "ear.status": "affirming",
+                "ear.trustworthiness-vector": GOOD,
+                "ear.appraisal-policy-id": "default",
+                "ear.veraison.annotated-evidence": submodule().evidence,
+                "ear.x": 2,
+            }
+        },
+        "exp": issued + 300,
+        "iss": "issuer",
+    }
+    evidence = claims["submods"]["cpu0"]["ear.veraison.annotated-evidence"]
+    assert list(evidence["runtime_data_claims"]) == ["additional-evidence", "nonce", "tee-pubkey"]
+    assert list(evidence["sample"]) == ["debug", "svn"]
+    assert list(claims["submods"]["cpu0"]["ear.trustworthiness-vector"]) == list(CLAIMS)
+
+
+def test_insecure_shows() -> None:
+    assert INSECURE not in body(token())["submods"]["cpu0"]
+    assert body(token(insecure=("sample",)))["submods"]["cpu0"][INSECURE] == ["sample"]
+
+
+def test_nothing_is_not_attested() -> None:
+    with pytest.raises(FormatError):
+        issue({}, key=KEY, issuer=ISSUER, now=NOW)
+
+
+def test_own_token_is_accepted() -> None:
+    claims = TokenVerifier([KEY.public_jwk()]).verify(token(), NOW)
+    assert claims["submods"]["cpu0"]["ear.status"] == "affirming"
+    assert tee_public_key(claims) == JWK
+    other = SigningKey.generate().public_jwk()
+    for keys in ([other, KEY.public_jwk()], [KEY.public_jwk(), other]):
+        assert TokenVerifier(keys).verify(token(), NOW) == claims
+
+
+def test_leeway_of_a_minute() -> None:
+    verifier = TokenVerifier([KEY.public_jwk()])
+    verifier.verify(token(), NOW + dt.timedelta(seconds=359))
+    with pytest.raises(EvidenceError, match="expired"):
+        verifier.verify(token(), NOW + dt.timedelta(seconds=360))
+
+
+def test_trust_in_nobody_is_refused() -> None:
+    with pytest.raises(ConfigError):
+        TokenVerifier([])
+
+
+def refused(text: str) -> EvidenceError:
+    with pytest.raises(EvidenceError) as caught:
+        TokenVerifier([KEY.public_jwk()]).verify(UnverifiedToken(text), NOW)
+    assert caught.value.findings
+    return caught.value
+
+
+def test_forged_with_another_key_shown_in_the_header() -> None:
+    refused(token(SigningKey.generate()))
+
+
+def test_forged_with_our_key_shown_in_the_header() -> None:
+    forger = SigningKey.generate()
+    refused(forger.sign({"jwk": KEY.public_jwk()}, body(token())))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"alg": "none"},
+        {"alg": "NONE"},
+        {"alg": "HS256"},
+        {"alg": "EdDSA"},
+        {"alg": "ES384"},
+        {"alg": None},
+        {},
+        {"alg": "ES256", "crit": ["x"], "x": 1},
+    ],
+)
+def test_other_headers(header: Any) -> None:
+    _, claims, signature = token().split(".")
+    refused(f"{part(header)}.{claims}.{signature}")
+    refused(f"{part(header)}.{claims}.")
+
+
+def test_changed_claims() -> None:
+    head, _, signature = token().split(".")
+    claims = body(token())
+    claims["submods"]["cpu0"]["ear.status"] = "affirming!"
+    refused(f"{head}.{part(claims)}.{signature}")
+
+
+def test_missing_times() -> None:
+    claims = body(token())
+    wrong: list[Any] = [None, "9999999999", True, [], {}]
+    for exp in wrong:
+        refused(KEY.sign({}, {**claims, "exp": exp}))
+    del claims["exp"]
+    refused(KEY.sign({}, claims))
+    refused(KEY.sign({}, {**claims, "exp": 9e9, "nbf": 9e9}))
+
+
+@pytest.mark.parametrize("text", ["", ".", "..", "a.b.c", "é", "x" * 3_000_000, "e30.e30.e30"])
+def test_no_token_at_all(text: str) -> None:
+    refused(text)
+
+
+@pytest.mark.parametrize("path", TEE_KEY_PATHS)
+def test_places_of_the_tee_key(path: str) -> None:
+    claims: Any = JWK
+    for name in reversed(path.split("/")[1:]):
+        claims = {name: claims}
+    assert tee_public_key(VerifiedClaims(claims)) == JWK
+
+
+def test_order_and_extra_places() -> None:
+    claims = VerifiedClaims({"tee-pubkey": {"a": 1}, "a/b": {"c~d": {"b": 2}}})
+    assert tee_public_key(claims) == {"a": 1}
+    assert tee_public_key(claims, ["/a~1b/c~0d"]) == {"b": 2}
+
+
+@pytest.mark.parametrize(
+    "claims", [{}, {"tee-pubkey": None}, {"tee-pubkey": "x"}, {"tee-pubkey": []}, {"submods": []}]
+)
+def test_no_tee_key(claims: Any) -> None:
+    with pytest.raises(EvidenceError):
+        tee_public_key(VerifiedClaims(claims))

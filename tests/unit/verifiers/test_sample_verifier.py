@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sample evidence: bound to nonce and key, and believed only where an operator says so."""
+
+import base64
+from typing import Any
+
+import pytest
+
+from cocos._types import ReportData
+from cocos.errors import EvidenceError
+from cocos.verifiers import Expected, verifier_table
+from cocos.verifiers.sample import InsecureSampleDeviceVerifier, InsecureSampleVerifier
+from cocos.wire.kbs import EcKey, Tee, report_data, runtime_data
+
+NONCE = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+KEY = EcKey(crv="P-256", alg="ECDH-ES+A256KW", x="x", y="y")
+BOUND = report_data(runtime_data(NONCE, KEY, ""))
+
+
+def evidence(bound: bytes = BOUND) -> dict[str, Any]:
+    return {"svn": "1", "report_data": base64.b64encode(bound).decode()}
+
+
+async def test_claims() -> None:
+    text = evidence()["report_data"]
+    assert await InsecureSampleVerifier().verify(evidence(), Expected(BOUND)) == {
+        "svn": "1",
+        "report_data": text,
+        "launch_digest": "abcde",
+        "platform_version": {"major": 1, "minor": 4},
+        "debug": False,
+    }
+    shown = await InsecureSampleVerifier().verify(evidence(), Expected(BOUND, b"\x01" * 32))
+    assert shown["init_data"] == base64.b64encode(b"\x01" * 32).decode()
+    device = await InsecureSampleDeviceVerifier().verify(evidence(), Expected(BOUND))
+    assert device == {"svn": "1", "report_data": text}
+
+
+@pytest.mark.parametrize("kind", [InsecureSampleVerifier, InsecureSampleDeviceVerifier])
+@pytest.mark.parametrize(
+    "bound",
+    [
+        report_data(runtime_data("other nonce", KEY, "")),
+        report_data(runtime_data("", KEY, "")),
+        report_data(runtime_data(NONCE, EcKey(crv="P-256", alg=KEY.alg, x="y", y="x"), "")),
+        report_data(runtime_data(NONCE, KEY)),
+        report_data(runtime_data(NONCE, KEY, "{}")),
+        b"",
+        BOUND[:32],
+        BOUND[:47],
+        BOUND + b"\0",
+        BOUND + bytes(16),
+        bytes(48),
+    ],
+)
+async def test_wrong_report_data(kind: Any, bound: bytes) -> None:
+    with pytest.raises(EvidenceError) as caught:
+        await kind().verify(evidence(bound), Expected(BOUND))
+    (finding,) = caught.value.findings
+    assert finding.check.endswith(".report_data")
+    assert finding.actual == bound.hex()
+    assert finding.expected == BOUND.hex()
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        None,
+        [],
+        "",
+        1,
+        {},
+        {"svn": "1"},
+        {"svn": "1", "report_data": ""},
+        {"svn": "1", "report_data": None},
+        {"svn": "1", "report_data": 5},
+        {"svn": "1", "report_data": "!!"},
+        {"svn": "1", "report_data": evidence()["report_data"] + "\n"},
+        {"svn": "1", "report_data": base64.urlsafe_b64encode(b"\xff" * 48).decode()},
+        {"svn": 1, "report_data": evidence()["report_data"]},
+        {"report_data": evidence()["report_data"]},
+    ],
+)
+async def test_malformed_evidence(broken: Any) -> None:
+    with pytest.raises(EvidenceError) as caught:
+        await InsecureSampleVerifier().verify(broken, Expected(BOUND))
+    assert caught.value.findings
+
+
+@pytest.mark.parametrize("length", [0, 1, 31])
+def test_nothing_is_verified_without_a_nonce(length: int) -> None:
+    with pytest.raises(EvidenceError):
+        Expected(ReportData(bytes(length)))
+
+
+@pytest.mark.parametrize("tee", [Tee.SAMPLE, Tee.SAMPLE_DEVICE])
+def test_sample_must_be_allowed_by_name(tee: Tee) -> None:
+    strict = verifier_table(insecure_allow_sample=False)
+    with pytest.raises(EvidenceError, match="--insecure-allow-sample") as caught:
+        strict.find(tee)
+    assert caught.value.findings
+    found = verifier_table(insecure_allow_sample=True).find(tee)
+    assert found.kind is tee
+    assert found.insecure
+
+
+@pytest.mark.parametrize("tee", sorted(set(Tee) - {Tee.SAMPLE, Tee.SAMPLE_DEVICE}))
+def test_tees_without_verifier_are_refused(tee: Tee) -> None:
+    for allowed in (True, False):
+        with pytest.raises(EvidenceError, match=tee.value) as caught:
+            verifier_table(insecure_allow_sample=allowed).find(tee)
+        assert "insecure" not in caught.value.message
