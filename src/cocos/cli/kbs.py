@@ -44,10 +44,7 @@ ENVIRONMENT = {"storage": "KBS_STORAGE"}
 
 _log = structlog.get_logger(__name__)
 
-app = common.make_app(
-    "Key broker service: releases keys to machines that prove what they are. Serves the KBS "
-    "protocol 0.4.0 over HTTPS."
-)
+app = common.make_app("Key broker service.")
 
 
 def _option(text: str, *names: str, **more: Any) -> Any:
@@ -112,7 +109,10 @@ def main_command(
     as_json: common.JsonFlag = False,
     debug: common.DebugFlag = False,
 ) -> None:
-    """Serve until SIGTERM."""
+    """Release keys to machines that prove what they are; serve until SIGTERM.
+
+    KBS protocol 0.4.0 over HTTPS, below /kbs/v0; /healthz and /metrics beside it.
+    """
     common.configure_logs(log_level, debug=debug)
     flags: dict[str, object] = {
         "sockets": socket or None,
@@ -220,11 +220,6 @@ def _warn(settings: Settings) -> None:
             "kbs.INSECURE-API",
             meaning="everybody who reaches this port can read policies and replace keys",
             sockets=settings.addresses,
-        )
-    if settings.insecure_allow_sample:
-        _log.warning(
-            "kbs.INSECURE-SAMPLE",
-            meaning="sample evidence counts; every program that reaches this port gets the keys",
         )
     if settings.insecure_http:
         _log.warning("kbs.insecure-http", meaning="sessions and admin tokens travel in clear")

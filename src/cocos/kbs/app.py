@@ -2,7 +2,7 @@
 """The key broker's HTTP interface, as in Trustee's KBS protocol, below ``/kbs/v0``."""
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 import structlog
@@ -60,8 +60,8 @@ def make_app(
     """Return the ASGI application of a key broker."""
     api = _Api(service, admins, metrics)
 
-    def route(path: str, handler: object, method: str) -> Route:
-        return Route(f"{PREFIX}/{path}", handler, methods=[method])  # type: ignore[arg-type]  # Starlette's own is Any
+    def route(path: str, handler: Callable[[Request], Awaitable[Response]], method: str) -> Route:
+        return Route(f"{PREFIX}/{path}", handler, methods=[method])
 
     async def record(failed: Failed) -> None:
         if failed.path == f"{PREFIX}/auth":

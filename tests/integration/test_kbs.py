@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The real program: started, attested to, stopped, killed."""
+
+import asyncio
+import base64
+import contextlib
+import json
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trustme
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
+
+from cocos._clock import system_clock
+from cocos.attesters.sample import InsecureSampleAttester
+from cocos.clients.kbs import KbsAdmin, KbsClient
+from cocos.crypto import admin_jwt
+from cocos.errors import AccessDeniedError, AuthenticationError, NotFoundError
+from cocos.host import process
+from cocos.wire.kbs import ResourcePath, ResourceUri
+
+pytestmark = pytest.mark.integration
+
+KBS = Path(sys.executable).with_name("kbs")
+PATH = ResourcePath.parse("default/key/algo-key")
+URI = ResourceUri.parse(PATH.uri)
+SECRET = bytes(range(32))
+
+
+class Program:
+    """A running `kbs` and its address."""
+
+    def __init__(self, child: asyncio.subprocess.Process, url: str) -> None:
+        self.child = child
+        self.url = url
+
+
+class Operator:
+    """Who starts the KBS: a folder with the admin's keys and the storage."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        key = ed25519.Ed25519PrivateKey.generate()
+        self.private = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        self.public_file = folder / "kbs-admin.pub"
+        self.public_file.write_bytes(
+            key.public_key().public_bytes(
+                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+            )
+        )
+
+    @contextlib.asynccontextmanager
+    async def start(self, *flags: str) -> AsyncIterator[Program]:
+        argv: list[str | Path] = [
+            KBS,
+            "--json",
+            "--socket",
+            "127.0.0.1:0",
+            "--storage",
+            str(self.folder / "storage"),
+            *flags,
+        ]
+        with (self.folder / "kbs.log").open("ab") as log:
+            async with process.spawn(
+                argv, stdout=asyncio.subprocess.PIPE, stderr=log.fileno()
+            ) as child:
+                assert child.stdout is not None
+                line = await child.stdout.readline()
+                assert line, self.log()
+                yield Program(child, json.loads(line)["listening"])
+
+    def plain(self, *flags: str) -> contextlib.AbstractAsyncContextManager[Program]:
+        return self.start(
+            "--insecure-http",
+            "--auth-public-key",
+            str(self.public_file),
+            "--attestation-token-type",
+            "CoCo",
+            *flags,
+        )
+
+    def admin(self, url: str, **more: Any) -> KbsAdmin:
+        token = admin_jwt.mint(self.private, now=system_clock())
+        return KbsAdmin(url, token=token, **more)
+
+    def log(self) -> str:
+        return (self.folder / "kbs.log").read_text("utf-8")
+
+
+@pytest.fixture
+def operator(tmp_path: Path) -> Operator:
+    return Operator(tmp_path)
+
+
+async def test_a_guest_gets_its_key_over_http(operator: Operator) -> None:
+    async with operator.plain("--insecure-allow-sample") as kbs:
+        assert kbs.url.startswith("http://127.0.0.1:")
+        async with operator.admin(kbs.url) as admin:
+            await admin.set_resource(PATH, SECRET)
+        async with KbsClient(kbs.url, InsecureSampleAttester()) as guest:
+            assert await guest.get_resource(URI) == SECRET
+            with pytest.raises(NotFoundError, match="default/key/unknown"):
+                await guest.get_resource(ResourceUri.parse("kbs:///default/key/unknown"))
+        async with operator.admin(kbs.url) as admin:
+            await admin.set_resource_policy("package policy\nimport rego.v1\nallow := false\n")
+        async with KbsClient(kbs.url, InsecureSampleAttester()) as guest:
+            with pytest.raises(AccessDeniedError) as denied:
+                await guest.get_resource(URI)
+        denial = (denied.value.hint or "").rpartition(" ")[2]
+        async with operator.admin(kbs.url) as admin:
+            explained = await admin.explain(denial)
+        assert explained["step"] == f"GET /kbs/v0/resource/{PATH}"
+        assert denial in operator.log()
+        kbs.child.send_signal(signal.SIGTERM)
+        assert await kbs.child.wait() == 0
+    assert "INSECURE" in operator.log().upper()
+    assert base64.b64encode(SECRET).decode() not in operator.log()
+
+
+async def test_sample_evidence_is_refused_by_default(operator: Operator) -> None:
+    async with operator.plain() as kbs, KbsClient(kbs.url, InsecureSampleAttester()) as guest:
+        with pytest.raises(AuthenticationError, match="--insecure-allow-sample"):
+            await guest.get_resource(URI)
+
+
+async def test_a_guest_gets_its_key_over_https(operator: Operator) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    folder = operator.folder
+    ca = folder / "ca.pem"
+    authority.cert_pem.write_to_path(ca)
+    issued.private_key_pem.write_to_path(folder / "kbs.key")
+    for blob in issued.cert_chain_pems:
+        blob.write_to_path(folder / "kbs.crt", append=True)
+    async with operator.start(
+        "--auth-public-key",
+        str(operator.public_file),
+        "--certificate",
+        str(folder / "kbs.crt"),
+        "--private-key",
+        str(folder / "kbs.key"),
+        "--insecure-allow-sample",
+    ) as kbs:
+        assert kbs.url.startswith("https://")
+        async with operator.admin(kbs.url, ca_file=ca) as admin:
+            await admin.set_resource(PATH, SECRET)
+        async with KbsClient(kbs.url, InsecureSampleAttester(), ca_file=ca) as guest:
+            assert await guest.get_resource(URI) == SECRET
+        kbs.child.send_signal(signal.SIGINT)
+        assert await kbs.child.wait() == 0
+
+
+async def test_the_guide_s_checks_by_plain_http(operator: Operator) -> None:
+    async with operator.plain() as kbs, httpx.AsyncClient(base_url=kbs.url) as http:
+        alive = await http.get("/kbs/v0/auth")
+        assert (alive.status_code, alive.headers["allow"]) == (405, "POST")
+        assert "alive" in alive.json()["detail"]
+        unsigned = await http.post(
+            f"/kbs/v0/resource/{PATH}", headers={"Authorization": "Bearer e30="}, content=SECRET
+        )
+        assert unsigned.status_code == 401
+        assert "kbs-client admin-token" in unsigned.json()["hint"]
+        for path in ("/kbs/v0/resource/../../etc", "/kbs/v0/resource/a/%2e%2e/c"):
+            raw = httpx.URL(kbs.url).copy_with(raw_path=path.encode())
+            assert (await http.get(raw)).status_code in {400, 404}
+        large = await http.post("/kbs/v0/auth", content=bytes(10 * 2**20))
+        assert large.status_code == 413
+        assert (await http.get("/healthz")).status_code == 200
+        assert "kbs_build_info" in (await http.get("/metrics")).text
+
+
+async def test_insecure_api_needs_no_token(operator: Operator) -> None:
+    async with (
+        operator.start("--insecure-http", "--insecure-api") as kbs,
+        KbsAdmin(kbs.url, token=None) as admin,
+    ):
+        await admin.set_resource(PATH, SECRET)
+    assert "INSECURE-API" in operator.log()
+
+
+async def test_nothing_acknowledged_is_lost_by_kill_9(operator: Operator) -> None:
+    acknowledged: dict[ResourcePath, bytes] = {}
+    enough = asyncio.Event()
+
+    async def write(admin: KbsAdmin, writer: int) -> None:
+        for number in range(10_000):
+            path = ResourcePath("w", str(writer), str(number))
+            await admin.set_resource(path, str(path).encode())
+            acknowledged[path] = str(path).encode()
+            if len(acknowledged) >= 50:
+                enough.set()
+
+    sample = "--insecure-allow-sample"
+    async with operator.plain(sample) as kbs, operator.admin(kbs.url) as admin:
+        writers = [asyncio.create_task(write(admin, writer)) for writer in range(4)]
+        await enough.wait()
+        kbs.child.kill()
+        await kbs.child.wait()
+        await asyncio.wait(writers)
+        assert all(writer.exception() for writer in writers)
+    async with (
+        operator.plain(sample) as kbs,
+        KbsClient(kbs.url, InsecureSampleAttester()) as guest,
+    ):
+        for path, data in acknowledged.items():
+            assert await guest.get_resource(ResourceUri.parse(path.uri)) == data
+
+
+async def test_sessions_survive_kill_9(operator: Operator) -> None:
+    port = "0"
+    async with contextlib.AsyncExitStack() as stack:
+        guest: KbsClient | None = None
+        for _ in range(2):
+            async with operator.plain("--insecure-allow-sample", "-s", f"127.0.0.1:{port}") as kbs:
+                assert kbs.child.stdout is not None
+                second = json.loads(await kbs.child.stdout.readline())["listening"]
+                port = second.rpartition(":")[2]
+                if guest is None:
+                    async with operator.admin(kbs.url) as admin:
+                        await admin.set_resource(PATH, SECRET)
+                    guest = await stack.enter_async_context(
+                        KbsClient(second, InsecureSampleAttester())
+                    )
+                    token = await guest.attest()
+                assert await guest.get_resource(URI) == SECRET
+                assert await guest.attest() == token
+                kbs.child.kill()
+                await kbs.child.wait()
+
+
+async def test_the_storage_is_the_owner_s_alone(operator: Operator) -> None:
+    async with operator.plain():
+        folder = operator.folder / "storage"
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()}
+        assert set(modes.values()) == {0o600}, modes
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--insecure-api"], "openssl req -x509"),
+        (["--insecure-http"], "openssl genpkey -algorithm ed25519"),
+        (["--insecure-http", "--auth-public-key", "/nowhere"], "/nowhere"),
+        (["--insecure-http", "--insecure-api", "--socket", "192.0.2.1:1"], "192.0.2.1:1"),
+        (["--insecure-http", "--insecure-api", "--storage", "mysql://x"], "mysql"),
+        (["--insecure-http", "--insecure-api", "--config-file", "/nowhere"], "/nowhere"),
+        (["--insecure-http", "--insecure-api", "--attestation-token-type", "X"], "token_type"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path: Path, flags: list[str], said: str) -> None:
+    done = subprocess.run(
+        [KBS, "--storage", str(tmp_path / "storage"), *flags],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode not in {0, 70}
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
