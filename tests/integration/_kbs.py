@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real key broker inside the test's process, for tests of its clients."""
+
+import contextlib
+import datetime as dt
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from cocos.attesters import InsecureSampleAttester
+from cocos.cli.kbs import compose
+from cocos.clients.kbs import EvidenceSource, KbsAdmin, KbsClient
+from cocos.crypto import admin_jwt
+from cocos.crypto.tee_key import EC_P256
+from cocos.kbs.admin import SignedTokens
+from cocos.kbs.config import Settings
+from cocos.stores.sql import SqlStore, storage_url
+from cocos.wire.kbs import InitData
+
+URL = "http://kbs.test:8080"
+
+
+def admin_pair() -> tuple[bytes, bytes]:
+    """Return a new admin's private and public key, PEM."""
+    key = ed25519.Ed25519PrivateKey.generate()
+    return (
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        ),
+        key.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        ),
+    )
+
+
+@dataclass
+class InProcessKbs:
+    """A key broker, its clock, and every request that it got."""
+
+    admin_key: bytes
+    now: dt.datetime
+    app: ASGIApp | None = None
+    requests: list[str] = field(default_factory=list)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.requests.append(f"{scope['method']} {scope['path']}")
+        assert self.app is not None
+        await self.app(scope, receive, send)
+
+    def count(self, request: str) -> int:
+        return self.requests.count(request)
+
+    @property
+    def handshakes(self) -> int:
+        return self.count("POST /kbs/v0/auth")
+
+    def clock(self) -> dt.datetime:
+        return self.now
+
+    def transport(self) -> httpx.ASGITransport:
+        return httpx.ASGITransport(self)
+
+    def guest(
+        self,
+        evidence: EvidenceSource | None = None,
+        *,
+        key_algorithm: str = EC_P256,
+        init_data: InitData | None = None,
+    ) -> KbsClient:
+        return KbsClient(
+            URL,
+            evidence or InsecureSampleAttester(),
+            key_algorithm=key_algorithm,
+            init_data=init_data,
+            transport=self.transport(),
+        )
+
+    def admin(self, private_key: bytes | None = None) -> KbsAdmin:
+        token = admin_jwt.mint(private_key or self.admin_key, now=self.now)
+        return KbsAdmin(URL, token=token, transport=self.transport())
+
+
+@contextlib.asynccontextmanager
+async def kbs_in_process(folder: Path, *, allow_sample: bool = True) -> AsyncIterator[InProcessKbs]:
+    """Have a key broker with an empty store in ``folder``."""
+    private, public = admin_pair()
+    kbs = InProcessKbs(admin_key=private, now=dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC))
+    store = await SqlStore.open(storage_url(str(folder)), clock=kbs.clock)
+    try:
+        kbs.app = await compose(
+            Settings(insecure_http=True, insecure_allow_sample=allow_sample),
+            store,
+            SignedTokens({"admin": public}, clock=kbs.clock),
+            clock=kbs.clock,
+        )
+        yield kbs
+    finally:
+        await store.close()
