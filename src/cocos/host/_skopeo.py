@@ -199,10 +199,31 @@ class Skopeo:
             digest_file = Path(prepared[-1]) / "digest"
             auth = [*self._auth("--src-authfile"), *self._auth("--dest-authfile")]
             names = [str(source.reference), str(target)]
-            argv = [*prepared, "copy", "--digestfile", str(digest_file), *key, *auth, *names]
+            argv = [*prepared, "copy", "--digestfile", str(digest_file), *key, *auth]
             subject = f"copying {names[0]} to {names[1]}"
-            await run(argv, subject, env=env, meter=meter, share=source.layer_bytes)
+            try:
+                await run([*argv, *names], subject, env=env, meter=meter, share=source.layer_bytes)
+            except IntegrityError as error:
+                said = error.message.removeprefix(f"{subject}: ")
+                if "sha256:" not in said and target.transport == "oci":
+                    bad = await self._not_decrypted(source, Path(target.name))
+                    error.message = f"{subject}: {bad}: {said}"
+                raise
             return oci.parse_digest(digest_file.read_text("ascii").strip())
+
+    async def _not_decrypted(self, source: Source, target: Path) -> str:
+        """Name the first layer whose plaintext has not arrived; Skopeo does not always."""
+        with self._prepared() as prepared:
+            words = [*prepared, "inspect", "--config", "--raw", *self._auth("--authfile")]
+            data = await run([*words, str(source.reference)], f"reading {source.reference}")
+        diff_ids = oci.parse_config(data).rootfs.diff_ids
+        arrived = await asyncio.to_thread(layout.plaintexts, target)
+        for number, (layer, diff_id) in enumerate(
+            zip(source.manifest.layers, diff_ids, strict=False), 1
+        ):
+            if diff_id not in arrived:
+                return f"layer {number} ({layer.digest})"
+        return "a layer"
 
     def _auth(self, option: str) -> list[str]:
         return [] if self.authfile is None else [option, str(self.authfile)]

@@ -6,6 +6,7 @@ and garbage. The chain checked here is index → manifest → config and layers,
 and size, and config → plaintext of every layer, by diff_id.
 """
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -151,6 +152,23 @@ def read_manifest(layout: Path, *, tag: str | None = None) -> tuple[oci.Digest, 
     if not isinstance(manifest, oci.Manifest):
         raise FormatError(f"{layout} holds an index of images, not one image")
     return oci.parse_digest(entries[0].digest), manifest
+
+
+def plaintexts(layout: Path) -> set[oci.Digest]:
+    """Return the digests of what the blobs of an unfinished layout unpack to."""
+    kinds: tuple[Callable[[], _Decompressor], ...] = (_Plain, _Gzip)
+    found = set()
+    for path in (layout / "blobs" / "sha256").glob("*"):
+        for make in kinds:
+            stream, plain = make(), hashlib.sha256()
+            with contextlib.suppress(zlib.error, IntegrityError):
+                with os.fdopen(_open(path, path.name), "rb", buffering=0) as file:
+                    while chunk := file.read(_CHUNK):
+                        for piece in stream.feed(chunk):
+                            plain.update(piece)
+                stream.finish()
+                found.add(oci.parse_digest(f"sha256:{plain.hexdigest()}"))
+    return found
 
 
 @dataclass(slots=True)
