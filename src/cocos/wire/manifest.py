@@ -81,7 +81,7 @@ class Computation:
             description=message.description,
             algorithm=Algorithm(
                 _source_from_proto(algorithm),
-                _pin(algorithm.hash),
+                parse_pin(algorithm.hash),
                 algorithm.algo_type or OCI_IMAGE,
                 tuple(algorithm.algo_args),
                 algorithm.userKey,
@@ -89,7 +89,7 @@ class Computation:
             datasets=tuple(
                 Dataset(
                     _source_from_proto(each),
-                    _pin(each.hash),
+                    parse_pin(each.hash),
                     each.filename,
                     each.decompress,
                     each.userKey,
@@ -170,8 +170,16 @@ def _check_size(data: bytes) -> None:
         raise FormatError(f"the manifest is larger than {MAX_MANIFEST_BYTES} bytes")
 
 
-def _source(type_: str, url: str, key: str, *, encrypted: bool, kbs: str | None) -> Source:
-    """Normalise: default type, default scheme, no KBS where nothing is encrypted."""
+def make_source(type_: str, url: str, key: str, *, encrypted: bool, kbs: str | None) -> Source:
+    """Return a normalised source: type and scheme made explicit, no KBS where none is needed.
+
+    Args:
+        type_: Kind of source; empty: by the scheme of ``url``.
+        url: Without a scheme it is an image at a registry.
+        key: Resource path of the key, or empty.
+        encrypted: The owner says that it is.
+        kbs: Address; empty: the CVM's own; None: no KBS.
+    """
     scheme = re.match(r"([a-z0-9]+):(?://|/)", url)
     if scheme is None and url and not type_:
         type_ = OCI_IMAGE
@@ -185,7 +193,7 @@ def _source(type_: str, url: str, key: str, *, encrypted: bool, kbs: str | None)
 def _source_from_proto(message: pb.Algorithm | pb.Dataset) -> Source:
     source = message.source
     enabled = message.HasField("kbs") and message.kbs.enabled
-    return _source(
+    return make_source(
         source.type,
         source.url,
         source.kbs_resource_path,
@@ -206,8 +214,12 @@ def _source_to_proto(source: Source) -> dict[str, Any]:
     }
 
 
-def _pin(value: bytes | shapes.Hash) -> bytes:
-    """Return the hash as bytes; all zero means not pinned. Its length is checked later."""
+def parse_pin(value: bytes | shapes.Hash) -> bytes:
+    """Return a hash as bytes, empty for all zeros; its length is checked with the rest.
+
+    Raises:
+        FormatError: neither hex text nor bytes.
+    """
     try:
         if isinstance(value, str):
             value = bytes.fromhex(value.removeprefix("sha256:"))
@@ -222,7 +234,7 @@ def _pin(value: bytes | shapes.Hash) -> bytes:
 def _from_guide(parsed: shapes.Guide) -> Computation:
     def source(each: shapes.GuideResource) -> Source:
         kbs = parsed.kbs_url if each.kbs_url is None else each.kbs_url
-        return _source(
+        return make_source(
             each.type, each.uri, each.kbs_resource_path, encrypted=each.encrypted, kbs=kbs
         )
 
@@ -233,12 +245,12 @@ def _from_guide(parsed: shapes.Guide) -> Computation:
         description=parsed.description,
         algorithm=Algorithm(
             source(algorithm),
-            _pin(algorithm.hash),
+            parse_pin(algorithm.hash),
             args=algorithm.args,
             user_key=algorithm.user_key,
         ),
         datasets=tuple(
-            Dataset(source(each), _pin(each.hash), each.filename, user_key=each.user_key)
+            Dataset(source(each), parse_pin(each.hash), each.filename, user_key=each.user_key)
             for each in parsed.datasets
         ),
         result_consumers=tuple(each.user_key for each in parsed.result_consumers),
@@ -249,7 +261,7 @@ def _from_guide(parsed: shapes.Guide) -> Computation:
 def _from_original(parsed: shapes.Original) -> Computation:
     def source(each: shapes.Algorithm | shapes.Dataset) -> Source:
         kbs = each.kbs.url if each.kbs is not None and each.kbs.enabled else None
-        return _source(
+        return make_source(
             each.source.type,
             each.source.url,
             each.source.kbs_resource_path,
@@ -264,13 +276,15 @@ def _from_original(parsed: shapes.Original) -> Computation:
         description=parsed.description,
         algorithm=Algorithm(
             source(algorithm),
-            _pin(algorithm.hash),
+            parse_pin(algorithm.hash),
             algorithm.algo_type or OCI_IMAGE,
             algorithm.algo_args,
             algorithm.user_key,
         ),
         datasets=tuple(
-            Dataset(source(each), _pin(each.hash), each.filename, each.decompress, each.user_key)
+            Dataset(
+                source(each), parse_pin(each.hash), each.filename, each.decompress, each.user_key
+            )
             for each in parsed.datasets
         ),
         result_consumers=tuple(each.user_key for each in parsed.result_consumers),
