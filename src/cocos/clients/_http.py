@@ -11,6 +11,7 @@ import os
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
@@ -66,6 +67,8 @@ class HttpServer:
             follow_redirects=False,
             # No proxy and no CA that merely the environment names.
             trust_env=False,
+            # Callers keep cookies if they want to: a jar would mix sessions, and drop by date.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             headers={"User-Agent": user_agent, "Accept-Encoding": "identity"},
         )
 

@@ -181,6 +181,8 @@ class KbsClient:
         challenge: kbs.Challenge = decode(self._server, answer, kbs.Challenge, "its challenge")
         _check_hash(challenge.extra_params)
         cookies = _cookies(answer)
+        if kbs.SESSION_COOKIE not in cookies:
+            raise ProtocolError(f"the KBS at {self.url} set no cookie {kbs.SESSION_COOKIE}")
         key = self._key
         if key is None:
             key = await asyncio.to_thread(TeeKeyPair.generate, self._key_algorithm)
