@@ -345,6 +345,11 @@ def _log_error(failed: Failed, status: int, error: Exception) -> None:
     ]
     crashed = isinstance(known, InternalError)
     write = _log.error if crashed else _log.info
+    more: dict[str, Any] = {"exc_info": error} if crashed else {}
+    if findings:
+        more["findings"] = findings
+    if error.__cause__ is not None and not crashed:
+        more["cause"] = repr(error.__cause__)
     write(
         "http.failed",
         method=failed.method,
@@ -352,6 +357,5 @@ def _log_error(failed: Failed, status: int, error: Exception) -> None:
         status=status,
         code=known.code,
         error=known.message,
-        **({"findings": findings} if findings else {}),
-        exc_info=error if crashed else error.__cause__,
+        **more,
     )
