@@ -2,7 +2,7 @@
 """cocos-cli: everything that an owner of programs, data or machines does by hand."""
 
 from cocos.cli import _common as common
-from cocos.cli import cocos_agents, cocos_doctor, cocos_encrypt, cocos_env, cocos_keys
+from cocos.cli import cocos_agents, cocos_doctor, cocos_encrypt, cocos_env, cocos_keys, cocos_result
 
 NAME = "cocos-cli"
 
@@ -13,6 +13,8 @@ app.command("encrypt")(cocos_encrypt.encrypt)
 app.add_typer(cocos_agents.app, name="agent")
 app.command("create-vm")(cocos_agents.create)  # names of the original
 app.command("remove-vm")(cocos_agents.remove)
+app.command("checksum")(cocos_result.checksum)
+app.command("result")(cocos_result.result)
 app.command("env")(cocos_env.env)
 app.command("doctor")(cocos_doctor.doctor)
 
