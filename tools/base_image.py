@@ -113,7 +113,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 async def base_image() -> str:
-    """Return the image as Dockerfiles name it, ``oci:PATH:latest``; make it if need be.
+    """Return the image as Skopeo names it, ``oci:PATH:latest``; make it if need be.
 
     Raises:
         CocosError: a tool is missing or failed.

@@ -25,8 +25,9 @@ from cocos.errors import CocosError, ProtocolError
 
 PORTS = {"registry": 5000, "kbs": 8080, "provider": 50011, "cvms": 7001, "api": 7020, "http": 7003}
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "lin-reg"
+BASE = "python-sklearn:3.13"
 DOCKERFILE = """\
-FROM {base}
+FROM {registry}/{base}
 COPY lin_reg.py /app/algorithm.py
 WORKDIR /app
 ENTRYPOINT ["python", "algorithm.py"]
@@ -134,11 +135,13 @@ class Demo:
         registry = f"localhost:{self._ports['registry']}"
         for name in ("lin_reg.py", "iris.csv", "Dockerfile.dataset"):
             shutil.copy(EXAMPLE / name, self._folder)
-        self._write("Dockerfile", DOCKERFILE.format(base=base))
+        self._write("Dockerfile", DOCKERFILE.format(registry=registry, base=BASE))
         images = {"algorithm": "lin-reg-algo", "dataset": "iris-dataset"}
         for what, image in images.items():
             file = "" if what == "algorithm" else "-f Dockerfile.dataset "
             with self._step(f"{what}: build the image and push it"):
+                if what == "algorithm":
+                    await self._shell.run(f"skopeo copy {base} docker://{registry}/{BASE}")
                 await self._shell.run(
                     f"buildah build {file}-t {registry}/{image}:v1.0 .",
                     f"buildah push {registry}/{image}:v1.0",
