@@ -26,7 +26,6 @@ from cocos.transport.web import (
     MAX_BODY_BYTES,
     Failed,
     WebApp,
-    health,
     json_response,
     problem_response,
     read_json,
@@ -84,7 +83,7 @@ def make_app(
             route("reference-value", api.register_reference_values, "POST"),
             route("reference-value/{name:path}", api.get_reference_value, "GET"),
             route("denial/{id}", api.explain, "GET"),
-            Route("/healthz", health),
+            Route("/healthz", api.health),
             Route("/metrics", metrics.http.endpoint),
         ],
         metrics=metrics.http,
@@ -101,6 +100,10 @@ class _Api:
         self._service = service
         self._admins = admins
         self._metrics = metrics
+
+    async def health(self, _request: Request) -> Response:
+        await self._service.check_health()
+        return Response()
 
     async def alive(self, _request: Request) -> Response:
         # The usual check whether a KBS can be reached is a plain GET of this route.

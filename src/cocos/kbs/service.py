@@ -254,6 +254,14 @@ class KbsService:
         """
         return await self._attestation.get_reference_value(name)
 
+    async def check_health(self) -> None:
+        """Return if the store answers.
+
+        Raises:
+            InternalError: it does not.
+        """
+        await self._store.get(Namespace.SESSION, "")
+
     async def record_denial(self, denial_id: str, step: str, error: CocosError) -> None:
         """Keep why something was denied, for :meth:`explain`."""
         await self._denials.record(denial_id, step, error)
