@@ -5,6 +5,7 @@ import re
 from typing import Final
 
 from cocos.errors import FormatError, NotFoundError
+from cocos.host.policy_trial import try_policy
 from cocos.policy import defaults
 from cocos.policy.engine import Policy
 from cocos.stores.base import Namespace, Store
@@ -23,13 +24,14 @@ class AttestationPolicies:
         """Store a policy over the one of the same id.
 
         Raises:
-            FormatError: an impossible id, or a policy that does not compile.
+            FormatError: an impossible id, or a policy that does not compile or crashes
+                the engine.
         """
         if not _ID.fullmatch(policy_id):
             raise FormatError(
                 f"{policy_id!r} is no policy id", hint="letters, digits, _, - and . are allowed"
             )
-        Policy.compile(text)
+        await try_policy(text)
         await self._store.put(Namespace.ATTESTATION_POLICY, policy_id, text.encode())
 
     async def text(self, policy_id: str) -> str:
