@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cryptography with fixed algorithms, on top of pyca/cryptography and joserfc."""
+"""Cryptography with fixed algorithms, on top of pyca/cryptography."""
