@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+import hashlib
+
+import pytest
+
+from cocos.errors import FormatError
+from cocos.wire.init_data import InitDocument
+
+TEXT = b"""version = "0.1.0"
+algorithm = "sha384"
+[data]
+"aa.toml" = '''
+[token_configs.kbs]
+url = "http://127.0.0.1:8080"
+'''
+"""
+
+
+def test_the_digest_is_over_the_exact_bytes() -> None:
+    document = InitDocument.parse(TEXT)
+    assert document.version == "0.1.0"
+    assert document.algorithm == "sha384"
+    assert document.data.keys() == {"aa.toml"}
+    assert document.digest == hashlib.sha384(TEXT).digest()
+    assert InitDocument.parse(TEXT + b"\n").digest != document.digest
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"\xff",
+        b"no toml",
+        b'algorithm = "sha256"\n[data]\n',
+        b'version = 1\nalgorithm = "sha256"\n[data]\n',
+        b'version = "0.1.0"\n[data]\n',
+        b'version = "0.1.0"\nalgorithm = "sha-256"\n[data]\n',
+        b'version = "0.1.0"\nalgorithm = "md5"\n[data]\n',
+        b'version = "0.1.0"\nalgorithm = ["sha256"]\n[data]\n',
+        b'version = "0.1.0"\nalgorithm = "sha256"\n',
+        b'version = "0.1.0"\nalgorithm = "sha256"\ndata = "text"\n',
+        b'version = "0.1.0"\nalgorithm = "sha256"\n[data]\nnumber = 1\n',
+        b'version = "0.1.0"\nalgorithm = "sha256"\n[data.nested]\nname = "x"\n',
+        b"a = " + b"[" * 100_000,
+    ],
+)
+def test_what_is_no_init_data(text: bytes) -> None:
+    with pytest.raises(FormatError):
+        InitDocument.parse(text)
