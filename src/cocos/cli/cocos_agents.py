@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """``cocos-cli agent``: create, list, show, follow and remove VMs through a manager."""
 
+import datetime as dt
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from cocos.cli import _common as common
 from cocos.clients.manager import DEFAULT_URL, CvmSummary, ManagerClient, Tls
@@ -281,18 +281,20 @@ def _facts(facts: dict[str, object]) -> None:
 
 
 def _table(vms: list[CvmSummary]) -> None:
+    # Not a drawn table: ids must come out whole, on a narrow terminal, too.
     if not vms:
         _say("no VMs")
         return
-    table = Table("ID", "state", "backend", "CVMS", "created", "expires", "reason", box=None)
-    for vm in vms:
-        table.add_row(
-            vm.id,
-            vm.state,
-            vm.backend,
-            vm.cvms,
-            f"{vm.created:%Y-%m-%d %H:%M:%S}",
-            f"{vm.expires:%Y-%m-%d %H:%M:%S}" if vm.expires else "",
-            vm.reason,
-        )
-    common.stdout.print(table, markup=False)
+    rows = [("ID", "STATE", "BACKEND", "CVMS", "CREATED", "EXPIRES", "REASON")]
+    rows += [
+        (vm.id, vm.state, vm.backend, vm.cvms, _time(vm.created), _time(vm.expires), vm.reason)
+        for vm in vms
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))
+        _say("  ".join(cells).rstrip())
+
+
+def _time(moment: dt.datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%SZ}" if moment else "-"

@@ -122,8 +122,8 @@ async def _serve(config: ManagerConfig, *, as_json: bool) -> None:
                 credentials=credentials(config),
             )
         )
-        common.announce(f"{NAME} health", http, as_json=as_json)
         common.announce(NAME, address, as_json=as_json)
+        common.announce(f"{NAME} health", http, as_json=as_json)
         await common.wait_for_signal()
 
 

@@ -13,6 +13,7 @@ from starlette.routing import Route
 from cocos import __version__
 from cocos.manager.records import VmState
 from cocos.manager.service import ManagerService
+from cocos.transport import web
 from cocos.transport.web import HttpMetrics, WebApp
 from cocos.wire import json
 
@@ -33,7 +34,11 @@ def make_app(service: ManagerService, *, instance_id: str) -> WebApp:
     async def health(_request: Request) -> Response:
         return Response(body, media_type="application/health+json")
 
-    routes = [Route("/health", health), Route("/metrics", metrics.endpoint)]
+    routes = [
+        Route("/health", health),
+        Route("/healthz", web.health),
+        Route("/metrics", metrics.endpoint),
+    ]
     return WebApp(routes, metrics=metrics)
 
 

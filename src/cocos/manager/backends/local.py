@@ -154,11 +154,15 @@ def programs(vm_id: str, plan: VmPlan, folder: Path) -> list[Program]:
         **plan.variables,
         **attested,
         "AGENT_CVM_ID": vm_id,
+        "COCOS_WORK_FOLDER": str(_WORK),
         "AGENT_CVM_GRPC_URL": plan.cvms,
         "OCICRYPT_KEYPROVIDER_CONFIG": f"{_CONFIG}/ocicrypt.json",
         "CONTAINERS_REGISTRIES_CONF": f"{_CONFIG}/registries.conf",
         "XDG_CACHE_HOME": str(tools.parent.parent),
     }
+    if os.geteuid() != 0:
+        # Only root may make control groups; the console says that limits are weak.
+        agent["COCOS_INSECURE_WITHOUT_CGROUPS"] = "true"
     if plan.server_ca:
         agent["AGENT_CVM_GRPC_SERVER_CA_CERTS"] = f"{_CONFIG}/ca.pem"
     if plan.client_cert:
