@@ -114,7 +114,7 @@ class Bench:
 
         image = await self.fetcher.fetch(source, pin, self._images / name, on_percent)
         how = "decrypted and verified" if source.encrypted else "verified"
-        self.narrator.say(Level.INFO, f"{resource}: {len(image.layers)} layers {how}")
+        self.narrator.say(Level.INFO, f"{resource}: every layer {how} ({len(image.layers)})")
         return image
 
     async def unpack(self, image: VerifiedImage) -> Container:

@@ -65,15 +65,15 @@ def files_below(root: Path, *, follow_links: bool = False) -> list[Entry]:
     pending = [root]
     try:
         while pending:
-            folder = pending.pop()
-            for item in os.scandir(folder):
-                if item.is_dir(follow_symlinks=False):
-                    pending.append(Path(item.path))
-                elif item.is_file(follow_symlinks=follow_links):
+            with os.scandir(pending.pop()) as items:
+                for item in items:
                     path = Path(item.path)
-                    found.append(Entry(path.relative_to(root).as_posix(), path))
-                if len(found) > MAX_ENTRIES:
-                    raise TooLargeError(f"{root} holds more than {MAX_ENTRIES} files")
+                    if item.is_dir(follow_symlinks=False):
+                        pending.append(path)
+                    elif item.is_file(follow_symlinks=follow_links):
+                        found.append(Entry(path.relative_to(root).as_posix(), path))
+                    if len(found) > MAX_ENTRIES:
+                        raise TooLargeError(f"{root} holds more than {MAX_ENTRIES} files")
     except OSError as error:
         raise ConfigError(f"cannot read {error.filename}: {error.strerror}") from error
     return sorted(found, key=lambda entry: os.fsencode(entry.name))
@@ -219,7 +219,7 @@ def unzip(archive: BinaryIO, target: Path, *, limit: int = MAX_BYTES) -> list[st
             struct.error,
             OverflowError,
         ) as error:
-            raise FormatError(f"this is not a sound zip: {error}") from error
+            raise FormatError(f"this is no sound zip: {error}") from error
         folder.rename(target)
     return names
 
@@ -227,7 +227,7 @@ def unzip(archive: BinaryIO, target: Path, *, limit: int = MAX_BYTES) -> list[st
 def _extract(opened: zipfile.ZipFile, folder: Path, limit: int) -> list[str]:
     if len(opened.infolist()) > MAX_ENTRIES:
         raise TooLargeError(f"the zip has more than {MAX_ENTRIES} entries")
-    left = limit
+    total = 0
     names = []
     for info in opened.infolist():
         path = folder / _safe_name(info)
@@ -243,10 +243,12 @@ def _extract(opened: zipfile.ZipFile, folder: Path, limit: int) -> list[str]:
             raise FormatError(f"cannot make {info.filename!r}: {error.strerror}") from error
         with os.fdopen(descriptor, "wb") as file, opened.open(info) as content:
             while chunk := content.read(_CHUNK):
-                left -= len(chunk)
-                if left < 0:
+                total += len(chunk)
+                if total > limit:
                     raise TooLargeError(f"the zip unpacks to more than {limit} bytes")
                 file.write(chunk)
+            if file.tell() != info.file_size:
+                raise FormatError(f"this is no sound zip: {info.filename!r} is cut short")
         names.append(info.filename)
     return sorted(names)
 
