@@ -11,6 +11,8 @@ app = common.make_app("Encrypt programs and data, start agents that run them, re
 app.command("keys")(cocos_keys.keys)
 app.command("encrypt")(cocos_encrypt.encrypt)
 app.add_typer(cocos_agents.app, name="agent")
+app.command("result")(cocos_result.result)
+app.command("checksum")(cocos_result.checksum)
 app.command("create-vm")(cocos_agents.create)  # names of the original
 app.command("remove-vm")(cocos_agents.remove)
 app.command("checksum")(cocos_result.checksum)

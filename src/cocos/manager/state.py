@@ -29,8 +29,8 @@ class StateFolder:
     """Where the manager keeps what must survive it. One manager at a time has it."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._vms = path / "vms"
+        self._path = path.absolute()
+        self._vms = self._path / "vms"
         self._lock: int | None = None
 
     def open(self) -> None:

@@ -11,13 +11,18 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from typer.testing import CliRunner
 
-from cocos.cli.cocos_cli import app
+from cocos.cli import _common
+from cocos.cli.cocos_keys import keys
 from cocos.crypto.sealed import open_sealed, seal
 from cocos.errors import ConfigError, UsageError
 
+# Not cocos-cli's own application: that one sets up logs for the whole process.
+app = _common.make_app("keys")
+app.command()(keys)
+
 
 def make(folder: Path, *arguments: str) -> None:
-    result = CliRunner().invoke(app, ["keys", "-o", str(folder), *arguments])
+    result = CliRunner().invoke(app, ["-o", str(folder), *arguments])
     if result.exception is not None:
         raise result.exception
 
@@ -40,7 +45,7 @@ def test_nobody_else_can_read_the_private_key(tmp_path: Path) -> None:
 
 
 def test_the_default_receives_results(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["keys", "-o", str(tmp_path), "--json"])
+    result = CliRunner().invoke(app, ["-o", str(tmp_path), "--json"])
     assert json.loads(result.stdout) == {
         "private": str(tmp_path / "private.pem"),
         "public": str(tmp_path / "public.pem"),
@@ -50,7 +55,7 @@ def test_the_default_receives_results(tmp_path: Path) -> None:
 
 
 def test_ed25519_says_that_it_cannot_receive(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["keys", "-k", "ed25519", "-o", str(tmp_path)])
+    result = CliRunner().invoke(app, ["-k", "ed25519", "-o", str(tmp_path)])
     assert "cannot receive results" in result.stderr
     assert "rsa" in result.stderr
 

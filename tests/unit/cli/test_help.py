@@ -50,7 +50,7 @@ def test_no_option_takes_a_secret(name: str) -> None:
 
 def test_the_guides_commands_are_there() -> None:
     wanted = {"agent create", "agent list", "agent show", "agent logs", "agent remove", "create-vm",
-              "remove-vm", "keys", "env", "doctor", "encrypt"}  # fmt: skip
+              "remove-vm", "keys", "env", "doctor", "encrypt", "result", "checksum"}  # fmt: skip
     assert {f"cocos_cli {name}" for name in wanted} <= set(COMMANDS)
     for name in ("agent create", "create-vm"):
         options = {text for each in COMMANDS[f"cocos_cli {name}"].params for text in each.opts}
