@@ -22,13 +22,12 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from cocos._clock import system_clock
 from cocos.clients.attestation_agent import AttestationAgent
 from cocos.clients.kbs import KbsAdmin, KbsClient
-from cocos.crypto import admin_jwt
+from cocos.crypto import admin_jwt, base64url
 from cocos.crypto.tee_key import TeeKeyPair
 from cocos.errors import CallerError, FormatError, StateError, UnreachableError
 from cocos.host import process
 from cocos.wire._generated import attestation_agent_pb2 as pb
 from cocos.wire._generated import attestation_agent_pb2_grpc as pb_grpc
-from cocos.wire.json import b64url_decode
 from cocos.wire.kbs import ResourcePath, ResourceUri, Tee
 
 pytestmark = pytest.mark.integration
@@ -165,7 +164,7 @@ async def test_a_token_comes_with_its_key_and_opens_resources(kbs: str) -> None:
     assert list(pair) == ["token", "tee_keypair"]
     assert text == json.dumps(pair, separators=(",", ":")).encode()
     key = TeeKeyPair.from_pem(pair["tee_keypair"].encode())
-    claims = b64url_decode(pair["token"].split(".")[1], "the payload").decode()
+    claims = base64url.decode(pair["token"].split(".")[1], "the payload").decode()
     assert key.public_jwk()["x"] in claims
 
 
@@ -193,7 +192,7 @@ async def test_init_data_of_the_start_is_in_the_token(kbs: str, tmp_path: Path) 
     ):
         pair = json.loads(await agent.get_token("kbs"))
         assert "init-data.unbound" in program.text
-    claims = b64url_decode(pair["token"].split(".")[1], "the payload").decode()
+    claims = base64url.decode(pair["token"].split(".")[1], "the payload").decode()
     assert "from the host" in claims
     assert base64.b64encode(hashlib.sha256(INIT_DATA).digest()).decode() in claims
 

@@ -12,7 +12,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from cocos._types import UnverifiedToken
-from cocos.crypto import _b64, admin_jwt, jwe, sealed, signing
+from cocos.crypto import admin_jwt, base64url, jwe, sealed, signing
 from cocos.crypto.signing import SigningKey
 from cocos.crypto.tee_key import TeeKeyPair
 from cocos.errors import CocosError, EvidenceError, FormatError
@@ -78,7 +78,7 @@ def test_any_jwk_is_accepted_or_a_format_error(jwk: Any) -> None:
 @given(st.sampled_from(["x", "y"]), st.binary(min_size=32, max_size=32))
 def test_points_off_the_curve(member: str, value: bytes) -> None:
     jwk = PAIR.public_jwk()
-    changed = {**jwk, member: _b64.encode(value)}
+    changed = {**jwk, member: base64url.encode(value)}
     assume(changed != jwk)
     try:
         jwe.check_public_jwk(changed)
@@ -101,7 +101,7 @@ def test_any_response_decrypts_or_is_our_error(response: Any) -> None:
 @given(objects(["alg", "enc", "epk", "apu", "zip", "crit"], json_values | b64_text))
 def test_any_protected_header(header: Any) -> None:
     response = jwe.encrypt(b"x", PAIR.public_jwk())
-    text = _b64.encode(json.dumps(header).encode())
+    text = base64url.encode(json.dumps(header).encode())
     with pytest.raises(CocosError):
         PAIR.decrypt({**response, "protected": text})
 
@@ -176,7 +176,7 @@ def test_every_cut_and_insertion_is_refused(start: int, end: int, middle: str) -
 @given(json_values, json_values)
 @example({"alg": "ES256"}, {"exp": 9e9})
 def test_any_unsigned_token_is_refused(header: Any, claims: Any) -> None:
-    parts = [_b64.encode(json.dumps(part).encode()) for part in (header, claims)]
+    parts = [base64url.encode(json.dumps(part).encode()) for part in (header, claims)]
     for signature in ("", "AAAA", "A" * 86):
         with pytest.raises(EvidenceError):
             VERIFIER.verify(UnverifiedToken(".".join([*parts, signature])), NOW)

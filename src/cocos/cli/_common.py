@@ -112,16 +112,19 @@ def configure_logs(level: str, *, debug: bool = False) -> None:
     if number is None:
         raise ConfigError(f"{level!r} is no log level", hint="debug, info, warning or error")
     renderer: Any = (
-        structlog.dev.ConsoleRenderer()
+        # Plain: a rich traceback would show local variables, which may be secrets.
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
         if sys.stderr.isatty()
-        else structlog.processors.LogfmtRenderer(bool_as_flag=False)
+        else structlog.processors.LogfmtRenderer(
+            key_order=["timestamp", "level", "event"], drop_missing=True, bool_as_flag=False
+        )
     )
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
+            *([] if sys.stderr.isatty() else [structlog.processors.format_exc_info]),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),

@@ -14,13 +14,15 @@ from typing import Any, Protocol, Self
 
 import httpx
 import msgspec
+import structlog
 
 from cocos._types import UnverifiedToken
 from cocos.clients._http import Answer, read_ca
 from cocos.clients._kbs_http import BASE, OK, decode, open_server, problem_of, refusal, variant
 from cocos.clients.kbs_admin import KbsAdmin
+from cocos.crypto import base64url
 from cocos.crypto.tee_key import EC_P256, TeeKeyPair
-from cocos.errors import FormatError, IntegrityError, ProtocolError
+from cocos.errors import CocosError, FormatError, IntegrityError, ProtocolError
 from cocos.wire import json, kbs
 
 __all__ = ["EvidenceSource", "KbsAdmin", "KbsClient", "Session"]
@@ -29,6 +31,8 @@ HASH = "sha384"
 _UNAUTHORIZED = 401
 # What a KBS says when a session has ended; any other 401 would stay 401 after a new one.
 _SESSION_ENDED = {"TokenNotFound", "TokenVerifierError"}
+_log = structlog.get_logger(__name__)
+
 _MARGIN = 0.1  # of a session's lifetime: not used any more
 
 
@@ -98,6 +102,7 @@ class KbsClient:
         self._key = key
         self._key_algorithm = key_algorithm
         self._session: Session | None = None
+        self._failure: CocosError | None = None
         self._lock = asyncio.Lock()
 
     @property
@@ -125,14 +130,24 @@ class KbsClient:
     async def session(self, *, ended: Session | None = None) -> Session:
         """Return the present session, or make a handshake for a new one.
 
+        Callers that wait for the same handshake share its outcome, good or bad.
+
         Args:
             ended: A session that the KBS does not know any more.
         """
+        waited = self._lock.locked()
         async with self._lock:
-            now = asyncio.get_running_loop().time()
-            if self._session is None or self._session is ended or self._session.ends_at <= now:
-                self._session = None
+            session, now = self._session, asyncio.get_running_loop().time()
+            if session is not None and session is not ended and now < session.ends_at:
+                return session
+            if waited and self._failure is not None:
+                raise self._failure
+            self._session = self._failure = None
+            try:
                 self._session = await self._handshake()
+            except CocosError as error:
+                self._failure = error
+                raise
             return self._session
 
     async def get_resource(self, uri: kbs.ResourceUri) -> bytes:
@@ -190,6 +205,7 @@ class KbsClient:
         result: kbs.AttestationResult = decode(
             self._server, answer, kbs.AttestationResult, "its attestation result"
         )
+        _log.info("kbs.attested", url=self.url, tee=tee.value)
         return Session(
             token=UnverifiedToken(result.token),
             key=key,
@@ -271,7 +287,7 @@ def _lifetime(token: str) -> float:
     try:
         _, payload, _ = token.split(".")
         claims: dict[str, Any] = json.decode(
-            json.b64url_decode(payload, "the token's payload"), dict[str, Any], "the token"
+            base64url.decode(payload, "the token's payload"), dict[str, Any], "the token"
         )
         seconds = float(claims["exp"] - claims["iat"])
     except (FormatError, KeyError, TypeError, ValueError, OverflowError) as error:

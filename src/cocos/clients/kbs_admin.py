@@ -12,6 +12,7 @@ import httpx
 from cocos._types import JsonObject
 from cocos.clients._http import Answer, read_ca
 from cocos.clients._kbs_http import BASE, OK, decode, open_server, refusal
+from cocos.crypto import base64url
 from cocos.wire import json
 from cocos.wire.kbs import ResourcePath
 
@@ -64,7 +65,7 @@ class KbsAdmin:
 
     async def set_resource_policy(self, text: str) -> None:
         """Set the Rego policy that decides who gets which resource."""
-        body = {"policy": json.b64url_encode(text.encode())}
+        body = {"policy": base64url.encode(text.encode())}
         await self._call("POST", "resource-policy", "the resource policy", json.encode(body))
 
     async def set_attestation_policy(self, policy_id: str, text: str) -> None:
@@ -77,7 +78,7 @@ class KbsAdmin:
         body = {
             "type": "rego",
             "policy_id": policy_id,
-            "policy": json.b64url_encode(text.encode()),
+            "policy": base64url.encode(text.encode()),
         }
         await self._call(
             "POST", "attestation-policy", f"the attestation policy {policy_id}", json.encode(body)

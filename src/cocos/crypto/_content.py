@@ -9,7 +9,7 @@ from typing import Any, Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from cocos.crypto import _b64
+from cocos.crypto import base64url
 from cocos.errors import FormatError, IntegrityError, TooLargeError
 
 ENC: Final = "A256GCM"
@@ -30,7 +30,7 @@ def protect(header: dict[str, Any]) -> str:
     Compact JSON, members in the given order: the guest does not use the text it received
     as additional data but serialises the header again (kbs.md §6, "interop trap").
     """
-    return _b64.encode(json.dumps(header, separators=(",", ":")).encode("ascii"))
+    return base64url.encode(json.dumps(header, separators=(",", ":")).encode("ascii"))
 
 
 def open_header(text: object) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def open_header(text: object) -> dict[str, Any]:
         FormatError: not base64url of a JSON object, or other content encryption than A256GCM.
     """
     try:
-        header = json.loads(_b64.decode(text, "the JWE's protected header"))
+        header = json.loads(base64url.decode(text, "the JWE's protected header"))
     except (ValueError, RecursionError) as error:
         raise FormatError("the JWE's protected header is not JSON") from error
     if not isinstance(header, dict) or header.pop("enc", None) != ENC:
@@ -59,9 +59,9 @@ def encrypt(plaintext: bytes, key: bytes, protected: str) -> dict[str, str]:
     iv = os.urandom(_IV_BYTES)
     sealed = AESGCM(key).encrypt(iv, plaintext, protected.encode("ascii"))
     return {
-        "iv": _b64.encode(iv),
-        "ciphertext": _b64.encode(sealed[:-_TAG_BYTES]),
-        "tag": _b64.encode(sealed[-_TAG_BYTES:]),
+        "iv": base64url.encode(iv),
+        "ciphertext": base64url.encode(sealed[:-_TAG_BYTES]),
+        "tag": base64url.encode(sealed[-_TAG_BYTES:]),
     }
 
 
@@ -73,7 +73,8 @@ def decrypt(jwe: Mapping[str, Any], key: bytes) -> bytes:
         IntegrityError: something was changed, or ``key`` is not the key.
     """
     iv, ciphertext, tag = (
-        _b64.decode(jwe.get(name), f"{name} of the JWE") for name in ("iv", "ciphertext", "tag")
+        base64url.decode(jwe.get(name), f"{name} of the JWE")
+        for name in ("iv", "ciphertext", "tag")
     )
     if len(iv) != _IV_BYTES or len(tag) != _TAG_BYTES:
         raise FormatError("iv and tag of the JWE must be 12 and 16 bytes")

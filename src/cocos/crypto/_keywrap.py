@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.kdf.concatkdf import ConcatKDFHash
 from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap, aes_key_wrap
 
-from cocos.crypto import _b64
+from cocos.crypto import base64url
 from cocos.errors import FormatError, IntegrityError
 
 PublicKey: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
@@ -63,8 +63,8 @@ def ec_members(key: ec.EllipticCurvePublicKey) -> dict[str, str]:
     return {
         "crv": curve_name(key.curve),
         "kty": "EC",
-        "x": _b64.encode(numbers.x.to_bytes(size, "big")),
-        "y": _b64.encode(numbers.y.to_bytes(size, "big")),
+        "x": base64url.encode(numbers.x.to_bytes(size, "big")),
+        "y": base64url.encode(numbers.y.to_bytes(size, "big")),
     }
 
 
@@ -79,7 +79,7 @@ def load_ec(jwk: Mapping[str, Any], what: str) -> ec.EllipticCurvePublicKey:
     if jwk.get("kty") != "EC" or curve is None:
         raise FormatError(f"{what} is not an EC key", hint=f"crv is one of {', '.join(CURVES)}")
     size = (curve.key_size + 7) // 8
-    x, y = (_b64.decode(jwk.get(member), f"{member} of {what}") for member in ("x", "y"))
+    x, y = (base64url.decode(jwk.get(member), f"{member} of {what}") for member in ("x", "y"))
     if len(x) != size or len(y) != size:
         raise FormatError(f"coordinates of {what} must be {size} bytes each for {name}")
     numbers = ec.EllipticCurvePublicNumbers(

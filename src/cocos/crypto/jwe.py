@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from cocos.crypto import _b64, _content, _keywrap
+from cocos.crypto import _content, _keywrap, base64url
 from cocos.errors import FormatError
 
 TEE_CURVES: Final = ("P-256", "P-521")
@@ -47,7 +47,7 @@ def encrypt(plaintext: bytes, jwk: Mapping[str, Any]) -> dict[str, str]:
     )
     return {
         "protected": protected,
-        "encrypted_key": _b64.encode(encrypted_key),
+        "encrypted_key": base64url.encode(encrypted_key),
         **_content.encrypt(plaintext, cek, protected),
     }
 
@@ -71,7 +71,7 @@ def _load(jwk: Mapping[str, Any]) -> _keywrap.PublicKey:
 
 
 def _load_rsa(jwk: Mapping[str, Any]) -> rsa.RSAPublicKey:
-    raw = {name: _b64.decode(jwk.get(name), f"{name} of the TEE's key") for name in ("n", "e")}
+    raw = {name: base64url.decode(jwk.get(name), f"{name} of the TEE's key") for name in ("n", "e")}
     if len(raw["n"]) > _keywrap.RSA_BITS[-1] // 8 + 1 or len(raw["e"]) > 8:  # noqa: PLR2004
         raise FormatError("the TEE's RSA key is too large")
     modulus, exponent = (int.from_bytes(raw[name], "big") for name in ("n", "e"))

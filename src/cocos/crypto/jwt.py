@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
     encode_dss_signature,
 )
 
-from cocos.crypto import _b64
+from cocos.crypto import base64url
 from cocos.errors import AuthenticationError, FormatError
 
 SigningPrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
@@ -57,14 +57,14 @@ def sign(header: dict[str, Any], claims: dict[str, Any], key: SigningPrivateKey)
         ]
     except (TypeError, ValueError, RecursionError) as error:
         raise FormatError("these claims cannot be written as JSON") from error
-    signed = ".".join(map(_b64.encode, parts))
+    signed = ".".join(map(base64url.encode, parts))
     data = signed.encode("ascii")
     if isinstance(key, ed25519.Ed25519PrivateKey):
         signature = key.sign(data)
     else:
         r, s = decode_dss_signature(key.sign(data, _ES256))
         signature = r.to_bytes(_P256_BYTES, "big") + s.to_bytes(_P256_BYTES, "big")
-    return f"{signed}.{_b64.encode(signature)}"
+    return f"{signed}.{base64url.encode(signature)}"
 
 
 def header_of(token: str) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def verify(token: str, key: SigningPublicKey) -> dict[str, Any]:
         raise AuthenticationError(f"the token is not signed with {wanted}")
     if "crit" in header or "b64" in header:
         raise AuthenticationError("the token needs a header extension that we do not know")
-    signature = _b64.decode(signature_text, "the token's signature")
+    signature = base64url.decode(signature_text, "the token's signature")
     data = f"{header_text}.{claims_text}".encode("ascii")
     try:
         if isinstance(key, ed25519.Ed25519PublicKey):
@@ -116,7 +116,7 @@ def _split(token: str) -> tuple[str, str, str]:
 
 def _object(part: str, what: str) -> dict[str, Any]:
     try:
-        value = json.loads(_b64.decode(part, f"the token's {what}"), parse_constant=_refuse)
+        value = json.loads(base64url.decode(part, f"the token's {what}"), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise FormatError(f"the token's {what} is not JSON") from error
     if not isinstance(value, dict):

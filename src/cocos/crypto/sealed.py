@@ -14,7 +14,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from cocos.crypto import _b64, _content, _keywrap
+from cocos.crypto import _content, _keywrap, base64url
 from cocos.errors import ConfigError, FormatError, IntegrityError
 
 MAX_RECIPIENTS: Final = 64
@@ -58,7 +58,7 @@ def seal(plaintext: bytes, recipients: Sequence[bytes]) -> bytes:
         wrapped.append(
             {
                 "header": {"alg": _keywrap.algorithm(key), **header},
-                "encrypted_key": _b64.encode(encrypted_key),
+                "encrypted_key": base64url.encode(encrypted_key),
             }
         )
     jwe = {
@@ -109,7 +109,7 @@ def _try_recipient(recipient: object, key: _keywrap.PrivateKey) -> bytes | None:
     if not isinstance(recipient, dict) or not isinstance(recipient.get("header"), dict):
         raise FormatError("a recipient of the sealed result is malformed")
     header: dict[str, Any] = recipient["header"]
-    encrypted_key = _b64.decode(recipient.get("encrypted_key"), "encrypted_key of a recipient")
+    encrypted_key = base64url.decode(recipient.get("encrypted_key"), "encrypted_key of a recipient")
     try:
         return _keywrap.unwrap(header, encrypted_key, key)
     except (FormatError, IntegrityError):

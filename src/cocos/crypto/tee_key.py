@@ -8,7 +8,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from cocos.crypto import _b64, _content, _keywrap
+from cocos.crypto import _content, _keywrap, base64url
 from cocos.crypto.jwe import check_public_jwk
 from cocos.errors import ConfigError, FormatError
 
@@ -87,9 +87,9 @@ class TeeKeyPair:
         numbers = public.public_numbers()
         return {
             "alg": _keywrap.RSA_OAEP,
-            "e": _b64.encode(_big_endian(numbers.e)),
+            "e": base64url.encode(_big_endian(numbers.e)),
             "kty": "RSA",
-            "n": _b64.encode(_big_endian(numbers.n)),
+            "n": base64url.encode(_big_endian(numbers.n)),
         }
 
     def decrypt(self, response: Mapping[str, Any]) -> bytes:
@@ -104,7 +104,7 @@ class TeeKeyPair:
         if response.get("aad") is not None:
             raise FormatError("a resource is never encrypted with further additional data")
         header = _content.open_header(response.get("protected"))
-        encrypted_key = _b64.decode(response.get("encrypted_key"), "encrypted_key of the JWE")
+        encrypted_key = base64url.decode(response.get("encrypted_key"), "encrypted_key of the JWE")
         return _content.decrypt(response, _keywrap.unwrap(header, encrypted_key, self._key))
 
 

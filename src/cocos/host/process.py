@@ -10,7 +10,6 @@ SIGKILL after :data:`GRACE_SECONDS`) and the child has been reaped.
 import asyncio
 import contextlib
 import os
-import shlex
 import shutil
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -181,15 +180,16 @@ async def run(
     except TimeoutError as error:
         raise UnreachableError(f"{name} did not finish within {timeout:g} s") from error
     if check and status != 0:
-        _log.debug(
-            "process.failed", command=shlex.join(os.fspath(word) for word in argv), status=status
-        )
-        raise ProcessError(
-            f"{name} failed with {describe_status(status)}: {tail(stderr) or 'no output'}",
-            exit_status=status,
-            stderr=stderr.decode(errors="replace"),
-        )
+        raise _failure(name, status, stderr)
     return Completed(status, stdout, stderr)
+
+
+def _failure(name: str, status: int, stderr: bytes) -> ProcessError:
+    return ProcessError(
+        f"{name} failed with {describe_status(status)}: {tail(stderr) or 'no output'}",
+        exit_status=status,
+        stderr=stderr.decode(errors="replace"),
+    )
 
 
 def describe_status(status: int) -> str:

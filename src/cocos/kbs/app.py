@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from cocos._types import JsonObject
+from cocos.crypto import base64url
 from cocos.errors import (
     AccessDeniedError,
     AuthenticationError,
@@ -30,7 +31,7 @@ from cocos.transport.web import (
     problem_response,
     read_json,
 )
-from cocos.wire import json, kbs
+from cocos.wire import kbs
 
 PREFIX = "/kbs/v0"
 
@@ -262,6 +263,6 @@ def _query(request: Request) -> dict[str, str]:
 
 def _policy_text(body: _PolicyBody) -> str:
     try:
-        return json.b64url_decode(body.policy, "the policy").decode("utf-8")
+        return base64url.decode(body.policy, "the policy").decode("utf-8")
     except UnicodeDecodeError as error:
         raise FormatError("the policy is not UTF-8") from error

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from cocos._types import JsonObject, VerifiedClaims
 from cocos.errors import AccessDeniedError, CocosError, Finding
+from cocos.host.policy_trial import try_policy
 from cocos.kbs.metrics import KbsMetrics
 from cocos.policy.engine import Policy
 from cocos.stores.base import Namespace, Store
@@ -36,9 +37,9 @@ class ResourcePolicy:
         """Store a policy.
 
         Raises:
-            FormatError: it is not Rego.
+            FormatError: it is not Rego, or crashes the engine.
         """
-        await asyncio.to_thread(Policy.compile, text)
+        await try_policy(text)
         await self._store.put(Namespace.RESOURCE_POLICY, POLICY_ID, text.encode())
 
     async def check(

@@ -49,31 +49,16 @@ def canonical(value: object) -> bytes:
 
 
 def b64decode(text: str | bytes, what: str) -> bytes:
-    """Decode standard base64 with padding; anything else is an error.
+    """Decode standard base64 with padding; each byte string has one accepted spelling.
 
     Raises:
-        FormatError: wrong alphabet, missing padding or foreign characters.
+        FormatError: wrong alphabet or padding, foreign characters, unused bits that are not zero.
     """
+    raw = text.encode() if isinstance(text, str) else text
     try:
-        return base64.b64decode(text, validate=True)
+        data = base64.b64decode(raw, validate=True)
     except (binascii.Error, ValueError) as error:
         raise FormatError(f"{what} is not standard base64") from error
-
-
-def b64url_decode(text: str, what: str) -> bytes:
-    """Decode base64url without padding; anything else is an error.
-
-    Raises:
-        FormatError: wrong alphabet, padding or foreign characters.
-    """
-    if "=" in text or "+" in text or "/" in text:
-        raise FormatError(f"{what} is not base64url without padding")
-    try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise FormatError(f"{what} is not base64url without padding") from error
-
-
-def b64url_encode(data: bytes) -> str:
-    """Encode as base64url without padding."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+    if base64.b64encode(data) != raw:
+        raise FormatError(f"{what} is not standard base64")
+    return data

@@ -12,15 +12,16 @@ import pytest
 from _kbs import URL, InProcessKbs, admin_pair, kbs_in_process
 
 from cocos.attesters import InsecureSampleAttester
+from cocos.crypto import base64url
 from cocos.crypto.tee_key import ALGORITHMS, TeeKeyPair
 from cocos.errors import (
     AccessDeniedError,
     AuthenticationError,
     CallerError,
+    CocosError,
     IntegrityError,
     NotFoundError,
 )
-from cocos.wire.json import b64url_decode
 from cocos.wire.kbs import InitData, ResourcePath, ResourceUri
 
 PATH = ResourcePath.parse("default/key/algo-key")
@@ -44,7 +45,7 @@ async def strict(tmp_path: Path) -> AsyncIterator[InProcessKbs]:
 
 
 def claims_of(token: str) -> dict[str, Any]:
-    claims: dict[str, Any] = json.loads(b64url_decode(token.split(".")[1], "payload"))
+    claims: dict[str, Any] = json.loads(base64url.decode(token.split(".")[1], "payload"))
     return claims
 
 
@@ -119,6 +120,31 @@ async def test_refused_sample_evidence_is_not_tried_again_and_says_what_allows_i
         found = await admin.explain(denial)
     assert found["id"] == denial
     assert found["findings"]
+
+
+async def test_twenty_refused_at_once_cost_one_handshake_and_the_next_tries_again(
+    strict: InProcessKbs,
+) -> None:
+    async with strict.guest() as guest:
+        outcomes = await asyncio.gather(
+            *(guest.get_resource(URI) for _ in range(20)), return_exceptions=True
+        )
+        assert {type(outcome) for outcome in outcomes} == {type(outcomes[0])}
+        assert isinstance(outcomes[0], CocosError)
+        assert strict.handshakes == 1
+        with pytest.raises(type(outcomes[0])):
+            await guest.get_resource(URI)
+    assert strict.handshakes == 2
+
+
+async def test_a_caller_that_gives_up_does_not_take_the_others_along(kbs: InProcessKbs) -> None:
+    async with kbs.guest() as guest:
+        first, *others = [asyncio.create_task(guest.get_resource(URI)) for _ in range(3)]
+        while not guest._lock.locked():
+            await asyncio.sleep(0)
+        first.cancel()
+        assert await asyncio.gather(*others) == [SECRET] * 2
+        assert first.cancelled()
 
 
 async def test_a_policy_denial_is_final_and_explained(kbs: InProcessKbs) -> None:

@@ -27,14 +27,7 @@ def test_no_canonical_form(value: object) -> None:
         json.canonical(value)
 
 
-@pytest.mark.parametrize("text", ["YQ", "Y Q==", "YQ==\n", "-_=="])
+@pytest.mark.parametrize("text", ["YQ", "Y Q==", "YQ==\n", "-_==", "YR==", "AAAA="])
 def test_base64_is_strict(text: str) -> None:
     with pytest.raises(FormatError, match="it is not standard base64"):
         json.b64decode(text, "it")
-
-
-@pytest.mark.parametrize("text", ["YQ==", "+/", "Y", "ü"])
-def test_base64url_is_strict(text: str) -> None:
-    with pytest.raises(FormatError):
-        json.b64url_decode(text, "it")
-    assert json.b64url_decode(json.b64url_encode(b"\xff\xfe"), "it") == b"\xff\xfe"
