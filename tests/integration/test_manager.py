@@ -13,16 +13,18 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
+import trustme
 from _manager import FOREVER, ScriptBackend, eventually
 from grpc import aio
 
-from cocos.clients.manager import ManagerClient
+from cocos.clients.manager import ManagerClient, Tls
 from cocos.errors import CallerError, NotFoundError, StateError, UnreachableError
 from cocos.host import cgroups
 from cocos.manager.app import make_app
+from cocos.manager.config import ManagerConfig
 from cocos.manager.plan import CreateRequest
 from cocos.manager.records import VmState
-from cocos.manager.server import grpc_service
+from cocos.manager.server import credentials, grpc_service
 from cocos.manager.service import ManagerService
 from cocos.manager.state import StateFolder
 from cocos.transport.http_server import serve_http
@@ -250,6 +252,48 @@ async def test_attestation_policy_is_refused_with_the_reason(client: ManagerClie
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+async def test_tls_lets_in_only_who_has_a_certificate(tmp_path: Path) -> None:
+    ca, other = trustme.CA(), trustme.CA()
+    server, client, stranger = (
+        ca.issue_cert("localhost"),
+        ca.issue_cert("client.example"),
+        other.issue_cert("client.example"),
+    )
+    (tmp_path / "ca.pem").write_bytes(ca.cert_pem.bytes())
+    (tmp_path / "cert.pem").write_bytes(server.cert_chain_pems[0].bytes())
+    (tmp_path / "key.pem").write_bytes(server.private_key_pem.bytes())
+    config = ManagerConfig(
+        server_cert=tmp_path / "cert.pem",
+        server_key=tmp_path / "key.pem",
+        client_ca=tmp_path / "ca.pem",
+    )
+
+    def tls(leaf: trustme.LeafCert | None) -> Tls:
+        if leaf is None:
+            return Tls(ca.cert_pem.bytes())
+        return Tls(
+            ca.cert_pem.bytes(), leaf.cert_chain_pems[0].bytes(), leaf.private_key_pem.bytes()
+        )
+
+    async with (
+        managed(tmp_path / "state") as service,
+        serve(
+            "localhost:0",
+            [grpc_service(service, eos_version="")],
+            credentials=credentials(config),
+        ) as address,
+    ):
+        async with ManagerClient(f"https://{address}", tls=tls(client)) as manager:
+            assert await manager.vms() == []
+        for wrong in (stranger, None):
+            async with ManagerClient(f"https://{address}", tls=tls(wrong)) as manager:
+                with pytest.raises(UnreachableError):
+                    await manager.vms()
+        async with ManagerClient(f"http://{address}") as manager:
+            with pytest.raises(UnreachableError):
+                await manager.vms()
+
+
 async def test_nobody_there_is_named_with_a_hint() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -275,6 +319,7 @@ async def test_http(tmp_path: Path) -> None:
         assert body["status"] == "pass"
         assert body["description"] == "manager service"
         assert body["instance_id"] == "me"
+        assert {"commit", "build_time"} <= set(body)  # the original's readers expect them
         assert body["version"]
         metrics = (await http.get("/metrics")).text
         assert re.search(r'^cocos_manager_vms\{state="running"\} 1.0$', metrics, re.MULTILINE)

@@ -26,7 +26,9 @@ def make_app(service: ManagerService, *, instance_id: str) -> WebApp:
         {
             "status": "pass",
             "version": __version__,
+            "commit": "",  # the original's field; an installed package does not know its own
             "description": "manager service",
+            "build_time": "",
             "instance_id": instance_id,
         }
     )
