@@ -38,6 +38,7 @@ class _Job:
     key_file: Path | None
     registrar: Registrar | None
     authfile: Path | None
+    registries: Path | None
 
 
 Key = Annotated[
@@ -60,6 +61,14 @@ AuthFile = Annotated[
     Path | None,
     typer.Option(envvar="REGISTRY_AUTH_FILE", help="Credentials for the registries."),
 ]
+Registries = Annotated[
+    Path | None,
+    typer.Option(
+        "--registries-conf",
+        envvar="CONTAINERS_REGISTRIES_CONF",
+        help="How to reach registries. [default: https, plain http on loopback]",
+    ),
+]
 Source = Annotated[
     str, typer.Argument(help="Plain image: docker://registry/name:tag or oci:folder.")
 ]
@@ -80,6 +89,7 @@ def encrypt(
         WrapType.A256GCM
     ),
     authfile: AuthFile = None,
+    registries: Registries = None,
     log_level: common.LogLevel = "warning",
     as_json: common.JsonFlag = False,
     debug: common.DebugFlag = False,
@@ -108,14 +118,15 @@ def encrypt(
         key_file=key_file,
         registrar=registrar,
         authfile=authfile,
+        registries=registries,
     )
     copied, made = common.run_async(_encrypt(job))
     _show(job, copied, made=made, as_json=as_json)
 
 
 async def _encrypt(job: _Job) -> tuple[Copied, bool]:
-    tool = await skopeo.find()
-    tool = Skopeo(tool.argv, authfile=job.authfile)
+    found_tool = await skopeo.find()
+    tool = Skopeo(found_tool.argv, authfile=job.authfile, registries=job.registries)
     found = await tool.resolve(job.source)
     skopeo.require_plain(found)  # before a key is made
     key, made = await asyncio.to_thread(_local_key, job)

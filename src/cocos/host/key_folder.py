@@ -62,6 +62,7 @@ class KeyFolder:
                 hint="images may need it: choose another name, or move the file away",
             )
         try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_atomic(path, data)
         except OSError as error:
