@@ -3,7 +3,8 @@
 
 - An image with one file gives that file, by its own name or the manifest's ``filename``.
 - An image with more gives a folder with its layout, named ``filename`` or ``dataset_N``.
-- Two single files of one name each go into a folder ``dataset_N`` of their own.
+- Files of one name, if the manifest does not name them, each go into a folder
+  ``dataset_N`` of their own.
 
 The algorithm gets these paths, one per dataset, as its arguments.
 """
@@ -53,8 +54,11 @@ def lay_out(datasets: Sequence[Unpacked], target: Path) -> tuple[str, ...]:
         for index, (dataset, files) in enumerate(zip(datasets, listed, strict=True))
     ]
     places = [
-        PurePosixPath(f"dataset_{index}", name) if wanted.count(name) > 1 else PurePosixPath(name)
-        for index, name in enumerate(wanted)
+        # The manifest's name holds whatever the others are called.
+        PurePosixPath(f"dataset_{index}", name)
+        if wanted.count(name) > 1 and not dataset.filename
+        else PurePosixPath(name)
+        for index, (dataset, name) in enumerate(zip(datasets, wanted, strict=True))
     ]
     tops = [place.parts[0] for place in places]
     for top in sorted({each for each in tops if tops.count(each) > 1}):

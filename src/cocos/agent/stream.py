@@ -14,7 +14,7 @@ from cocos._clock import Clock
 from cocos.agent.outbox import Outbox
 from cocos.agent.pieces import Pieces
 from cocos.agent.report import ORIGINATOR, Happening, Level, pieces
-from cocos.agent.service import AgentService
+from cocos.agent.states import State
 from cocos.crypto import sealed
 from cocos.errors import CocosError, FormatError
 from cocos.wire._generated import cvms_pb2 as pb
@@ -33,6 +33,17 @@ class Stream(Protocol):
     async def send(self, message: pb.ClientStreamMessage, /) -> None: ...
 
     async def receive(self) -> pb.ServerStreamMessage | None: ...
+
+
+class Service(Protocol):
+    """What the CVMS may ask of the agent; :class:`cocos.agent.service.AgentService`."""
+
+    @property
+    def state(self) -> State: ...
+
+    def accept(self, computation: Computation, /) -> None: ...
+
+    async def stop(self, computation_id: str, /) -> None: ...
 
 
 Connect = Callable[[], AbstractAsyncContextManager[Stream]]
@@ -108,7 +119,7 @@ class CvmsLoop:
 
     def __init__(
         self,
-        service: AgentService,
+        service: Service,
         outbox: Outbox,
         connect: Connect,
         *,

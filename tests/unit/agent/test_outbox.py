@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent's outbox: order, bounds, results whole; manifests in pieces."""
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from cocos.agent.outbox import CHUNK_BYTES, Outbox, Parcel, result_chunks
+from cocos.agent.pieces import Pieces
+from cocos.errors import TooLargeError
+from cocos.wire._generated import cvms_pb2 as pb
+from cocos.wire.manifest import MAX_MANIFEST_BYTES
+
+
+def event(name: str) -> pb.ClientStreamMessage:
+    return pb.ClientStreamMessage(agent_event=pb.AgentEvent(event_type=name))
+
+
+def log(text: str) -> pb.ClientStreamMessage:
+    return pb.ClientStreamMessage(agent_log=pb.AgentLog(message=text))
+
+
+def text(parcel: Parcel) -> str:
+    message = next(iter(parcel.messages()))
+    return message.agent_event.event_type or message.agent_log.message or "result"
+
+
+async def drain(outbox: Outbox) -> list[str]:
+    found = []
+    while len(outbox):
+        parcel = await outbox.next()
+        found.append(text(parcel))
+        outbox.done(parcel)
+    return found
+
+
+async def test_order_is_kept_and_what_was_not_taken_stays() -> None:
+    outbox = Outbox()
+    for name in "abc":
+        outbox.put(event(name))
+    assert text(await outbox.next()) == "a"
+    assert text(await outbox.next()) == "a"
+    assert await drain(outbox) == ["a", "b", "c"]
+
+
+async def test_logs_give_way_first_oldest_first() -> None:
+    outbox = Outbox(limit=4)
+    outbox.put(event("a"))
+    for name in "12":
+        outbox.put(log(name), droppable=True)
+    for name in "bcd":
+        outbox.put(event(name))
+    outbox.put(log("3"), droppable=True)
+    assert outbox.dropped == 3
+    assert await drain(outbox) == ["a", "b", "c", "d"]
+
+
+async def test_a_full_box_never_gives_up_the_result() -> None:
+    outbox = Outbox(limit=3)
+    outbox.put(event("a"))
+    outbox.put_result("1", b"r")
+    for name in "bcdef":
+        outbox.put(event(name))
+    assert await drain(outbox) == ["a", "result", "f"]
+
+
+async def test_a_result_is_sent_over_every_stream_until_forgotten() -> None:
+    outbox = Outbox()
+    parcel = outbox.put_result("1", b"r")
+    outbox.put(event("a"))
+    outbox.reopen()
+    assert await drain(outbox) == ["result", "a"]
+    assert parcel.taken.is_set()
+    outbox.put(event("b"))
+    outbox.reopen()
+    assert await drain(outbox) == ["result", "b"]
+    outbox.forget_result()
+    outbox.reopen()
+    assert len(outbox) == 0
+
+
+@given(st.integers(0, 3 * CHUNK_BYTES))
+def test_chunks(size: int) -> None:
+    data = bytes(size)
+    chunks = [message.resultChunk for message in result_chunks("1", data)]
+    assert b"".join(chunk.data for chunk in chunks) == data
+    assert [chunk.is_last for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+    assert all(len(chunk.data) <= CHUNK_BYTES for chunk in chunks)
+
+
+def test_pieces_of_two_manifests_do_not_mix() -> None:
+    collected = Pieces()
+    assert collected.add("a", b"1", last=False) is None
+    assert collected.add("b", b"x", last=False) is None
+    assert collected.add("a", b"", last=True) == b"1"
+    assert collected.add("b", b"y", last=True) == b"xy"
+    assert collected.add("a", b"2", last=True) == b"2"
+
+
+def test_pieces_are_bounded() -> None:
+    collected = Pieces()
+    collected.add("a", bytes(MAX_MANIFEST_BYTES), last=False)
+    with pytest.raises(TooLargeError):
+        collected.add("a", b"x", last=False)
+    assert collected.add("a", b"1", last=True) == b"1"
+    for name in "bcde":
+        collected.add(name, b"", last=False)
+    with pytest.raises(TooLargeError, match="begun and not ended"):
+        collected.add("f", b"", last=False)
