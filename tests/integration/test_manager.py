@@ -106,6 +106,14 @@ async def test_a_crash_is_noticed_with_its_reason(tmp_path: Path) -> None:
         assert_nothing_left(record.id)
 
 
+async def test_the_consoles_end_comes_after_the_final_state(tmp_path: Path) -> None:
+    async with managed(tmp_path, "echo up; exit 7") as service:
+        record = await service.create(REQUEST)
+        async for _ in service.logs(record.id, follow=True):
+            pass
+        assert service.get(record.id).state is VmState.FAILED
+
+
 async def test_an_orderly_end_is_no_failure(tmp_path: Path) -> None:
     async with managed(tmp_path, "echo up; exit 0") as service:
         record = await service.create(REQUEST)

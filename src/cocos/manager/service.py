@@ -209,14 +209,16 @@ class ManagerService:
     async def _finish(self, entry: _Entry, state: VmState, reason: str) -> None:
         vm_id = entry.record.id
         entry.ending = True
-        entry.console.close()
         await asyncio.to_thread(self._state.clean, vm_id)
         _log.info("vm.ended", vm=vm_id, state=str(state), reason=reason)
         self.ended[state] += 1
         if entry.started.done():
             self._keep(entry, entry.record.to(state, reason))
+            # Last: who followed the console to its end looks at the state next.
+            entry.console.close()
             await self._forget_old()
             return
+        entry.console.close()
         del self._entries[vm_id]
         await asyncio.to_thread(self._state.forget, vm_id)
         hint = entry.failure.hint if entry.failure else None
