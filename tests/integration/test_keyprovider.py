@@ -7,6 +7,8 @@ import contextlib
 import datetime as dt
 import os
 import re
+import signal
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +38,7 @@ from cocos.errors import (
     NotFoundError,
     UnreachableError,
 )
+from cocos.host import process
 from cocos.host.key_folder import KeyFolder
 from cocos.host.skopeo import Copied, Skopeo
 from cocos.transport.rpc import client_error
@@ -312,6 +315,28 @@ async def test_listens_on_loopback_only() -> None:
     with pytest.raises(AssertionError, match="can be reached from other machines"):
         async with running("coco-keyprovider", "--socket", "0.0.0.0:0"):
             pass
+
+
+async def test_daemon_answers_when_its_starter_ends(tmp_path: Path) -> None:
+    program = Path(sys.executable).parent / "coco-keyprovider"
+    socket = f"unix:{tmp_path}/kp.sock"
+    env = {"RUNTIME_DIRECTORY": str(tmp_path / "run")}
+    await process.run([program, "--socket", socket, "--daemon"], env=env, timeout=60)
+    pid = int((tmp_path / "run" / "coco_keyprovider.pid").read_text())
+    try:
+        with pytest.raises(CocosError, match="malformed"):
+            await unwrap(socket, b"no packet")
+    finally:
+        os.kill(pid, signal.SIGTERM)
+    failed = await process.run(
+        [program, "--socket", f"unix:{tmp_path}/no/folder/kp.sock", "--daemon"],
+        env=env,
+        timeout=60,
+        check=False,
+    )
+    assert failed.exit_status == 69
+    assert b"coco_keyprovider.err says why" in failed.stderr
+    assert "cannot listen" in (tmp_path / "run" / "coco_keyprovider.err").read_text()
 
 
 async def test_skopeo_through_registry_and_kbs(

@@ -4,7 +4,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +13,7 @@ import typer
 from cocos._clock import system_clock
 from cocos.attesters import detect
 from cocos.cli import _common as common
+from cocos.cli._daemon import daemonize, runtime_folder
 from cocos.clients.attestation_agent import AttestationAgent
 from cocos.clients.kbs import EvidenceSource
 from cocos.errors import FormatError, UsageError
@@ -101,6 +102,15 @@ def main_command(
     config_file: Annotated[
         Path | None, typer.Option("-c", "--config-file", help="Settings, as TOML.")
     ] = None,
+    daemon: Annotated[
+        bool,
+        typer.Option(
+            "-d",
+            "--daemon",
+            help="Go into the background once it answers; process id and output go to "
+            "/run/confidential-containers.",
+        ),
+    ] = False,
     log_level: common.LogLevel = "info",
     as_json: common.JsonFlag = False,
     debug: common.DebugFlag = False,
@@ -127,7 +137,8 @@ def main_command(
         context.obj = settings
         return
     common.configure_logs(log_level, debug=debug)
-    common.run_async(_serve(settings, as_json=as_json))
+    ready = daemonize(runtime_folder(), "coco_keyprovider") if daemon else None
+    common.run_async(_serve(settings, ready, as_json=as_json))
 
 
 @app.command("once")
@@ -152,13 +163,15 @@ async def _answer(settings: Settings, document: bytes) -> bytes:
         return await provider.answer(document)
 
 
-async def _serve(settings: Settings, *, as_json: bool) -> None:
+async def _serve(settings: Settings, ready: Callable[[], None] | None, *, as_json: bool) -> None:
     os.umask(0o077)  # callers get layer keys: nobody else may open our socket
     async with (
         _provider(settings) as provider,
         serve(settings.socket, [service(provider)]) as address,
     ):
         common.announce(NAME, address, as_json=as_json)
+        if ready is not None:
+            ready()
         await common.wait_for_signal()
 
 
