@@ -31,9 +31,9 @@ HASH = "sha384"
 _UNAUTHORIZED = 401
 # What a KBS says when a session has ended; any other 401 would stay 401 after a new one.
 _SESSION_ENDED = {"TokenNotFound", "TokenVerifierError"}
-_log = structlog.get_logger(__name__)
-
 _MARGIN = 0.1  # of a session's lifetime: not used any more
+
+_log = structlog.get_logger(__name__)
 
 
 class EvidenceSource(Protocol):
