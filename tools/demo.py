@@ -199,8 +199,8 @@ class Demo:
             )
             await cvms.ends_well()
         with self._step("result: open it with the owner's private key"):
-            await shell.run("cocos-cli result 1.zip.jwe --key private.pem --output result")
-        printed = (self._folder / "result" / "stdout.log").read_text()
+            await shell.run("cocos-cli result 1.zip.jwe --key private.pem")
+        printed = (self._folder / "1-results" / "stdout.log").read_text()
         if "Coefficients:" not in printed or "Intercept:" not in printed:
             raise ProtocolError(f"the result holds no coefficients, but: {printed[:500]}")
         return printed
