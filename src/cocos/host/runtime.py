@@ -12,7 +12,7 @@ import contextlib
 import os
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -152,7 +152,11 @@ class Runtime:
         limit = container.limits.output_bytes
         pipe = asyncio.subprocess.PIPE
         with (logs / "stdout.log").open("wb") as out, (logs / "stderr.log").open("wb") as err:
-            async with process.spawn(words, stdout=pipe, stderr=pipe) as child:
+            async with (
+                self._gone_after(container.name) as finished,
+                process.spawn(words, stdout=pipe, stderr=pipe) as child,
+                self._gone_after(container.name) as ended,
+            ):
                 try:
                     async with asyncio.timeout(container.limits.seconds):
                         await asyncio.gather(
@@ -162,16 +166,28 @@ class Runtime:
                         status = await child.wait()
                 except TimeoutError:
                     return Outcome(_KILLED, _text(tail), timed_out=True)
-                finally:
-                    # The kernel kills what is inside; runc then ends by itself.
-                    if child.returncode is None:
-                        await asyncio.shield(self._delete(container.name))
+                ended.set()
+                finished.set()
         failure = _failure(log)
         if failure is not None:
             raise ProcessError(
                 f"the container could not be run: {failure}", exit_status=status, stderr=failure
             )
         return Outcome(status if status >= 0 else 128 - status, _text(tail))
+
+    @contextlib.asynccontextmanager
+    async def _gone_after(self, name: str) -> AsyncIterator[asyncio.Event]:
+        """Remove a container at the end of the block, unless the event says that it ended.
+
+        Used twice: before runc is told to stop, since it would wait for a program that
+        ignores signals; and afterwards, for a container that it was just making.
+        """
+        ended = asyncio.Event()
+        try:
+            yield ended
+        finally:
+            if not ended.is_set():
+                await asyncio.shield(self._delete(name))
 
     async def sweep(self) -> None:
         """Kill and remove containers that an agent before us left behind."""
