@@ -75,6 +75,8 @@ class Server:
             await asyncio.wait(
                 {answers, ends}, timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED
             )
+            if ends.done():
+                raise self.failure(f"ended at once with {process.describe_status(ends.result())}")
             if not answers.done():
                 raise self.failure(f"did not answer within {START_SECONDS:g} s")
         finally:

@@ -24,22 +24,23 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 LOCK = ROOT / "requirements" / "dev.txt"
 
-# Package, a file that shows it is there (None: decided in code), and what we use it for.
+# Package, a file that shows it is there (programs may be elsewhere on PATH), and its use.
 PACKAGES = [
-    ("ca-certificates", "/etc/ssl/certs/ca-certificates.crt", "check the package servers"),
-    ("curl", "/usr/bin/curl", "talk to the KBS as the guide does"),
-    ("openssl", "/usr/bin/openssl", "make the admin's and the layers' keys"),
-    ("jq", "/usr/bin/jq", "look into image manifests as the guide does"),
-    ("iproute2", "/usr/bin/ss", "list listening ports as the guide does"),
-    ("runc", "/usr/sbin/runc", "run algorithms in a container"),
-    ("umoci", "/usr/bin/umoci", "unpack images for runc"),
-    ("bubblewrap", "/usr/bin/bwrap", "fence in the programs of the local backend"),
-    ("buildah", "/usr/bin/buildah", "build the example images"),
-    ("mmdebstrap", "/usr/bin/mmdebstrap", "fetch Debian 13's Skopeo, registry and Python"),
-    ("uidmap", "/usr/bin/newuidmap", "let mmdebstrap and buildah work without root"),
+    ("libatomic1", "usr/lib/*/libatomic.so.1", "load the policy engine's library"),
+    ("ca-certificates", "etc/ssl/certs/ca-certificates.crt", "check the package servers"),
+    ("curl", "usr/bin/curl", "talk to the KBS as the guide does"),
+    ("openssl", "usr/bin/openssl", "make the admin's and the layers' keys"),
+    ("jq", "usr/bin/jq", "look into image manifests as the guide does"),
+    ("iproute2", "usr/bin/ss", "list listening ports as the guide does"),
+    ("runc", "usr/sbin/runc", "run algorithms in a container"),
+    ("umoci", "usr/bin/umoci", "unpack images for runc"),
+    ("bubblewrap", "usr/bin/bwrap", "fence in the programs of the local backend"),
+    ("buildah", "usr/bin/buildah", "build the example images"),
+    ("mmdebstrap", "usr/bin/mmdebstrap", "fetch Debian 13's Skopeo, registry and Python"),
+    ("uidmap", "usr/bin/newuidmap", "let mmdebstrap and buildah work without root"),
     (
         "debian-archive-keyring",
-        "/usr/share/keyrings/debian-archive-keyring.gpg",
+        "usr/share/keyrings/debian-archive-keyring.gpg",
         "check the signatures of Debian's packages",
     ),
 ]
@@ -104,7 +105,7 @@ def missing_packages() -> list[tuple[str, str]]:
         major, minor = sys.version_info[:2]
         missing.append((f"python{major}.{minor}-venv", "make .venv"))
     for package, file, why in PACKAGES:
-        if not Path(file).exists() and shutil.which(Path(file).name) is None:
+        if not any(Path("/").glob(file)) and shutil.which(Path(file).name) is None:
             missing.append((package, why))
     return missing
 
