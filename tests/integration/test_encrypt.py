@@ -67,11 +67,18 @@ async def test_owner_without_a_daemon_and_a_guest(
         own = ["--kbs", kbs.address, "--keys", str(keys)]
         refused = await encrypt(plain, remote, *own, check=False)
         assert refused["error"] == "unauthenticated"
+        assert KeyFolder(keys).read(KEY) is None  # or it would look like a registered one
         assert kbs.address in refused["message"]
         answer = await encrypt(plain, remote, *own, "--auth-private-key", private)
         assert answer["key"] == KEY.uri
         assert answer["registered_at"] == kbs.address
         assert KeyFolder(keys).path(KEY).stat().st_mode & 0o777 == 0o600
+        stranger = ["--kbs", kbs.address, "--keys", str(tmp_path / "other-keys")]
+        conflict = await encrypt(
+            plain, remote, *stranger, "--auth-private-key", private, check=False
+        )
+        assert conflict["error"] == "wrong-state"
+        assert "already has a key kbs:///default/key/algo-key" in conflict["message"]
         source = await tool.resolve(remote)
         assert source.digest == answer["digest"]
         assert source.manifest.config.digest == answer["config_digest"]

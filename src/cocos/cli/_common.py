@@ -168,7 +168,8 @@ def load_settings(
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "configuration"
-        raise ConfigError(f"{place}: {first['msg']}") from error
+        problem = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{place}: {problem}") from error
 
 
 def emit(data: object, human: Callable[[], None], *, as_json: bool) -> None:

@@ -16,7 +16,7 @@ from cocos._clock import system_clock
 from cocos.cli import _common as common
 from cocos.crypto import kek
 from cocos.crypto.kek import WrapType
-from cocos.errors import FormatError, IntegrityError, StateError, UsageError
+from cocos.errors import CocosError, FormatError, IntegrityError, StateError, UsageError
 from cocos.host import skopeo
 from cocos.host.files import read_file
 from cocos.host.key_folder import KeyFolder
@@ -132,7 +132,7 @@ async def _encrypt(job: _Job) -> tuple[Copied, bool]:
     key, made = await asyncio.to_thread(_local_key, job)
     if job.registrar is not None:
         # First: an image whose key nobody has registered is of no use to anybody.
-        await job.registrar.register(job.key, key)
+        await _register(job, job.registrar, key, new=made)
         common.stderr.print(f"key {job.key.uri} is registered at {job.registrar.url}")
     parameter = f"keyid={job.key.uri}::algorithm={job.wrap_type.value}"
     with tempfile.TemporaryDirectory(prefix="cocos-encrypt-") as name, _progress() as bar:
@@ -150,6 +150,22 @@ async def _encrypt(job: _Job) -> tuple[Copied, bool]:
         )
     _check(job, copied, key)
     return copied, made
+
+
+async def _register(job: _Job, registrar: Registrar, key: bytes, *, new: bool) -> None:
+    try:
+        await registrar.register(job.key, key, new=new)
+    except CocosError as error:
+        if new:
+            # Kept, it would look like a registered key at the next try.
+            job.folder.discard(job.key)
+        if isinstance(error, StateError):
+            raise StateError(
+                f"the KBS at {registrar.url} already has a key {job.key.uri}, and "
+                f"{job.folder.folder} does not",
+                hint="choose another --key, or bring that key with --key-file",
+            ) from error
+        raise
 
 
 def _local_key(job: _Job) -> tuple[bytes, bool]:

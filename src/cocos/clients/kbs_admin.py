@@ -49,10 +49,26 @@ class KbsAdmin:
     async def __aexit__(self, *exc_info: object) -> None:
         await self._server.__aexit__(*exc_info)
 
-    async def set_resource(self, path: ResourcePath, data: bytes) -> None:
-        """Store a resource, over an old one if there is one."""
+    async def set_resource(
+        self, path: ResourcePath, data: bytes, *, overwrite: bool = True
+    ) -> None:
+        """Store a resource.
+
+        Args:
+            path: Its name.
+            data: Its content.
+            overwrite: Replace an old one; Trustee's KBS always does.
+
+        Raises:
+            StateError: there is one and it may not be overwritten.
+        """
         await self._call(
-            "POST", f"resource/{path}", f"to store {path}", data, "application/octet-stream"
+            "POST",
+            f"resource/{path}",
+            f"to store {path}",
+            data,
+            "application/octet-stream",
+            headers={} if overwrite else {"If-None-Match": "*"},
         )
 
     async def delete_resource(self, path: ResourcePath) -> None:
@@ -121,8 +137,10 @@ class KbsAdmin:
         what: str,
         content: bytes | None = None,
         content_type: str = "application/json",
+        *,
+        headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        headers = dict(self._headers)
+        headers = {**self._headers, **(headers or {})}
         if content is not None:
             headers["Content-Type"] = content_type
         answer = await self._server.request(

@@ -68,6 +68,10 @@ class KeyFolder:
         except OSError as error:
             raise ConfigError(f"cannot write the key {path}: {error.strerror}") from error
 
+    def discard(self, key: ResourcePath) -> None:
+        """Forget a key that was made but is not used."""
+        self.path(key).unlink(missing_ok=True)
+
     def names(self) -> list[ResourcePath]:
         """Return the names of all keys, sorted."""
         parts = (path.relative_to(self.folder).parts for path in self.folder.glob("*/*/*"))

@@ -150,7 +150,9 @@ class _Api:
     async def set_resource(self, request: Request) -> Response:
         admin = self._admit(request)
         path = kbs.ResourcePath.parse(request.path_params["path"])
-        await self._service.set_resource(path, await request.body())
+        # RFC 9110 §13.1.2: "*" asks that nothing is overwritten.
+        overwrite = request.headers.get("If-None-Match") != "*"
+        await self._service.set_resource(path, await request.body(), overwrite=overwrite)
         _log.info("kbs.resource-set", admin=admin, resource=str(path))
         return Response()
 

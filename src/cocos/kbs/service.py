@@ -17,7 +17,14 @@ import structlog
 from cocos._clock import Clock
 from cocos._types import JsonObject, UnverifiedToken
 from cocos.crypto import jwe
-from cocos.errors import AuthenticationError, CocosError, EvidenceError, Finding, NotFoundError
+from cocos.errors import (
+    AuthenticationError,
+    CocosError,
+    EvidenceError,
+    Finding,
+    NotFoundError,
+    StateError,
+)
 from cocos.kbs import session as rcar
 from cocos.kbs.denials import Denial, Denials
 from cocos.kbs.metrics import KbsMetrics
@@ -207,9 +214,18 @@ class KbsService:
         _log.info("kbs.released", resource=str(path))
         return msgspec.convert(sealed, kbs.Response)
 
-    async def set_resource(self, path: kbs.ResourcePath, data: bytes) -> None:
-        """Store a resource, over an old one if there is one."""
-        await self._store.put(Namespace.RESOURCE, str(path), data)
+    async def set_resource(
+        self, path: kbs.ResourcePath, data: bytes, *, overwrite: bool = True
+    ) -> None:
+        """Store a resource.
+
+        Raises:
+            StateError: there is one and it may not be overwritten.
+        """
+        if overwrite:
+            await self._store.put(Namespace.RESOURCE, str(path), data)
+        elif not await self._store.put_new(Namespace.RESOURCE, str(path), data):
+            raise StateError(f"there is already a resource {path}")
         self._metrics.writes.inc()
 
     async def delete_resource(self, path: kbs.ResourcePath) -> None:

@@ -132,10 +132,16 @@ class Registrar:
         self._clock = clock
         self._ca_file = ca_file
 
-    async def register(self, key: ResourcePath, data: bytes) -> None:
-        """Store a key, over an old one.
+    async def register(self, key: ResourcePath, data: bytes, *, new: bool) -> None:
+        """Store a key.
+
+        Args:
+            key: Its name.
+            data: The key.
+            new: It was made just now, so that one of that name must be somebody else's.
 
         Raises:
+            StateError: it is new, and the KBS has another one of that name.
             AuthenticationError: the KBS does not accept the administrator's key.
             UnreachableError: it does not answer.
         """
@@ -143,7 +149,7 @@ class Registrar:
         if self._private_key is not None:
             token = admin_jwt.mint(self._private_key, now=self._clock())
         async with KbsAdmin(self.url, token=token, ca_file=self._ca_file) as admin:
-            await admin.set_resource(key, data)
+            await admin.set_resource(key, data, overwrite=not new)
 
 
 def resource_path(uri: ResourceUri) -> ResourcePath | None:

@@ -126,7 +126,7 @@ class KeyProvider:
             what = f"the key {wanted.key_path.absolute()}"
             key = kek.parse(read_file(wanted.key_path, what, limit=_MAX_KEY_FILE), what)
             if self._registrar is not None:
-                await self._register(key_id, key, self._registrar)
+                await self._register(key_id, key, self._registrar, new=False)
             return key_id, key
         async with self._making:
             return key_id, await self._look_up(key_id, new=wanted.key is None)
@@ -149,7 +149,7 @@ class KeyProvider:
             # Without having asked the KBS we could overwrite a key that others use.
             raise problem
         key = kek.generate()
-        await self._register(key_id, key, self._registrar)
+        await self._register(key_id, key, self._registrar, new=True)
         path = resource_path(key_id)
         if self._folder is not None and path is not None:
             self._folder.store(path, key)
@@ -161,11 +161,13 @@ class KeyProvider:
             return None
         return self._folder.read(path)
 
-    async def _register(self, key_id: ResourceUri, key: bytes, registrar: Registrar) -> None:
+    async def _register(
+        self, key_id: ResourceUri, key: bytes, registrar: Registrar, *, new: bool
+    ) -> None:
         path = resource_path(key_id)
         if path is None:
             raise FormatError(
                 f"the key {key_id} cannot be registered", hint="kbs:///repository/type/tag"
             )
-        await registrar.register(path, key)
+        await registrar.register(path, key, new=new)
         _log.info("key.registered", key=str(key_id), kbs=registrar.url)

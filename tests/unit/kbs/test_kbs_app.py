@@ -25,6 +25,7 @@ from cocos.crypto.tee_key import TeeKeyPair
 from cocos.errors import IntegrityError
 from cocos.kbs.admin import SignedTokens
 from cocos.kbs.config import Settings
+from cocos.stores.base import Namespace
 from cocos.stores.sql import SqlStore, storage_url
 from cocos.transport.web import WebApp
 from cocos.wire import kbs
@@ -587,6 +588,15 @@ async def test_the_old_guide_s_token_is_refused_with_a_way_out(world: World, tok
 async def test_an_admin_token_expires(world: World) -> None:
     world.clock.advance(hours=2, minutes=2)
     assert (await world.as_admin("POST", PATH, content=b"x")).status_code == 401
+
+
+async def test_a_resource_is_not_replaced_if_the_admin_asks_so(world: World) -> None:
+    headers = {**world.admin, "If-None-Match": "*"}
+    answer = await world.call("POST", PATH, headers=headers, content=b"other")
+    assert answer.status_code == 409
+    assert await world.store.get(Namespace.RESOURCE, "default/key/algo-key") == SECRET
+    new = PATH.replace("algo-key", "new-key")
+    assert (await world.call("POST", new, headers=headers, content=b"x")).status_code == 200
 
 
 async def test_resources_are_replaced_and_deleted(world: World) -> None:
