@@ -67,7 +67,16 @@ async def debian_tree(target: Path) -> None:
     """Write Debian's Python as a tar file, unpacked only: no script of a package runs."""
     excluded = [f"--dpkgopt=path-exclude={pattern}" for pattern in EXCLUDED]
     mmdebstrap = str(find_tool("mmdebstrap", hint=HINT))
-    argv = [mmdebstrap, "--quiet", "--variant=extract", f"--include={DEBIAN_PACKAGES}", *excluded]
+    # Without root, chrootless needs no namespaces: nothing of the tree is run.
+    mode = "root" if os.geteuid() == 0 else "chrootless"
+    argv = [
+        mmdebstrap,
+        "--quiet",
+        f"--mode={mode}",
+        "--variant=extract",
+        f"--include={DEBIAN_PACKAGES}",
+        *excluded,
+    ]
     # The whole environment: this machine's proxy and certificates.
     await run([*argv, SUITE, str(target)], env={**os.environ, "SOURCE_DATE_EPOCH": "0"})
 
@@ -124,7 +133,7 @@ async def base_image() -> str:
         if not image.exists():
             try:
                 await build(image)
-            except* CocosError as group:
+            except ExceptionGroup as group:
                 raise group.exceptions[0] from group
     return f"oci:{image}:latest"
 
