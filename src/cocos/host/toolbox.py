@@ -124,11 +124,13 @@ async def _fetch(folder: Path) -> None:
 
 def _extract(archive: Path, folder: Path) -> None:
     with tarfile.open(archive) as tar:
+        # Debian 12's Python 3.11.2 has no filters yet; the packages are signed.
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)
         for member in tar:
             if _wanted(PurePosixPath(member.name)):
                 try:
-                    tar.extract(member, folder, filter="data")
-                except tarfile.FilterError as error:
+                    tar.extract(member, folder)
+                except tarfile.TarError as error:
                     raise IntegrityError(f"{member.name} of Debian's packages: {error}") from error
 
 
