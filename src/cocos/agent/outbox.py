@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Messages for the CVMS, kept in order until the stream has taken them.
 
-The stream may break at any time; what was not taken is sent again over the next one. A
-result is made of many messages, which belong on one stream: it starts again from its
-first, and is sent once more over every later stream until it is forgotten, since nobody
-acknowledges it. The box is bounded: log lines give way first, oldest first.
+The stream may break at any time, and nobody acknowledges anything on it: what gRPC has
+taken may still be lost. Events and the result of a computation are therefore kept and
+sent again over every later stream, from the first on and in their order, until the
+computation is forgotten; a CVMS knows them by their time. A result is made of many
+messages, which belong on one stream.
+
+The box is bounded: log lines give way first, oldest first.
 """
 
 import asyncio
@@ -25,11 +28,13 @@ class Parcel:
     Attributes:
         messages: Makes them, each time anew.
         droppable: Whether it may give way to others.
+        keep: Whether it is sent again over later streams.
         taken: Set when a stream has taken all of them.
     """
 
     messages: Callable[[], Iterable[pb.ClientStreamMessage]]
     droppable: bool = False
+    keep: bool = False
     taken: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -44,30 +49,35 @@ class Outbox:
         self._limit = limit
         self._parcels: collections.deque[Parcel] = collections.deque()
         self._filled = asyncio.Event()
+        self._sent: list[Parcel] = []
         self._result: Parcel | None = None
         self.dropped = 0
         """Parcels that had to give way."""
 
-    def put(self, message: pb.ClientStreamMessage, *, droppable: bool = False) -> None:
+    def put(
+        self, message: pb.ClientStreamMessage, *, droppable: bool = False, keep: bool = False
+    ) -> None:
         """Add a message at the end."""
-        self._add(Parcel(lambda: (message,), droppable))
+        self._add(Parcel(lambda: (message,), droppable, keep))
 
     def put_result(self, computation_id: str, data: bytes) -> Parcel:
-        """Add a result at the end, in chunks; it stays until :meth:`forget_result`."""
-        self._result = Parcel(lambda: result_chunks(computation_id, data))
+        """Add a result at the end, in chunks."""
+        self._result = Parcel(lambda: result_chunks(computation_id, data), keep=True)
         self._add(self._result)
         return self._result
 
-    def forget_result(self) -> None:
-        """Drop the result, sent or not."""
+    def forget(self) -> None:
+        """Drop what was kept of a computation, and its result, sent or not."""
+        self._sent.clear()
         if self._result is not None and self._result in self._parcels:
             self._parcels.remove(self._result)
         self._result = None
 
     def reopen(self) -> None:
-        """Begin with a new stream: what an earlier one took of the result may be lost."""
-        if self._result is not None and self._result not in self._parcels:
-            self._parcels.appendleft(self._result)
+        """Begin with a new stream."""
+        self._parcels.extendleft(reversed(self._sent))
+        self._sent.clear()
+        if self._parcels:
             self._filled.set()
 
     async def next(self) -> Parcel:
@@ -78,10 +88,12 @@ class Outbox:
         return self._parcels[0]
 
     def done(self, parcel: Parcel) -> None:
-        """Remove a parcel that a stream has taken."""
+        """Put a parcel aside that a stream has taken."""
         parcel.taken.set()
         if parcel in self._parcels:
             self._parcels.remove(parcel)
+            if parcel.keep:
+                self._sent.append(parcel)
 
     def __len__(self) -> int:
         return len(self._parcels)

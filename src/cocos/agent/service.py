@@ -167,8 +167,7 @@ class AgentService:
             self._fail(computation, narrator.place, fault)
 
     async def _run(self, computation: Computation, narrator: "_Narrator") -> None:
-        digest = {"manifest": computation.digest().hex()}
-        self._tell(computation, State.RECEIVING_ALGORITHM, Status.IN_PROGRESS, digest)
+        self._tell(computation, State.RECEIVING_ALGORITHM, Status.IN_PROGRESS)
         narrator.at(Place("measure"))
         await measure(self._register, computation)
         narrator.at(Place("prepare"))
@@ -229,7 +228,9 @@ class AgentService:
         details: JsonObject | None = None,
     ) -> None:
         _log.info("computation.state", id=computation.id, state=state, status=status)
-        self._reporter.event(Happening(computation.id, state, status, details or {}))
+        # An id can be used twice; whoever hears this late can tell which one is meant.
+        which = {"manifest": computation.digest().hex()}
+        self._reporter.event(Happening(computation.id, state, status, which | (details or {})))
 
 
 class _Narrator:

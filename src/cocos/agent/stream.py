@@ -66,7 +66,7 @@ class CvmsReporter:
             status=happening.status,
         )
         event.timestamp.FromDatetime(self._clock())
-        self._outbox.put(pb.ClientStreamMessage(agent_event=event))
+        self._outbox.put(pb.ClientStreamMessage(agent_event=event), keep=True)
 
     def log(self, computation: str, level: Level, message: str) -> None:
         """See :class:`cocos.agent.report.Reporter`."""
@@ -103,7 +103,7 @@ class SealedOutlet:
 
     def forget(self) -> None:
         """See :class:`cocos.agent.service.Outlet`."""
-        self._outbox.forget_result()
+        self._outbox.forget()
 
 
 class CvmsLoop:

@@ -207,8 +207,10 @@ def _lines(entry: JsonObject) -> list[tuple[str, str]]:
             return [(f"  {level:5} {text}", "dim")]
         case {"event": event, "status": status, **rest}:
             details = rest.get("details", {})
-            lines = [(f"{event}: {status}", "bold")]
-            lines += [(f"  {name}: {value}", "red") for name, value in details.items()]
+            other = " (another computation)" if "other" in rest else ""
+            lines = [(f"{event}: {status}{other}", "bold")]
+            shown = {name: value for name, value in details.items() if name != "manifest"}
+            lines += [(f"  {name}: {value}", "red") for name, value in shown.items()]
             return lines
         case {"accepted": accepted, "error": error}:
             return [

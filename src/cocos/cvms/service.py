@@ -5,6 +5,7 @@ It sees events, logs and a sealed result; it is trusted with none of the data.
 """
 
 import contextlib
+import datetime as dt
 import enum
 import json
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import structlog
 
+from cocos._clock import Clock, system_clock
 from cocos._types import JsonObject
 from cocos.errors import ConfigError
 from cocos.wire._generated import cvms_pb2 as pb
@@ -21,6 +23,7 @@ from cocos.wire.manifest import Computation
 
 CHUNK_BYTES = 2**20
 MAX_RESULT_BYTES = 4 * 2**30
+MAX_EVENTS = 10_000
 
 _READY_FOR_MANIFEST = "ReceivingManifest"
 
@@ -53,6 +56,7 @@ class CvmsService:
         results: Folder for sealed results; made when absent.
         show: Gets everything that agents tell, as JSON objects.
         on_end: Is told when a computation has ended.
+        clock: The time.
     """
 
     def __init__(
@@ -61,13 +65,16 @@ class CvmsService:
         results: Path,
         show: Show,
         on_end: Callable[[Ending], None],
+        clock: Clock = system_clock,
     ) -> None:
         self.computation = computation
         self.show = show
         self.on_end = on_end
         self._results = results
-        self.stored: Path | None = None
-        """The last result that arrived whole."""
+        self._digest = computation.digest().hex()
+        self._seen: set[bytes] = set()
+        self._started = clock()
+        self._given: set[str] = set()
         try:
             results.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -77,6 +84,31 @@ class CvmsService:
     def result_path(self) -> Path:
         """Where the sealed result is stored."""
         return self._results / f"{self.computation.id}.zip.jwe"
+
+    def is_new(self, event: pb.AgentEvent) -> bool:
+        """Whether an event was not heard before; agents repeat them over every new stream."""
+        text = event.SerializeToString(deterministic=True)
+        new = text not in self._seen
+        if len(self._seen) < MAX_EVENTS:
+            self._seen.add(text)
+        return new
+
+    def given_to(self, job: str) -> None:
+        """Remember that a CVM has accepted our computation."""
+        self._given.add(job)
+
+    def is_ours(self, job: str, event: pb.AgentEvent, details: JsonObject) -> bool:
+        """Whether an event is about our computation as we gave it out.
+
+        An agent repeats what it did last to whoever answers at the CVMS's address: that
+        may be another computation of the same id, or the same one, asked for yesterday.
+        """
+        present = job in self._given or event.timestamp.ToDatetime(dt.UTC) >= self._started
+        return (
+            present
+            and event.computation_id == self.computation.id
+            and details.get("manifest", self._digest) == self._digest
+        )
 
     def manifest_chunks(self) -> Iterator[pb.ServerStreamMessage]:
         """Cut the manifest into messages; the last is empty and says so."""
@@ -139,43 +171,54 @@ class Session:
 
     def _event(self, event: pb.AgentEvent) -> None:
         shown = _shown_event(event)
-        self._service.show(shown)
-        if event.computation_id != self._service.computation.id:
+        details = shown.get("details", {})
+        ours = self._service.is_ours(self._job, event, details)
+        if self._service.is_new(event):
+            self._service.show(shown if ours else {**shown, "other": True})
+        if event.event_type not in {"Failed", "Complete"}:
             return
-        if event.event_type == "Failed":
-            reason = str(shown.get("details", {}).get("reason", "the agent names no reason"))
+        if not ours:
+            self._result.drop()
+        elif event.event_type == "Failed":
+            reason = str(details.get("reason", "the agent names no reason"))
             self._service.on_end(Ending(Verdict.FAILED, reason))
-        elif event.event_type == "Complete":
-            stored = self._service.stored is not None
-            ending = Ending(Verdict.COMPLETE)
-            missing = Ending(Verdict.FAILED, "the computation is complete but no result arrived")
-            self._service.on_end(ending if stored else missing)
+        elif self._result.store():
+            self._service.show({"result": str(self._service.result_path)})
+            self._service.on_end(Ending(Verdict.COMPLETE))
+        else:
+            missing = "the computation is complete but no result arrived"
+            self._service.on_end(Ending(Verdict.FAILED, missing))
 
     def _answer(self, answer: pb.RunResponse) -> None:
         accepted = not answer.error
         self._service.show({"accepted": accepted, "error": answer.error})
-        if not accepted and answer.computation_id == self._service.computation.id:
+        if answer.computation_id != self._service.computation.id:
+            return
+        if accepted:
+            self._service.given_to(self._job)
+        else:
             self._service.on_end(Ending(Verdict.REFUSED, answer.error))
 
     def _chunk(self, chunk: pb.ResultChunk) -> None:
         if chunk.computation_id != self._service.computation.id:
             _log.warning("result.foreign", id=chunk.computation_id)
             return
-        if self._result.add(chunk.data, last=chunk.is_last):
-            self._service.stored = self._service.result_path
-            self._service.show({"result": str(self._service.result_path)})
+        self._result.add(chunk.data, last=chunk.is_last)
 
 
 class _ResultFile:
-    """A result as it arrives; it gets its name when it is whole."""
+    """A result as it arrives; it gets its name when it is whole and known to be ours."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._part = path.with_name(f".{path.name}.{os.getpid()}-{id(self):x}")
         self._size = 0
+        self._whole = False
 
-    def add(self, data: bytes, *, last: bool) -> bool:
-        """Return whether the result is whole now."""
+    def add(self, data: bytes, *, last: bool) -> None:
+        """Append a piece; one that comes after the last begins a new result."""
+        if self._whole:
+            self.drop()
         self._size += len(data)
         if self._size > MAX_RESULT_BYTES:
             self.drop()
@@ -186,15 +229,24 @@ class _ResultFile:
                 if last:
                     file.flush()
                     os.fsync(file.fileno())
-            if last:
-                self._part.replace(self._path)
+        except OSError as error:
+            raise ConfigError(f"cannot write {self._part}: {error.strerror}") from error
+        self._whole = last
+
+    def store(self) -> bool:
+        """Give it its name; return whether there was a whole one."""
+        if not self._whole:
+            return False
+        try:
+            self._part.replace(self._path)
         except OSError as error:
             raise ConfigError(f"cannot write {self._path}: {error.strerror}") from error
-        self._size = 0 if last else self._size
-        return last
+        self._size, self._whole = 0, False
+        return True
 
     def drop(self) -> None:
-        self._size = 0
+        """Remove what is here of it."""
+        self._size, self._whole = 0, False
         with contextlib.suppress(OSError):
             self._part.unlink()
 

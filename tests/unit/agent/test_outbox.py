@@ -64,17 +64,21 @@ async def test_a_full_box_never_gives_up_the_result() -> None:
     assert await drain(outbox) == ["a", "result", "f"]
 
 
-async def test_a_result_is_sent_over_every_stream_until_forgotten() -> None:
+async def test_what_is_kept_is_sent_over_every_stream_until_forgotten() -> None:
     outbox = Outbox()
+    outbox.put(event("a"), keep=True)
+    outbox.put(log("1"), droppable=True)
     parcel = outbox.put_result("1", b"r")
-    outbox.put(event("a"))
     outbox.reopen()
-    assert await drain(outbox) == ["result", "a"]
+    assert await drain(outbox) == ["a", "1", "result"]
     assert parcel.taken.is_set()
-    outbox.put(event("b"))
+    outbox.put(event("b"), keep=True)
     outbox.reopen()
-    assert await drain(outbox) == ["result", "b"]
-    outbox.forget_result()
+    assert await drain(outbox) == ["a", "result", "b"]
+    outbox.reopen()
+    outbox.forget()
+    assert await drain(outbox) == ["a", "b"]
+    outbox.forget()
     outbox.reopen()
     assert len(outbox) == 0
 

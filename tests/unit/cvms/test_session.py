@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One agent's stream, as the test CVMS handles it."""
 
+import datetime as dt
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from cocos.wire._generated import cvms_pb2 as pb
 from cocos.wire.manifest import Computation
 from cocos.wire.manifest_types import Algorithm, Source
 
+START = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
 COMPUTATION = Computation(
     "1", Algorithm(Source("oci-image", "docker://h:1/x")), description="x" * 4096
 )
@@ -20,10 +22,16 @@ class Cvms:
     def __init__(self, folder: Path) -> None:
         self.shown: list[dict[str, Any]] = []
         self.endings: list[Ending] = []
-        self.service = CvmsService(COMPUTATION, folder, self.shown.append, self.endings.append)
+        self.service = CvmsService(
+            COMPUTATION, folder, self.shown.append, self.endings.append, clock=lambda: START
+        )
 
     def session(self, *, log_only: bool = False) -> Session:
-        return Session(self.service, "vm", log_only=log_only)
+        """The stream of an agent that has accepted the manifest."""
+        made = Session(self.service, "vm", log_only=log_only)
+        send(made, run_res=pb.RunResponse(computation_id="1"))
+        self.shown.clear()
+        return made
 
 
 @pytest.fixture
@@ -71,10 +79,10 @@ def test_a_log_stream_gets_nothing(cvms: Cvms) -> None:
 def test_result_and_completion(cvms: Cvms) -> None:
     session = cvms.session()
     send(session, resultChunk=chunk(b"ab"))
-    assert not cvms.service.result_path.exists()
     send(session, resultChunk=chunk(b"c", last=True))
-    assert cvms.service.result_path.read_bytes() == b"abc"
+    assert not cvms.service.result_path.exists()
     send(session, agent_event=event("Complete"))
+    assert cvms.service.result_path.read_bytes() == b"abc"
     assert cvms.endings == [Ending(Verdict.COMPLETE)]
 
 
@@ -91,9 +99,40 @@ def test_a_result_that_begins_again_on_another_stream(cvms: Cvms) -> None:
     first, second = cvms.session(), cvms.session()
     send(first, resultChunk=chunk(b"half"))
     send(second, resultChunk=chunk(b"whole", last=True))
+    send(second, agent_event=event("Complete"))
     first.end()
     assert cvms.service.result_path.read_bytes() == b"whole"
     assert len(list(cvms.service.result_path.parent.iterdir())) == 1
+
+
+def test_an_earlier_computation_of_the_same_id_is_not_taken_for_ours(cvms: Cvms) -> None:
+    """An agent repeats what it did last to whoever answers at the CVMS's address."""
+    session = cvms.session()
+    send(session, resultChunk=chunk(b"old", last=True))
+    send(session, agent_event=event("Complete", b'{"manifest": "another"}'))
+    send(session, agent_event=event("Failed", b'{"manifest": "another"}'))
+    assert cvms.endings == []
+    assert list(cvms.service.result_path.parent.iterdir()) == []
+    assert cvms.shown[-1]["other"] is True
+
+
+@pytest.mark.parametrize(("seconds", "ours"), [(-1, False), (0, True)])
+def test_an_agent_that_never_got_it_from_us_tells_of_the_past(
+    cvms: Cvms, seconds: int, ours: bool
+) -> None:
+    session = Session(cvms.service, "another vm")
+    late = event("Complete")
+    late.timestamp.FromDatetime(START + dt.timedelta(seconds=seconds))
+    send(session, resultChunk=chunk(b"x", last=True))
+    send(session, agent_event=late)
+    assert cvms.service.result_path.exists() is ours
+    assert cvms.endings == ([Ending(Verdict.COMPLETE)] if ours else [])
+
+
+def test_repeated_events_are_shown_once(cvms: Cvms) -> None:
+    for session in (cvms.session(), cvms.session()):
+        send(session, agent_event=event("Running", b"{}"))
+    assert len(cvms.shown) == 1
 
 
 def test_a_foreign_id_writes_nowhere(cvms: Cvms) -> None:
