@@ -54,10 +54,10 @@ and this KBS took it only because it was started with --insecure-allow-sample.
 class Demo:
     """One run: a folder, its ports, and a shell that knows our programs."""
 
-    def __init__(self, folder: Path, shell: Shell, ports: dict[str, int], *, explain: bool) -> None:
+    def __init__(self, folder: Path, shell: Shell, *, explain: bool) -> None:
         self._folder = folder
         self._shell = shell
-        self._ports = ports
+        self._ports: dict[str, int] = {}
         self._explain = explain
         self._number = 0
 
@@ -82,6 +82,7 @@ class Demo:
         """Do everything; return what the algorithm printed."""
         with self._step("base image: Debian's Python, pandas and scikit-learn (kept in a cache)"):
             base = await base_image()
+        self._choose_ports()
         async with contextlib.AsyncExitStack() as servers:
             await self._owner(servers)
             await self._keys()
@@ -91,6 +92,13 @@ class Demo:
             finally:
                 await self._remove_images()
             return await self._compute(servers)
+
+    def _choose_ports(self) -> None:
+        """Take the guide's ports; where one is in use, a free one, and say so."""
+        self._ports, moved = free_ports(PORTS)
+        for what, port in moved.items():
+            stdout.print(f"     port {PORTS[what]} is in use, {what} takes {port}")
+        self._shell.use_key_provider(self._ports["provider"])
 
     async def _owner(self, servers: contextlib.AsyncExitStack) -> None:
         """Start what stands on the owner's side: registry, KBS, key provider."""
@@ -225,12 +233,9 @@ async def main(*, explain: bool) -> None:
     async with interruptible():
         with tempfile.TemporaryDirectory(prefix="cocos-demo-") as name:
             folder = Path(name)
-            ports, moved = free_ports(PORTS)
-            for what, port in moved.items():
-                stdout.print(f"     port {PORTS[what]} is in use, {what} takes {port}")
             env = {**buildah_environment(), "XDG_STATE_HOME": str(folder / "state")}
-            shell = await Shell.make(folder, env, provider_port=ports["provider"])
-            printed = await Demo(folder, shell, ports, explain=explain).run()
+            shell = await Shell.make(folder, env)
+            printed = await Demo(folder, shell, explain=explain).run()
     stdout.print(
         f"\nThe owner opened the result and read ({time.monotonic() - begin:.1f} s in all):"
     )

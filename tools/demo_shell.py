@@ -111,20 +111,22 @@ class Shell:
         self._commands: list[str] = []
 
     @classmethod
-    async def make(cls, folder: Path, env: Mapping[str, str], *, provider_port: int) -> "Shell":
-        """Take the environment that ``cocos-cli env`` gives to people, with our port in it."""
+    async def make(cls, folder: Path, env: Mapping[str, str]) -> "Shell":
+        """Take the environment that ``cocos-cli env`` gives to people."""
         path = f"{BIN}:{os.environ['PATH']}"
         script = 'eval "$(cocos-cli env)"; env -0'
         done = await process.run(
             ["bash", "-euc", script], env={**os.environ, **env, "PATH": path}, cwd=folder
         )
         lines = done.stdout.decode().rstrip("\0").split("\0")
-        found = dict(line.split("=", 1) for line in lines)
-        # In a file of ours: the user's own names the user's own key provider.
-        provider = {"grpc": f"127.0.0.1:{provider_port}"}
-        config = folder / "ocicrypt.json"
+        return cls(folder, dict(line.split("=", 1) for line in lines))
+
+    def use_key_provider(self, port: int) -> None:
+        """Have Skopeo ask the demo's key provider, by a file of ours: the user's stays as it is."""
+        provider = {"grpc": f"127.0.0.1:{port}"}
+        config = self._folder / "ocicrypt.json"
         config.write_text(json.dumps({"key-providers": {"attestation-agent": provider}}))
-        return cls(folder, {**found, "OCICRYPT_KEYPROVIDER_CONFIG": str(config)})
+        self._env["OCICRYPT_KEYPROVIDER_CONFIG"] = str(config)
 
     def take_commands(self) -> list[str]:
         """Return the commands run since the last call."""
