@@ -32,7 +32,7 @@ PACKAGES = [
     ("openssl", "usr/bin/openssl", "make the admin's and the layers' keys"),
     ("jq", "usr/bin/jq", "look into image manifests as the guide does"),
     ("iproute2", "usr/bin/ss", "list listening ports as the guide does"),
-    ("busybox-static", "/bin/busybox", "make tiny images for the tests"),
+    ("busybox-static", "bin/busybox", "make tiny images for the tests"),
     ("runc", "usr/sbin/runc", "run algorithms in a container"),
     ("umoci", "usr/bin/umoci", "unpack images for runc"),
     ("bubblewrap", "usr/bin/bwrap", "fence in the programs of the local backend"),
