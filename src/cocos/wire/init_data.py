@@ -6,11 +6,15 @@ over the exact bytes of the text, so that any change shows.
 """
 
 import hashlib
+import json
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cocos.errors import FormatError
 
+VERSION = "0.1.0"
+SECTOR_BYTES = 512
 ALGORITHMS = ("sha256", "sha384", "sha512", "sm3")
 
 
@@ -60,3 +64,44 @@ class InitDocument:
         except ValueError as error:  # SM3 is missing from some builds of OpenSSL
             raise FormatError(f"this machine cannot compute {algorithm}") from error
         return cls(version, algorithm, data, digest)
+
+
+def build(data: Mapping[str, str]) -> bytes:
+    """Return init data with SHA-256 as its hash; the same data give the same bytes.
+
+    Args:
+        data: File name → content, in the order in which they shall appear.
+    """
+    lines = [f'version = "{VERSION}"', 'algorithm = "sha256"', "", "[data]"]
+    lines += [f"{_quoted(name)} = {_text(content)}" for name, content in data.items()]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def to_disk(text: bytes) -> bytes:
+    """Return the content of a disk that carries init data: padded with NULs to whole sectors."""
+    return text + bytes(-len(text) % SECTOR_BYTES)
+
+
+def from_disk(content: bytes) -> bytes:
+    """Return the init data that a disk carries, byte for byte as it was built.
+
+    Raises:
+        FormatError: something other than NULs comes after the text.
+    """
+    text, _, padding = content.partition(b"\0")
+    if padding.strip(b"\0"):
+        raise FormatError("the init data disk holds more than init data")
+    return text
+
+
+def _text(content: str) -> str:
+    """Return a TOML string: as it is where that can be read back exactly, else with escapes."""
+    plain = all(char.isprintable() or char in "\n\t" for char in content)
+    if "\n" in content and plain and "'''" not in content and not content.endswith("'"):
+        return f"'''\n{content}'''"
+    return _quoted(content)
+
+
+def _quoted(text: str) -> str:
+    # JSON's escapes are TOML's, but TOML wants one for DEL, too.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

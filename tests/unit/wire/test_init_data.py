@@ -4,6 +4,7 @@ import hashlib
 import pytest
 
 from cocos.errors import FormatError
+from cocos.wire import init_data
 from cocos.wire.init_data import InitDocument
 
 TEXT = b"""version = "0.1.0"
@@ -47,3 +48,29 @@ def test_the_digest_is_over_the_exact_bytes() -> None:
 def test_what_is_no_init_data(text: bytes) -> None:
     with pytest.raises(FormatError):
         InitDocument.parse(text)
+
+
+def test_what_is_built_reads_as_it_was() -> None:
+    data = {
+        "agent.env": 'A="b"\nC="d"\n',
+        "key.pem": "---\nx\n---\n",
+        "odd 'n": "\r\n\x7f\x00'''\\",
+    }
+    text = init_data.build(data)
+    document = InitDocument.parse(text)
+    assert document.data == data
+    assert document.algorithm == "sha256"
+    assert document.digest == hashlib.sha256(text).digest()
+    assert b'C="d"\n' in text  # a person can read it
+
+
+@pytest.mark.parametrize("size", [0, 1, 511, 512, 513])
+def test_a_disk_carries_the_exact_text(size: int) -> None:
+    disk = init_data.to_disk(b"x" * size)
+    assert len(disk) % 512 == 0
+    assert init_data.from_disk(disk) == b"x" * size
+
+
+def test_nothing_hides_behind_the_text_on_a_disk() -> None:
+    with pytest.raises(FormatError, match="more than init data"):
+        init_data.from_disk(b"version\0\0x\0")
