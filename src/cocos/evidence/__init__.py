@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evidence formats: byte layouts and JSON shapes, parsed and nothing more."""
