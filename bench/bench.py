@@ -30,7 +30,7 @@ from cocos.wire.kbs import ResourceUri
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
-from base_image import buildah_environment  # noqa: E402 - tools/ is no package
+from base_image import base_image, buildah_environment  # noqa: E402 - tools/ is no package
 from demo_shell import Shell, free_ports  # noqa: E402
 
 LAYER_BYTES = 64 * 2**20
@@ -136,7 +136,8 @@ async def handshake(url: str) -> None:
 
 
 async def demo() -> None:
-    """Show the share of each step of the demo; its caches are full by now."""
+    """Show the share of each step of the demo, with full caches."""
+    await base_image()  # once made, it is kept
     print("\nmake demo, shares of the whole:")
     child = await asyncio.create_subprocess_exec(
         sys.executable, ROOT / "tools" / "demo.py", stdout=asyncio.subprocess.PIPE
