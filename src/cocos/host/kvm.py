@@ -11,6 +11,11 @@ from cocos.host import process
 DEVICE = Path("/dev/kvm")
 PROBE_SECONDS = 20.0
 QEMU = "qemu-system-x86_64"
+INSTALL_HINT = "sudo apt-get install qemu-system-x86"
+HINT = (
+    f"switch on virtualisation, and join the group of {DEVICE}; without it, VMs are emulated, "
+    "which is slower"
+)
 
 _PORT = 0xF4
 _VALUE = 0x2A
@@ -18,6 +23,11 @@ _VALUE = 0x2A
 _CODE = bytes([0xBA, _PORT, 0x00, 0xB0, _VALUE, 0xEE, 0xF4, 0xEB, 0xFD])
 _BOOT_SECTOR = _CODE.ljust(510, b"\0") + b"\x55\xaa"
 _EXIT_STATUS = _VALUE << 1 | 1  # what QEMU's isa-debug-exit makes of the value
+
+
+def usable() -> bool:
+    """Tell whether there is a device for KVM that we may open; more shows :func:`probe`."""
+    return os.access(DEVICE, os.R_OK | os.W_OK)
 
 
 async def probe(*, accelerator: str = "kvm") -> None:
@@ -31,13 +41,9 @@ async def probe(*, accelerator: str = "kvm") -> None:
         UnreachableError: the guest hung.
         ProcessError: it did not run.
     """
-    qemu = process.find_tool(QEMU, hint="sudo apt-get install qemu-system-x86")
-    if accelerator == "kvm" and not os.access(DEVICE, os.R_OK | os.W_OK):
-        raise ToolMissingError(
-            f"{DEVICE} is absent or closed to us",
-            hint=f"switch on virtualisation, and join the group of {DEVICE}; without it, "
-            "VMs are emulated, which is slower",
-        )
+    qemu = process.find_tool(QEMU, hint=INSTALL_HINT)
+    if accelerator == "kvm" and not usable():
+        raise ToolMissingError(f"{DEVICE} is absent or closed to us", hint=HINT)
     with tempfile.TemporaryDirectory(prefix="cocos-kvm-") as folder:
         disk = Path(folder) / "boot.img"
         disk.write_bytes(_BOOT_SECTOR)
