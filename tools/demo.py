@@ -82,7 +82,6 @@ class Demo:
         """Do everything; return what the algorithm printed."""
         with self._step("base image: Debian's Python, pandas and scikit-learn (kept in a cache)"):
             base = await base_image()
-        self._choose_ports()
         async with contextlib.AsyncExitStack() as servers:
             await self._owner(servers)
             await self._keys()
@@ -93,16 +92,18 @@ class Demo:
                 await self._remove_images()
             return await self._compute(servers)
 
-    def _choose_ports(self) -> None:
+    def _choose_ports(self, *names: str) -> None:
         """Take the guide's ports; where one is in use, a free one, and say so."""
-        self._ports, moved = free_ports(PORTS)
-        for what, port in moved.items():
-            stdout.print(f"     port {PORTS[what]} is in use, {what} takes {port}")
-        self._shell.use_key_provider(self._ports["provider"])
+        ports, moved = free_ports({name: PORTS[name] for name in names})
+        self._ports |= ports
+        for name, port in moved.items():
+            stdout.print(f"     port {PORTS[name]} is in use, {name} takes {port}")
 
     async def _owner(self, servers: contextlib.AsyncExitStack) -> None:
         """Start what stands on the owner's side: registry, KBS, key provider."""
+        self._choose_ports("registry", "kbs", "provider")
         shell, ports = self._shell, self._ports
+        shell.use_key_provider(ports["provider"])
         with self._step("registry, key broker (KBS) and the owner's key provider start"):
             self._write("registry.yml", REGISTRY.format(port=ports["registry"]))
             await servers.enter_async_context(
@@ -180,6 +181,7 @@ class Demo:
             await self._shell.run(f"buildah rmi {names}")
 
     async def _compute(self, servers: contextlib.AsyncExitStack) -> str:
+        self._choose_ports("cvms", "api", "http")
         shell, ports = self._shell, self._ports
         registry = f"docker://localhost:{ports['registry']}"
         with self._step("manager and CVMS start"):
