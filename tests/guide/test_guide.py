@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 GUIDE = ROOT / "docs" / "guide.md"
 ORIGINAL_PORTS = (5000, 7001, 7003, 7020, 8080, 50002, 50011)
 LIMIT_SECONDS = 900
+STOP_SECONDS = 20
 MARK = "=== block "
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -94,11 +96,19 @@ def one_bash(code: str, folder: Path, env: dict[str, str]) -> Iterator[subproces
         try:
             yield bash
         finally:
-            for number in (signal.SIGTERM, signal.SIGKILL):
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(bash.pid, number)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    bash.wait(20)
+            stop_group(bash)
+
+
+def stop_group(bash: subprocess.Popen[bytes]) -> None:
+    """Let the servers of a guide that failed stop in order, and kill those that do not."""
+    deadline = time.monotonic() + STOP_SECONDS
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(bash.pid, signal.SIGTERM)
+        while time.monotonic() < deadline:
+            bash.poll()  # reaps it: a zombie would keep the group alive
+            os.killpg(bash.pid, 0)
+            time.sleep(0.05)
+        os.killpg(bash.pid, signal.SIGKILL)
 
 
 def environment(tmp_path: Path) -> dict[str, str]:
