@@ -70,7 +70,7 @@ class ScriptBackend(Backend):
             yield ScriptVm(child)
         await pumping
 
-    def clean(self, vm_id: str) -> None:
+    def clean(self, vm_id: str, folder: Path) -> None:  # noqa: ARG002 - the interface's
         cgroups.remove(f"cocos-{vm_id}")
 
     async def check(self) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from cocos.cli import _common as common
 from cocos.manager.app import make_app
-from cocos.manager.backends import BACKENDS, make_backend
+from cocos.manager.backends import BACKENDS, make_backend, other_backends
 from cocos.manager.config import ENVIRONMENT, ManagerConfig
 from cocos.manager.server import credentials, grpc_service
 from cocos.manager.service import ManagerService
@@ -105,12 +105,18 @@ def main_command(
 
 
 async def _serve(config: ManagerConfig, *, as_json: bool) -> None:
-    backend = make_backend(config.backend)
+    backend = make_backend(config)
     await backend.check()
     instance_id = config.instance_id or str(uuid.uuid4())
     async with contextlib.AsyncExitStack() as stack:
         service = await stack.enter_async_context(
-            ManagerService(StateFolder(config.state_folder), backend, max_vms=config.max_vms)
+            ManagerService(
+                StateFolder(config.state_folder),
+                backend,
+                max_vms=config.max_vms,
+                keep_vms=config.keep_vms,
+                others=other_backends(config),
+            )
         )
         http = await stack.enter_async_context(
             serve_http(make_app(service, instance_id=instance_id), config.http_address)

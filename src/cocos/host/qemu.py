@@ -110,9 +110,9 @@ class Machine:
     confidential: Snp | Tdx | None = None
 
 
-def cpu_model(machine: Machine) -> str:
-    """Return the processor, as QEMU calls it."""
-    return "host" if machine.accelerator == "kvm" else "max"
+def cpu_model(accelerator: Name) -> str:
+    """Return the processor of a VM, as QEMU calls it: the best there is."""
+    return "host" if accelerator == "kvm" else "max"
 
 
 def arguments(machine: Machine) -> list[str]:
@@ -149,7 +149,7 @@ def _processor(machine: Machine) -> list[str]:
     if machine.confidential is not None:
         size = f"size={machine.memory_mib}M"
         extra += ["-object", f"memory-backend-memfd,id=ram0,{size},share=true,prealloc=false"]
-    words = ["-machine", ",".join(options), "-cpu", cpu_model(machine)]
+    words = ["-machine", ",".join(options), "-cpu", cpu_model(machine.accelerator)]
     return [*words, "-smp", str(machine.cpus), "-m", f"{machine.memory_mib}M", *extra]
 
 

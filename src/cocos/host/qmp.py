@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any, Self
 
-from qemu.qmp import EventListener, ExecuteError, QMPClient, QMPError
+from qemu.qmp import EventListener, ExecuteError, QMPClient, QMPError, Runstate
 
 from cocos.errors import ProtocolError, UnreachableError
 from cocos.host import unix_socket
@@ -63,6 +63,11 @@ class Monitor:
         if found is None:
             raise ProtocolError("QEMU forwards no port into the VM")
         return int(found[1])
+
+    async def until_closed(self) -> None:
+        """Return once QEMU has closed the connection, and everything it said has been read."""
+        while self._client.runstate is Runstate.RUNNING:
+            await self._client.runstate_changed()
 
     def ending(self) -> tuple[str, bool] | None:
         """Return how the guest ended, and whether that is a failure, if QEMU has told."""

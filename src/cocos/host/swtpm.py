@@ -28,10 +28,10 @@ from cocos.host.files import write_atomic
 INSTALL_HINT = "sudo apt-get install swtpm swtpm-tools"
 SETUP_SECONDS = 120.0  # it makes RSA keys
 CA_YEARS = 20
+PID_FILE = "swtpm.pid"
 
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9@%+:./_-]+")
 _STATE = "state"
-_PID_FILE = "swtpm.pid"
 _LOG = "swtpm.log"
 
 
@@ -205,7 +205,7 @@ def start(folder: Path, name: str) -> tuple[Daemon, socket.socket]:
         daemon = Daemon.start(
             words,
             mark=name,
-            pid_file=folder / _PID_FILE,
+            pid_file=folder / PID_FILE,
             log=folder / _LOG,
             inherited=[theirs.fileno()],
         )
@@ -219,7 +219,7 @@ def start(folder: Path, name: str) -> tuple[Daemon, socket.socket]:
 
 def find(folder: Path) -> Daemon | None:
     """Return the running TPM of ``folder``, if it runs."""
-    return Daemon.find(folder / _PID_FILE)
+    return Daemon.find(folder / PID_FILE)
 
 
 def last_words(folder: Path) -> str:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import posixpath
 import shutil
 import tarfile
 import tempfile
@@ -124,14 +125,16 @@ async def _fetch(folder: Path) -> None:
 
 def _extract(archive: Path, folder: Path) -> None:
     with tarfile.open(archive) as tar:
-        # Debian 12's Python 3.11.2 has no filters yet; the packages are signed.
+        # Debian 12's Python 3.11.2 has no filters yet, and newer ones want to be told.
         tar.extraction_filter = getattr(tarfile, "data_filter", None)
         for member in tar:
-            if _wanted(PurePosixPath(member.name)):
-                try:
-                    tar.extract(member, folder)
-                except tarfile.TarError as error:
-                    raise IntegrityError(f"{member.name} of Debian's packages: {error}") from error
+            path = PurePosixPath(member.name)
+            if not _wanted(path):
+                continue
+            target = posixpath.normpath(path.parent / member.linkname)
+            if member.issym() and target.startswith(("/", "..")):
+                raise IntegrityError(f"{path} of Debian's packages links to {member.linkname}")
+            tar.extract(member, folder)
 
 
 def _wanted(path: PurePosixPath) -> bool:

@@ -3,10 +3,13 @@
 
 import ipaddress
 import os
+import re
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+DEFAULT_BACKEND = "local"
 
 ENVIRONMENT = {
     "grpc_host": "MANAGER_GRPC_HOST",
@@ -21,10 +24,31 @@ ENVIRONMENT = {
     "state_folder": "MANAGER_STATE_FOLDER",
     "eos_version": "MANAGER_EOS_VERSION",
     "instance_id": "MANAGER_INSTANCE_ID",
+    "keep_vms": "MANAGER_KEEP_VMS",
+    "image_folder": "MANAGER_IMAGE_FOLDER",
+    "memory_mib": "MANAGER_QEMU_MEMORY_SIZE",
+    "cpus": "MANAGER_QEMU_SMP_COUNT",
+    "accelerator": "MANAGER_QEMU_ACCELERATOR",
+    "confidential": "MANAGER_QEMU_CONFIDENTIAL",
+    "scratch_mib": "MANAGER_QEMU_SCRATCH_SIZE",
+    "guest_port": "MANAGER_QEMU_GUEST_FWD_AGENT",
+    "ovmf_code": "MANAGER_QEMU_OVMF_CODE_FILE",
+    "ovmf_variables": "MANAGER_QEMU_OVMF_VARS_FILE",
+    "ovmf_confidential": "MANAGER_QEMU_OVMF_FILE",
 }
 """Setting → variable."""
 
+_UNITS = {"": 1, "M": 1, "G": 1024, "T": 1024 * 1024}
+
+
+def _mebibytes(value: object) -> object:
+    """Read a size as QEMU writes it: 2048, 2048M or 2G are the same."""
+    found = re.fullmatch(r"([0-9]{1,9})([MGT]?)", value.strip()) if isinstance(value, str) else None
+    return int(found[1]) * _UNITS[found[2]] if found else value
+
+
 Port = Annotated[int, Field(ge=0, le=65535)]
+Mebibytes = Annotated[int, BeforeValidator(_mebibytes)]
 
 
 def default_state_folder() -> Path:
@@ -52,6 +76,17 @@ class ManagerConfig(BaseModel):
         state_folder: What survives the manager.
         eos_version: Version of the guest's system, as ``CVMInfo`` reports it.
         instance_id: Name of this manager in ``/health``.
+        keep_vms: Whether VMs run on when the manager stops, for the next one to take over.
+        image_folder: Of the VMs' image; by default where ``cocos-cli image build`` puts it.
+        memory_mib: Memory of a VM, in MiB; 2048M and 2G are understood, too.
+        cpus: Processors of a VM.
+        accelerator: ``kvm``, ``tcg``, or ``auto`` for what a probe VM shows to work.
+        confidential: ``auto`` to encrypt the memory of VMs where the host can; ``none``.
+        scratch_mib: Size of the disk for images and results; takes only what is used.
+        guest_port: Port of the guest that a port of ours leads to.
+        ovmf_code: Firmware, code.
+        ovmf_variables: Firmware, variables that every VM begins with.
+        ovmf_confidential: Firmware of VMs with encrypted memory, in one file.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,10 +100,21 @@ class ManagerConfig(BaseModel):
     http_host: str = "localhost"
     http_port: Port = 7003
     max_vms: int = 10
-    backend: str = "local"
+    backend: str = DEFAULT_BACKEND
     state_folder: Path = Field(default_factory=default_state_folder)
     eos_version: str = ""
     instance_id: str = ""
+    keep_vms: bool = False
+    image_folder: Path | None = None
+    memory_mib: Mebibytes = Field(default=2048, ge=128)
+    cpus: int = Field(default=2, ge=1, le=255)
+    accelerator: Literal["auto", "kvm", "tcg"] = "auto"
+    confidential: Literal["auto", "none"] = "auto"
+    scratch_mib: Mebibytes = Field(default=16 * 1024, ge=1)
+    guest_port: Port = 7002
+    ovmf_code: Path = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
+    ovmf_variables: Path = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
+    ovmf_confidential: Path = Path("/usr/share/ovmf/OVMF.fd")
 
     @model_validator(mode="after")
     def _safe(self) -> Self:
@@ -82,6 +128,11 @@ class ManagerConfig(BaseModel):
                 "client_ca, or say --insecure-api"
             )
         return self
+
+    @property
+    def tpm_ca_folder(self) -> Path:
+        """Where the CA of the VMs' TPMs is."""
+        return self.state_folder / "tpm-ca"
 
     @property
     def grpc_address(self) -> str:

@@ -59,7 +59,11 @@ class ManagerServicer(pb_grpc.ManagerServiceServicer):
         self, request: pb.AttestationPolicyReq, context: _Context
     ) -> pb.AttestationPolicyRes:
         record = self._service.get(request.id)
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, NO_POLICY.format(backend=record.backend))
+        values = self._service.reference_values()
+        if values is None:
+            reason = NO_POLICY.format(backend=record.backend)
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, reason)
+        return pb.AttestationPolicyRes(id=record.id, info=values)
 
     async def ListVms(self, _request: pb.ListReq, _context: _Context) -> pb.ListRes:  # noqa: N802 - wire name
         return pb.ListRes(cvms=[_cvm(record) for record in self._service.vms()])

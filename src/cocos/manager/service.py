@@ -9,8 +9,10 @@ import asyncio
 import datetime as dt
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import msgspec
@@ -36,6 +38,7 @@ class _Entry:
     console: Console
     started: asyncio.Future[None]
     task: asyncio.Task[None] | None = None
+    vm: Vm | None = None
     ending: bool = False
     stop_reason: str = ""
     failure: CocosError | None = None
@@ -44,7 +47,7 @@ class _Entry:
 class ManagerService:
     """Starts, watches and ends VMs; an asynchronous context manager.
 
-    At its end every VM of it has ended.
+    At its end every VM of it has ended, or is left to the next manager with ``keep_vms``.
     """
 
     def __init__(
@@ -53,12 +56,16 @@ class ManagerService:
         backend: Backend,
         *,
         max_vms: int,
+        keep_vms: bool = False,
+        others: Mapping[str, Backend] | None = None,
         clock: Clock = system_clock,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._state = state
         self._backend = backend
         self._max_vms = max_vms
+        self._keep_vms = keep_vms and backend.survives
+        self._cleaners = {**(others or {}), backend.name: backend}
         self._clock = clock
         self._sleep = sleep
         self._entries: dict[str, _Entry] = {}
@@ -66,27 +73,49 @@ class ManagerService:
 
     async def __aenter__(self) -> Self:
         self._state.open()
-        for record in await asyncio.to_thread(self._state.records):
-            kept = record
-            if record.state.live:
-                kept = record.to(
-                    VmState.LOST, "the manager ended without stopping it, and it ended with it"
-                )
-                _log.warning("vm.lost", vm=record.id)
-                await asyncio.to_thread(self._backend.clean, record.id)
-                self._state.save(kept)
-            await asyncio.to_thread(self._state.clean, record.id)
-            self._entries[record.id] = self._make_entry(kept)
-            self._entries[record.id].started.set_result(None)
+        records = await asyncio.to_thread(self._state.records, self._drop)
+        resumed = [entry for record in records if (entry := await self._recall(record))]
+        # The API answers only when every VM is known to run or to have ended.
+        await asyncio.gather(*(entry.started for entry in resumed))
         if self._backend.warning:
             _log.warning("backend.insecure", backend=self._backend.name, what=self._backend.warning)
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        for entry in self._entries.values():
+            if self._keep_vms and entry.vm is not None and not entry.ending:
+                entry.vm.left = True
         await asyncio.gather(
             *(self._end(entry, "the manager was stopped") for entry in self._entries.values())
         )
         self._state.close()
+
+    async def _recall(self, record: VmRecord) -> _Entry | None:
+        """Put one VM of the time before us on the list; return its entry if it may still run."""
+        entry = self._make_entry(record)
+        self._entries[record.id] = entry
+        ours = record.backend == self._backend.name and self._backend.survives
+        if ours and record.state is VmState.RUNNING:
+            entry.task = asyncio.create_task(self._live(entry, None), name=f"vm {record.id}")
+            return entry
+        if record.state.live:
+            lost = "the manager ended without stopping it, and it ended with it"
+            entry.record = record.to(VmState.LOST, lost)
+            _log.warning("vm.lost", vm=record.id)
+            await asyncio.to_thread(self._clean, record)
+            self._state.save(entry.record)
+        await asyncio.to_thread(self._state.clean, record.id)
+        entry.started.set_result(None)
+        return None
+
+    def _drop(self, vm_id: str, folder: Path) -> None:
+        for backend in self._cleaners.values():
+            backend.clean(vm_id, folder)
+
+    def _clean(self, record: VmRecord) -> None:
+        backend = self._cleaners.get(record.backend)
+        if backend is not None:
+            backend.clean(record.id, self._state.folder(record.id))
 
     async def create(self, request: CreateRequest) -> VmRecord:
         """Start a VM; returns when its programs run.
@@ -145,6 +174,10 @@ class ManagerService:
         """Return every VM that runs or ended by itself, oldest first."""
         return [entry.record for entry in self._entries.values()]
 
+    def reference_values(self) -> bytes | None:
+        """Return what the VMs of this manager measure, as JSON, if they are measured."""
+        return self._backend.reference_values()
+
     def hardware(self) -> Hardware:
         """Return what the VMs of this manager are made of."""
         return self._backend.hardware()
@@ -179,32 +212,48 @@ class ManagerService:
             entry.task.cancel()
         await asyncio.wait({entry.task})
 
-    async def _live(self, entry: _Entry, plan: VmPlan) -> None:
-        """One VM from its start to its end."""
+    async def _live(self, entry: _Entry, plan: VmPlan | None) -> None:
+        """One VM from its start, or without a plan from its recall, to its end."""
         vm_id = entry.record.id
         state, reason = VmState.STOPPED, ""
-        _log.info("vm.starting", vm=vm_id, backend=self._backend.name, cvms=plan.cvms)
         try:
-            folder = self._state.make(entry.record)
-            entry.console.open()
-            async with self._backend.start(vm_id, plan, folder, entry.console) as vm:
-                running = entry.record.to(VmState.RUNNING)
+            async with self._begin(entry, plan) as vm:
+                running = entry.record if plan is None else entry.record.to(VmState.RUNNING)
                 self._keep(
                     entry, msgspec.structs.replace(running, forwarded_port=vm.forwarded_port)
                 )
+                entry.vm = vm
                 entry.started.set_result(None)
                 state, reason = await self._until_end(entry, vm)
                 entry.ending = True
                 self._keep(entry, entry.record.to(VmState.STOPPING, reason))
         except asyncio.CancelledError:
             reason = entry.stop_reason
+            if entry.vm is not None and entry.vm.left:
+                _log.info("vm.left", vm=vm_id)
+                entry.console.close()
+                return
         except CocosError as error:
-            state, reason = VmState.FAILED, error.message
+            state, reason = (VmState.FAILED if plan else VmState.LOST), error.message
             entry.failure = error
         except Exception as error:  # noqa: BLE001 - a task has nobody above it who would see it
             state, reason = VmState.FAILED, "internal error; the manager's log has the cause"
             _log.error("vm.crashed", vm=vm_id, exc_info=error)
+        if plan is None and not entry.started.done():
+            await asyncio.to_thread(self._clean, entry.record)
+            entry.started.set_result(None)  # it had started; what is left of it is shown
         await self._finish(entry, state, reason)
+
+    def _begin(self, entry: _Entry, plan: VmPlan | None) -> AbstractAsyncContextManager[Vm]:
+        vm_id = entry.record.id
+        if plan is None:
+            _log.info("vm.resuming", vm=vm_id, backend=self._backend.name)
+            entry.console.open()
+            return self._backend.resume(vm_id, self._state.folder(vm_id), entry.console)
+        _log.info("vm.starting", vm=vm_id, backend=self._backend.name, cvms=plan.cvms)
+        folder = self._state.make(entry.record)
+        entry.console.open()
+        return self._backend.start(vm_id, plan, folder, entry.console)
 
     async def _finish(self, entry: _Entry, state: VmState, reason: str) -> None:
         vm_id = entry.record.id

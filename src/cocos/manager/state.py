@@ -22,6 +22,8 @@ from cocos.errors import ConfigError, FormatError
 from cocos.host.files import write_atomic
 from cocos.manager.records import VmRecord
 
+_BACKEND = "vm"
+
 _log = structlog.get_logger(__name__)
 
 
@@ -64,14 +66,20 @@ class StateFolder:
             os.close(self._lock)
             self._lock = None
 
-    def records(self) -> list[VmRecord]:
-        """Return every record, oldest first; folders without a sound one are deleted."""
+    def records(self, on_drop: Callable[[str, Path], None] | None = None) -> list[VmRecord]:
+        """Return every record, oldest first; folders without a sound one are deleted.
+
+        Args:
+            on_drop: Gets name and backend's folder of each that will be deleted.
+        """
         found = []
         for folder in sorted(self._vms.iterdir()):
             try:
                 record = VmRecord.from_json((folder / VmRecord.FILE).read_bytes())
             except (OSError, FormatError) as error:
                 _log.warning("state.dropped", folder=folder.name, error=str(error))
+                if on_drop is not None:
+                    on_drop(folder.name, folder / _BACKEND)
                 remove_tree(folder)
                 continue
             found.append(record)
@@ -79,7 +87,7 @@ class StateFolder:
 
     def make(self, record: VmRecord) -> Path:
         """Make the folders of a new VM and write its record; return the backend's folder."""
-        backend_folder = self._vms / record.id / "vm"
+        backend_folder = self.folder(record.id)
         backend_folder.parent.mkdir(mode=0o700)
         backend_folder.mkdir(mode=0o700)
         self.save(record)
@@ -89,13 +97,17 @@ class StateFolder:
         """Write a record, durably."""
         write_atomic(self._vms / record.id / VmRecord.FILE, record.to_json())
 
+    def folder(self, vm_id: str) -> Path:
+        """Return the backend's folder of a VM."""
+        return self._vms / vm_id / _BACKEND
+
     def console(self, vm_id: str) -> Path:
         """Return the path of a VM's console log."""
         return self._vms / vm_id / "console.log"
 
     def clean(self, vm_id: str) -> None:
         """Delete what the backend left of a VM; record and console stay."""
-        remove_tree(self._vms / vm_id / "vm")
+        remove_tree(self.folder(vm_id))
 
     def forget(self, vm_id: str) -> None:
         """Delete everything of a VM."""

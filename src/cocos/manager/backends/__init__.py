@@ -1,23 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kinds of VM that a manager can start: one table."""
 
+from collections.abc import Callable
+
 from cocos.errors import ConfigError
 from cocos.manager.backends._base import Backend, Ending, Hardware, Vm
 from cocos.manager.backends.local import LocalBackend
+from cocos.manager.backends.qemu import QemuBackend
+from cocos.manager.config import ManagerConfig
 
-BACKENDS: dict[str, type[Backend]] = {
-    "local": LocalBackend,
+BACKENDS: dict[str, Callable[[ManagerConfig], Backend]] = {
+    "qemu": QemuBackend,
+    "local": lambda _: LocalBackend(),
 }
 
-__all__ = ["BACKENDS", "Backend", "Ending", "Hardware", "Vm", "make_backend"]
+__all__ = ["BACKENDS", "Backend", "Ending", "Hardware", "Vm", "make_backend", "other_backends"]
 
 
-def make_backend(name: str) -> Backend:
-    """Return the backend of that name.
+def make_backend(config: ManagerConfig) -> Backend:
+    """Return the backend that the configuration names.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none of that name.
     """
-    if name not in BACKENDS:
-        raise ConfigError(f"there is no backend {name!r}", hint=f"one of: {', '.join(BACKENDS)}")
-    return BACKENDS[name]()
+    if config.backend not in BACKENDS:
+        raise ConfigError(
+            f"there is no backend {config.backend!r}", hint=f"one of: {', '.join(BACKENDS)}"
+        )
+    return BACKENDS[config.backend](config)
+
+
+def other_backends(config: ManagerConfig) -> dict[str, Backend]:
+    """Return the other ones, which may have left VMs behind."""
+    return {name: make(config) for name, make in BACKENDS.items() if name != config.backend}

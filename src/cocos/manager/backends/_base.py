@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from cocos.errors import InternalError
 from cocos.manager.console import Console
 from cocos.manager.plan import VmPlan
 
@@ -33,6 +34,7 @@ class Vm(abc.ABC):
     """A VM that runs."""
 
     forwarded_port: str = ""  # decimal port on this host that leads to the agent
+    left: bool = False  # set to have it run on when its block ends
 
     @abc.abstractmethod
     async def wait(self) -> Ending:
@@ -45,6 +47,9 @@ class Backend(abc.ABC):
     name: ClassVar[str]
     warning: ClassVar[str] = ""
     """Said at every start of the manager and of a VM, when the kind proves nothing."""
+
+    survives: ClassVar[bool] = False
+    """Whether its VMs can outlive the manager, and another one can :meth:`resume` them."""
 
     @abc.abstractmethod
     def start(
@@ -62,9 +67,21 @@ class Backend(abc.ABC):
             PeerError: it did not start; the message says which part and why.
         """
 
+    def resume(self, vm_id: str, folder: Path, console: Console) -> AbstractAsyncContextManager[Vm]:
+        """Take over a VM that an earlier manager left running; else as :meth:`start`.
+
+        Raises:
+            PeerError: it has ended; the message says what is known of it.
+        """
+        raise InternalError(f"{self.name}: {vm_id} in {folder} for {console.path}")
+
     @abc.abstractmethod
-    def clean(self, vm_id: str) -> None:
-        """Remove what a VM of a manager that was killed left outside its folder."""
+    def clean(self, vm_id: str, folder: Path) -> None:
+        """End what a killed manager left of a VM, except for the files in its folder."""
+
+    def reference_values(self) -> bytes | None:
+        """Return what its VMs measure, as JSON, if they are measured."""
+        return None
 
     @abc.abstractmethod
     async def check(self) -> None:

@@ -85,7 +85,7 @@ class LocalBackend(Backend):
         """See the base."""
         await sandbox.check()
 
-    def clean(self, vm_id: str) -> None:
+    def clean(self, vm_id: str, folder: Path) -> None:  # noqa: ARG002 - processes end with us
         """See the base; processes die with the manager, their control groups do not."""
         cgroups.remove(cgroup_name(vm_id))
 
