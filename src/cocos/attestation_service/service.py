@@ -21,7 +21,7 @@ from cocos.errors import ConfigError, EvidenceError, Finding, FormatError, NotFo
 from cocos.policy.appraisal import Verdict, appraise
 from cocos.stores.base import Namespace, Store
 from cocos.tokens.ear import Submodule, issue
-from cocos.verifiers import Expected, VerifierTable, verifier_table
+from cocos.verifiers import Demand, Expected, VerifierTable, verifier_table
 from cocos.wire import kbs
 from cocos.wire.init_data import InitDocument
 from cocos.wire.kbs import InitData, Tee
@@ -44,6 +44,7 @@ class AppraisalRequest:
         runtime_data: Object that the primary evidence is bound to: ``nonce``,
             ``tee-pubkey``, ``additional-evidence``. Devices are bound to the first two.
         init_data: What the host passed in, in clear.
+        state: Of the :meth:`AttestationService.demand` in this session, if there was one.
     """
 
     tee: Tee
@@ -51,6 +52,7 @@ class AppraisalRequest:
     runtime_data: JsonObject
     additional: Mapping[Tee, Any] = field(default_factory=dict)
     init_data: InitData | None = None
+    state: JsonObject | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ class AttestationService:
         self._policies = AttestationPolicies(store)
         self._values = ReferenceValues(store, clock=clock)
         self._verifiers = verifiers or verifier_table(
-            insecure_allow_sample=config.insecure_allow_sample
+            insecure_allow_sample=config.insecure_allow_sample, clock=clock
         )
         if config.insecure_allow_sample:
             _log.warning("attestation.insecure", sample_evidence="is believed; it proves nothing")
@@ -114,6 +116,27 @@ class AttestationService:
     async def challenge(self) -> str:
         """Return a fresh nonce: base64 of 32 random bytes."""
         return base64.b64encode(secrets.token_bytes(NONCE_BYTES)).decode("ascii")
+
+    async def demand(self, tee: Tee, extra_params: Any) -> Demand | None:
+        """Return what to ask of an attester beside the nonce; None for nothing.
+
+        Args:
+            tee: Primary attester.
+            extra_params: Of its request; the member of the TEE's name is its verifier's.
+
+        Raises:
+            EvidenceError: what it announced can never become evidence that holds. A TEE
+                without verifier is no error yet: its evidence will be refused.
+        """
+        announced = extra_params.get(tee.value) if isinstance(extra_params, dict) else None
+        verifier = self._verifiers.get(tee)
+        if verifier is None or announced is None:
+            return None
+        try:
+            return await verifier.challenge(announced, await self._values.all())
+        except EvidenceError as error:
+            _log.info("attestation.refused", tee=tee.value, findings=error.findings)
+            raise
 
     async def appraise(self, request: AppraisalRequest) -> Appraisal:
         """Verify evidence and issue a token.
@@ -130,8 +153,8 @@ class AttestationService:
             EvidenceError: evidence does not hold; findings of all attesters at once.
         """
         init_data = parse_init_data(request.init_data)
-        verified = await self._verify(request, init_data)
         values = await self._values.all()
+        verified = await self._verify(request, init_data, values)
         submodules: dict[str, Submodule] = {}
         findings: list[Finding] = []
         for part in verified:
@@ -179,21 +202,23 @@ class AttestationService:
         return await self._values.get(name)
 
     async def _verify(
-        self, request: AppraisalRequest, init_data: InitDocument | None
+        self, request: AppraisalRequest, init_data: InitDocument | None, values: JsonObject
     ) -> list[_Verified]:
         runtime = request.runtime_data
         device_runtime = {n: v for n, v in runtime.items() if n != "additional-evidence"}
         # Devices get no init data: their evidence has no place for it.
-        attesters = [(request.tee, request.evidence, runtime, init_data)]
-        attesters += [(tee, it, device_runtime, None) for tee, it in request.additional.items()]
+        attesters = [(request.tee, request.evidence, runtime, init_data, request.state)]
+        attesters += [
+            (tee, it, device_runtime, None, None) for tee, it in request.additional.items()
+        ]
         verified: list[_Verified] = []
         failures: list[EvidenceError] = []
         count: Counter[str] = Counter()
-        for tee, evidence, bound, shown in attesters:
+        for tee, evidence, bound, shown, state in attesters:
             digest = None if shown is None else shown.digest
             try:
                 verifier = self._verifiers.find(tee)
-                expected = Expected(kbs.report_data(bound), digest)
+                expected = Expected(kbs.report_data(bound), digest, state, values)
                 claims = await verifier.verify(evidence, expected)
             except EvidenceError as error:
                 failures.append(error)

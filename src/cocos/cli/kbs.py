@@ -5,12 +5,13 @@ import asyncio
 import contextlib
 import datetime as dt
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import structlog
 import typer
+from cryptography import x509
 
 from cocos._clock import Clock, system_clock
 from cocos._types import JsonObject
@@ -36,6 +37,8 @@ from cocos.stores.sql import SqlStore, storage_url
 from cocos.tokens.check import TokenVerifier
 from cocos.transport.http_server import serve_http
 from cocos.transport.web import WebApp
+from cocos.verifiers import verifier_table
+from cocos.verifiers.tpm import parse_ek_cas
 from cocos.wire.kbs import InitData, Tee
 
 NAME = "kbs"
@@ -85,6 +88,10 @@ InsecureAllowSample = Annotated[
         "--insecure-allow-sample",
     ),
 ]
+TpmEkCa = Annotated[
+    list[Path] | None,
+    _option("Believe TPMs that this CA certified, PEM; repeatable.", "--tpm-ek-ca"),
+]
 Timeout = Annotated[int | None, _option("Lifetime of a session, minutes. [5]", "-t", "--timeout")]
 Storage = Annotated[
     str | None, _option("Folder, or sqlite:////FILE. [KBS_STORAGE, else a folder of the user]")
@@ -103,6 +110,7 @@ def main_command(
     insecure_api: InsecureApi = None,
     attestation_token_type: TokenType = None,
     insecure_allow_sample: InsecureAllowSample = None,
+    tpm_ek_ca: TpmEkCa = None,
     timeout: Timeout = None,
     storage: Storage = None,
     log_level: common.LogLevel = "info",
@@ -123,6 +131,7 @@ def main_command(
         "insecure_api": insecure_api,
         "attestation_token_type": attestation_token_type,
         "insecure_allow_sample": insecure_allow_sample,
+        "tpm_ek_ca": tpm_ek_ca or None,
         "timeout": timeout,
         "storage": storage,
     }
@@ -158,6 +167,11 @@ async def compose(settings: Settings, store: Store, gate: AdminGate, *, clock: C
         key=key,
         config=AttestationServiceConfig(insecure_allow_sample=settings.insecure_allow_sample),
         clock=clock,
+        verifiers=verifier_table(
+            insecure_allow_sample=settings.insecure_allow_sample,
+            clock=clock,
+            tpm_ek_cas=_ek_cas(settings.tpm_ek_ca),
+        ),
     )
     service = KbsService(
         store,
@@ -178,6 +192,7 @@ class _InProcess:
 
     def __init__(self, service: AttestationService) -> None:
         self._service = service
+        self.demand = service.demand
         self.set_policy = service.set_policy
         self.register_reference_values = service.register_reference_values
         self.get_reference_value = service.get_reference_value
@@ -189,6 +204,8 @@ class _InProcess:
         additional: Mapping[Tee, Any],
         runtime_data: JsonObject,
         init_data: InitData | None,
+        *,
+        state: JsonObject | None,
     ) -> Appraisal:
         """Appraise evidence."""
         return await self._service.appraise(
@@ -198,8 +215,17 @@ class _InProcess:
                 runtime_data=runtime_data,
                 additional=additional,
                 init_data=init_data,
+                state=state,
             )
         )
+
+
+def _ek_cas(files: Iterable[Path]) -> list[x509.Certificate]:
+    found: list[x509.Certificate] = []
+    for file in files:
+        pem = read_file(file, "the certificate of a TPM manufacturer", limit=2**20)
+        found += parse_ek_cas(pem, str(file))
+    return found
 
 
 def _gate(settings: Settings, clock: Clock) -> AdminGate:

@@ -42,6 +42,8 @@ class Settings(BaseModel):
         insecure_api: Admit everybody as administrator.
         deny_admin: Admit nobody as administrator.
         insecure_allow_sample: Count sample evidence, which proves nothing, as good.
+        tpm_ek_ca: Files of those who certify endorsement keys of TPMs, PEM; every
+            certificate in them is trusted.
         attestation_token_type: Kind of token; CoCo is the only one.
         timeout: Lifetime of a session, minutes.
         storage: Folder or database URL; None is a folder of the user.
@@ -58,6 +60,7 @@ class Settings(BaseModel):
     insecure_api: bool = False
     deny_admin: bool = False
     insecure_allow_sample: bool = False
+    tpm_ek_ca: tuple[Path, ...] = ()
     attestation_token_type: Literal["CoCo"] = "CoCo"  # noqa: S105 - a kind, no secret
     timeout: int = Field(default=5, ge=1, le=24 * 60)
     storage: str | None = None

@@ -58,8 +58,34 @@ class Appraisal(Protocol):
         ...
 
 
+class Demand(Protocol):
+    """What evidence of some kinds needs beside the nonce."""
+
+    @property
+    def params(self) -> JsonObject:
+        """For the attester, under the TEE's name in the challenge's ``extra-params``."""
+        ...
+
+    @property
+    def state(self) -> JsonObject:
+        """To be kept with the session and given back with the evidence; a secret."""
+        ...
+
+
 class AttestationService(Protocol):
     """Who appraises evidence: in this process, or a server of its own."""
+
+    async def demand(self, tee: kbs.Tee, extra_params: Any) -> Demand | None:
+        """Return what to ask of an attester beside the nonce; None for nothing.
+
+        Args:
+            tee: Primary attester.
+            extra_params: Of its request.
+
+        Raises:
+            EvidenceError: what it announced can never become evidence that holds.
+        """
+        ...
 
     async def appraise(
         self,
@@ -68,6 +94,8 @@ class AttestationService(Protocol):
         additional: AdditionalEvidence,
         runtime_data: JsonObject,
         init_data: kbs.InitData | None,
+        *,
+        state: JsonObject | None,
     ) -> Appraisal:
         """Appraise evidence.
 
@@ -77,6 +105,7 @@ class AttestationService(Protocol):
             additional: Evidence of devices.
             runtime_data: What the primary attester's evidence must be bound to.
             init_data: What the host passed in, in clear.
+            state: Of the demand in this session, if there was one.
 
         Raises:
             EvidenceError: evidence does not hold; says why in its findings.
@@ -141,6 +170,7 @@ class KbsService:
 
         Raises:
             FormatError: a protocol version that we do not speak.
+            EvidenceError: what it announces can never become evidence that holds.
         """
         session, challenge = rcar.start(
             request,
@@ -148,6 +178,9 @@ class KbsService:
             now=self._clock(),
             lifetime=self._lifetime,
         )
+        asked = await self._attestation.demand(request.tee, request.extra_params)
+        if asked is not None:
+            session, challenge = rcar.demand(session, challenge, asked.params, asked.state)
         session_id = secrets.token_hex(16)
         await self._store.put(
             Namespace.SESSION, session_id, rcar.dump(session), expires=session.expires
@@ -165,7 +198,7 @@ class KbsService:
         runtime, evidence = attestation.runtime_data, attestation.tee_evidence
         jwe.check_public_jwk(kbs.key_members(runtime.tee_pubkey))
         additional = _additional(evidence.additional_evidence)
-        spent = await self._spend(session_id, runtime.nonce)
+        spent, state = await self._spend(session_id, runtime.nonce)
         try:
             appraisal = await self._attestation.appraise(
                 spent.tee,
@@ -173,6 +206,7 @@ class KbsService:
                 additional,
                 kbs.runtime_data(runtime.nonce, runtime.tee_pubkey, evidence.additional_evidence),
                 attestation.init_data,
+                state=state,
             )
         except EvidenceError:
             self._metrics.attestation_failures.labels(spent.tee.value).inc()
@@ -290,15 +324,16 @@ class KbsService:
         """
         return await self._denials.get(denial_id)
 
-    async def _spend(self, session_id: str, nonce: str) -> rcar.Spent:
+    async def _spend(self, session_id: str, nonce: str) -> tuple[rcar.Spent, JsonObject | None]:
         stored = await self._store.get(Namespace.SESSION, session_id)
         if stored is None:
             raise AuthenticationError(_NO_SESSION, hint=_HANDSHAKE)
-        spent = rcar.spend(rcar.load(stored), nonce, self._clock())
+        session = rcar.load(stored)
+        spent = rcar.spend(session, nonce, self._clock())
         # Two attestations at once both got here; the store lets one of them pass.
         if not await self._store.replace(Namespace.SESSION, session_id, stored, rcar.dump(spent)):
             raise AuthenticationError("the nonce of this session has been used already")
-        return spent
+        return spent, rcar.kept(session)
 
     async def _token(self, credentials: Credentials) -> tuple[str, tuple[Finding, ...]]:
         """Return the session's token and what was found, else the caller's own token.

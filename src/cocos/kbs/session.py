@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from cocos._types import JsonObject
 from cocos.errors import AuthenticationError, Finding, FormatError
 from cocos.wire import json
 from cocos.wire.kbs import PROTOCOL_VERSION, Challenge, Request, Tee
@@ -24,11 +25,15 @@ _AGAIN: Final = "start a new handshake with POST /kbs/v0/auth"
 
 
 class Authed(msgspec.Struct, frozen=True, tag="Authed"):
-    """Challenged; waits for evidence that carries ``nonce``."""
+    """Challenged; waits for evidence that carries ``nonce``.
+
+    ``state`` is what the verifier of the evidence asked to be kept; it may hold secrets.
+    """
 
     tee: Tee
     nonce: str
     expires: dt.datetime
+    state: JsonObject | None = None
 
 
 class Spent(msgspec.Struct, frozen=True, tag="Spent"):
@@ -72,6 +77,28 @@ def start(
         raise ValueError(f"a nonce has {NONCE_BYTES} bytes")
     text = base64.b64encode(nonce).decode("ascii")
     return Authed(request.tee, text, now + lifetime), Challenge(nonce=text)
+
+
+def demand(
+    session: Authed, challenge: Challenge, params: JsonObject, state: JsonObject
+) -> tuple[Authed, Challenge]:
+    """Add what the verifier asks of the attester, and what it keeps until the evidence.
+
+    Args:
+        session: Just begun.
+        challenge: Its challenge.
+        params: For the attester; stand under the TEE's name in ``extra-params``.
+        state: For the verifier.
+    """
+    return (
+        msgspec.structs.replace(session, state=state),
+        msgspec.structs.replace(challenge, extra_params={session.tee.value: params}),
+    )
+
+
+def kept(session: Session) -> JsonObject | None:
+    """Return what the verifier asked to be kept; None if nothing, or no longer."""
+    return session.state if isinstance(session, Authed) else None
 
 
 def spend(session: Session, nonce: str, now: dt.datetime) -> Spent:

@@ -1,19 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """Verifiers of evidence, one per TEE, in one table."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
+from cryptography import x509
+
+from cocos._clock import Clock
 from cocos.errors import EvidenceError, Finding
-from cocos.verifiers._base import Expected, Verifier
+from cocos.verifiers._base import Demand, Expected, Verifier
 from cocos.verifiers.sample import InsecureSampleDeviceVerifier, InsecureSampleVerifier
+from cocos.verifiers.tpm import TpmVerifier
 from cocos.wire.kbs import Tee
 
-__all__ = ["INSECURE_SAMPLE_FLAG", "Expected", "Verifier", "VerifierTable", "verifier_table"]
+__all__ = [
+    "INSECURE_SAMPLE_FLAG",
+    "Demand",
+    "Expected",
+    "Verifier",
+    "VerifierTable",
+    "verifier_table",
+]
 
 INSECURE_SAMPLE_FLAG: Final = "--insecure-allow-sample"
 
-_GENUINE: tuple[type[Verifier], ...] = ()
 _INSECURE_SAMPLE: tuple[type[Verifier], ...] = (
     InsecureSampleVerifier,
     InsecureSampleDeviceVerifier,
@@ -25,6 +35,10 @@ class VerifierTable:
 
     def __init__(self, verifiers: Mapping[Tee, Verifier]) -> None:
         self._verifiers = dict(verifiers)
+
+    def get(self, tee: Tee) -> Verifier | None:
+        """Return the verifier for a TEE, or None."""
+        return self._verifiers.get(tee)
 
     def find(self, tee: Tee) -> Verifier:
         """Return the verifier for a TEE.
@@ -48,11 +62,19 @@ class VerifierTable:
         )
 
 
-def verifier_table(*, insecure_allow_sample: bool) -> VerifierTable:
+def verifier_table(
+    *,
+    insecure_allow_sample: bool,
+    clock: Clock,
+    tpm_ek_cas: Sequence[x509.Certificate] = (),
+) -> VerifierTable:
     """Return the table of verifiers.
 
     Args:
         insecure_allow_sample: Also believe sample evidence, which anybody can make.
+        clock: For the validity of certificates.
+        tpm_ek_cas: Who certifies endorsement keys of TPMs.
     """
-    kinds = (*_GENUINE, *(_INSECURE_SAMPLE if insecure_allow_sample else ()))
-    return VerifierTable({kind.kind: kind() for kind in kinds})
+    genuine: tuple[Verifier, ...] = (TpmVerifier(tpm_ek_cas, clock=clock),)
+    insecure = (kind() for kind in _INSECURE_SAMPLE) if insecure_allow_sample else ()
+    return VerifierTable({verifier.kind: verifier for verifier in (*genuine, *insecure)})

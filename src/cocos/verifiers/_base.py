@@ -2,7 +2,8 @@
 """What every verifier of evidence is."""
 
 import abc
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from cocos._types import JsonObject, ReportData
@@ -13,16 +14,34 @@ MIN_REPORT_DATA_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
+class Demand:
+    """What a verifier asks of an attester beside the nonce.
+
+    Attributes:
+        params: For the attester; stands under the TEE's name in the challenge.
+        state: For the verifier, when the evidence comes; kept with the session. A secret.
+    """
+
+    params: JsonObject
+    state: JsonObject = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Expected:
     """What evidence must be bound to.
 
     Attributes:
         report_data: Digest of the runtime data: nonce and TEE key. Never absent.
         init_data: Digest of the init data; None when the guest showed none.
+        state: Of the verifier's own :class:`Demand` in this session, if it made one.
+        reference_values: What the operator registered; only keys of attesters are a
+            verifier's business, everything else is the policy's.
     """
 
     report_data: ReportData
     init_data: bytes | None = None
+    state: JsonObject | None = field(default=None, repr=False)
+    reference_values: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         # Evidence that need not carry a nonce could be anybody's, from any time.
@@ -49,6 +68,23 @@ class Verifier(abc.ABC):
     kind: ClassVar[Tee]
     category: ClassVar[str] = "cpu"
     insecure: ClassVar[bool] = False
+
+    async def challenge(
+        self,
+        announced: Any,  # noqa: ARG002
+        reference_values: Mapping[str, Any],  # noqa: ARG002
+    ) -> Demand | None:
+        """Return what to ask of an attester before it makes evidence; None for nothing.
+
+        Args:
+            announced: What it said under the TEE's name when it opened the session;
+                None if nothing.
+            reference_values: What the operator registered.
+
+        Raises:
+            EvidenceError: what it announced can never become evidence that holds.
+        """
+        return None
 
     @abc.abstractmethod
     async def verify(self, evidence: Any, expected: Expected) -> JsonObject:

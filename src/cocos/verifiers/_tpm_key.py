@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether an attestation key lives in a genuine TPM.
+
+Two ways: the key is restricted and the TPM of a certified endorsement key has shown, by
+recovering a secret, that it holds it; or an operator registered the key by hand.
+"""
+
+import base64
+import datetime as dt
+import hashlib
+import hmac
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from cocos._types import JsonObject
+from cocos.crypto import tpm_credential
+from cocos.errors import ConfigError, EvidenceError, Finding, FormatError
+from cocos.evidence.tpm import Attributes, RsaPublic
+from cocos.evidence.tpm_json import TpmChallenge, TpmEvidence, TpmParams
+from cocos.verifiers._base import Demand, Expected
+from cocos.wire import json
+
+TRUSTED_AK: Final = "trusted_ak"
+"""Reference value: registered keys, each as base64 of its DER or as SHA-256 of that in hex."""
+
+EK_CERTIFICATE: Final = "ek-certificate"
+REGISTERED: Final = "registered"
+
+_KP_EK_CERTIFICATE: Final = x509.ObjectIdentifier("2.23.133.8.1")  # tcg-kp-EKCertificate
+_EK: Final = "tpm.ek-certificate"
+_UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+_MIN_BITS: Final = 2048
+_WANTED: Final = (
+    Attributes.FIXED_TPM
+    | Attributes.FIXED_PARENT
+    | Attributes.SENSITIVE_DATA_ORIGIN
+    | Attributes.RESTRICTED
+    | Attributes.SIGN
+)
+
+
+def parse_ek_cas(pem: bytes, source: str) -> tuple[x509.Certificate, ...]:
+    """Read the certificates of those who certify endorsement keys.
+
+    Args:
+        pem: One or more certificates; each of them is trusted, also an intermediate one.
+        source: Where the text is from, for messages.
+
+    Raises:
+        ConfigError: no certificates, or one that cannot issue others.
+    """
+    try:
+        found = tuple(x509.load_pem_x509_certificates(pem))
+    except ValueError as error:
+        raise ConfigError(f"{source} holds no certificates in PEM") from error
+    for certificate in found:
+        try:
+            basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+        except (x509.ExtensionNotFound, ValueError) as error:
+            raise ConfigError(f"{source}: {_subject(certificate)} is no CA") from error
+        if not basic.value.ca:
+            raise ConfigError(f"{source}: {_subject(certificate)} is no CA")
+    return found
+
+
+def demand(
+    announced: Any,
+    reference_values: Mapping[str, Any],
+    cas: Sequence[x509.Certificate],
+    now: dt.datetime,
+) -> Demand | None:
+    """Challenge the TPM that a guest says it has, or nothing for a registered key.
+
+    Raises:
+        EvidenceError: malformed; or neither a certified TPM nor a registered key.
+    """
+    if announced is None:
+        return None
+    try:
+        params = msgspec.convert(announced, TpmParams)
+        certificate = json.b64decode(params.ek_certificate, "ek_certificate")
+        key = RsaPublic.parse(json.b64decode(params.ak_public, "ak_public"))
+        spki = _spki(key)
+    except (msgspec.ValidationError, FormatError) as error:
+        raise _refusal(Finding("tpm.extra-params", str(error))) from error
+    endorsement = _endorsement_key(certificate, cas, now)
+    findings = _attribute_findings(key)
+    if isinstance(endorsement, Finding):
+        findings.append(endorsement)
+    if findings or isinstance(endorsement, Finding):
+        if _registered(spki, reference_values):
+            return None
+        raise EvidenceError(
+            f"the attestation key is not known to live in a TPM: {findings[0].problem}",
+            findings=tuple(findings),
+            hint="the operator of the KBS trusts the TPM's manufacturer with --tpm-ek-ca",
+        )
+    secret = os.urandom(tpm_credential.SECRET_BYTES)
+    made = tpm_credential.make_credential(endorsement, key.name, secret)
+    challenge = TpmChallenge(_b64(made.credential_blob), _b64(made.encrypted_secret))
+    state = {"ak": hashlib.sha256(spki).hexdigest(), "secret": _b64(secret)}
+    return Demand(msgspec.to_builtins(challenge), state)
+
+
+def trust(
+    evidence: TpmEvidence, spki: bytes, expected: Expected
+) -> tuple[str | None, tuple[Finding, ...]]:
+    """Return why the key is trusted, :data:`EK_CERTIFICATE` or :data:`REGISTERED`.
+
+    None, and what is missing, if it is not.
+    """
+    if expected.state is not None:
+        finding = _credential_finding(evidence, spki, expected.state, expected.report_data)
+        return (EK_CERTIFICATE, ()) if finding is None else (None, (finding,))
+    if _registered(spki, expected.reference_values):
+        return REGISTERED, ()
+    finding = Finding(
+        "tpm.ak",
+        "nothing shows that the attestation key lives in a TPM: the handshake brought no "
+        "endorsement-key certificate, and the key is not registered",
+        actual=hashlib.sha256(spki).hexdigest(),
+        expected=f"a certified TPM, or the reference value {TRUSTED_AK}",
+    )
+    return None, (finding,)
+
+
+def load_spki(der: bytes) -> rsa.RSAPublicKey:
+    """Return the key in a DER SubjectPublicKeyInfo.
+
+    Raises:
+        FormatError: no RSA key of at least 2048 bits, or not its only spelling.
+    """
+    try:
+        key = serialization.load_der_public_key(der)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise FormatError("ak_public is not a public key in DER") from error
+    if not isinstance(key, rsa.RSAPublicKey) or key.key_size < _MIN_BITS:
+        raise FormatError(f"ak_public is not an RSA key of {_MIN_BITS} bits or more")
+    if _der(key) != der:
+        raise FormatError("ak_public is not in DER")
+    return key
+
+
+def _credential_finding(
+    evidence: TpmEvidence, spki: bytes, state: JsonObject, report_data: bytes
+) -> Finding | None:
+    digest = hashlib.sha256(spki).hexdigest()
+    if digest != state["ak"]:
+        problem = "the quote is by another key than the handshake announced"
+        return Finding("tpm.ak", problem, digest, state["ak"])
+    if evidence.credential is None:
+        return Finding("tpm.credential", "the TPM's answer to the challenge is missing")
+    try:
+        shown = json.b64decode(evidence.credential.proof, "credential.proof")
+    except FormatError as error:
+        return Finding("tpm.credential", str(error))
+    secret = json.b64decode(state["secret"], "the session's secret")
+    if not hmac.compare_digest(shown, tpm_credential.proof(secret, report_data)):
+        return Finding(
+            "tpm.credential",
+            "the TPM of the endorsement-key certificate did not recover the secret: "
+            "the attestation key is not in it, or the answer is to another challenge",
+        )
+    return None
+
+
+def _attribute_findings(key: RsaPublic) -> list[Finding]:
+    attributes = Attributes(key.attributes)
+    wrong = [flag.name for flag in _WANTED if not attributes & flag]
+    if attributes & Attributes.DECRYPT:
+        wrong.append("not DECRYPT")
+    if not wrong:
+        return []
+    # Only a restricted signing key never signs what merely looks like a quote.
+    problem = "the attestation key is not a restricted signing key made in its TPM"
+    names = ", ".join(str(name) for name in wrong)
+    return [Finding("tpm.ak.attributes", problem, f"{key.attributes:#010x}", f"also {names}")]
+
+
+def _endorsement_key(
+    der: bytes, cas: Sequence[x509.Certificate], now: dt.datetime
+) -> rsa.RSAPublicKey | Finding:
+    """Return the key in a certificate that can be believed, or why it cannot."""
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        key, usages = certificate.public_key(), _usages(certificate)
+    except _UNREADABLE as error:
+        return Finding(_EK, f"the endorsement-key certificate does not parse: {error}")
+    untrusted = _issuer_finding(certificate, cas, now)
+    if untrusted is not None:
+        return untrusted
+    if _KP_EK_CERTIFICATE not in usages:
+        # The same CA may certify keys that are in no TPM.
+        problem = "the certificate is not one for an endorsement key"
+        return Finding(_EK, problem, expected=_KP_EK_CERTIFICATE.dotted_string)
+    if not isinstance(key, rsa.RSAPublicKey) or key.key_size != tpm_credential.EK_BITS:
+        problem = "the endorsement key is of a kind that cannot be challenged"
+        return Finding(_EK, problem, expected=f"RSA, {tpm_credential.EK_BITS} bits")
+    return key
+
+
+def _issuer_finding(
+    certificate: x509.Certificate, cas: Sequence[x509.Certificate], now: dt.datetime
+) -> Finding | None:
+    issuers = [ca for ca in cas if _issued(certificate, ca)]
+    if not issuers:
+        problem = "the endorsement-key certificate is of a CA that this KBS does not trust"
+        trusted = "; ".join(map(_subject, cas)) or "none is configured: kbs --tpm-ek-ca FILE"
+        return Finding(_EK, problem, certificate.issuer.rfc4514_string(), trusted)
+    if not _valid(certificate, now) or not any(_valid(ca, now) for ca in issuers):
+        problem = "the endorsement-key certificate or its CA's is not valid now"
+        until = f"until {certificate.not_valid_after_utc.isoformat()}"
+        return Finding(_EK, problem, until, now.isoformat())
+    return None
+
+
+def _usages(certificate: x509.Certificate) -> x509.ExtendedKeyUsage | tuple[()]:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return ()
+
+
+def _issued(certificate: x509.Certificate, ca: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(ca)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def _valid(certificate: x509.Certificate, now: dt.datetime) -> bool:
+    return certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc
+
+
+def _registered(spki: bytes, reference_values: Mapping[str, Any]) -> bool:
+    known = reference_values.get(TRUSTED_AK)
+    listed = known if isinstance(known, list) else [known]
+    return any(form in listed for form in (_b64(spki), hashlib.sha256(spki).hexdigest()))
+
+
+def _spki(key: RsaPublic) -> bytes:
+    try:
+        return _der(rsa.RSAPublicNumbers(key.exponent, key.modulus).public_key())
+    except ValueError as error:
+        raise FormatError("ak_public is not a usable RSA key") from error
+
+
+def _der(key: rsa.RSAPublicKey) -> bytes:
+    return key.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+
+
+def _subject(certificate: x509.Certificate) -> str:
+    return certificate.subject.rfc4514_string()
+
+
+def _b64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _refusal(finding: Finding) -> EvidenceError:
+    return EvidenceError("the tpm member of extra-params is malformed", findings=(finding,))
