@@ -33,7 +33,8 @@ async def demo(tmp_path: Path, *flags: str) -> AsyncIterator[asyncio.subprocess.
         if name.startswith(("PIP_", "SSL_", "XDG_CACHE"))
     }
     async with process.spawn(
-        [sys.executable, ROOT / "tools" / "demo.py", *flags],
+        # A test run in the background ignores SIGINT, and so would its children.
+        ["env", "--default-signal=INT", sys.executable, ROOT / "tools" / "demo.py", *flags],
         env={**kept, "TMPDIR": str(tmp_path)},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

@@ -5,6 +5,7 @@ import asyncio
 import errno
 import os
 import platform
+import secrets
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -37,14 +38,14 @@ class Box:
         (folder / "datasets/data.csv").write_text("secret data\n")
 
     async def run(
-        self, script: str, *arguments: str, limits: Limits | None = None, name: str = "test"
+        self, script: str, *arguments: str, limits: Limits | None = None, name: str = ""
     ) -> Outcome:
         number = sum(1 for _ in self.folder.glob("rootfs*"))
         rootfs = self.folder / f"rootfs{number}"
         algorithm(self.folder / "image", script)
         await self.tools.unpack(self.folder / "image", "latest", rootfs)
         container = Container(
-            name,
+            name or f"test-{secrets.token_hex(4)}",
             rootfs,
             ("/bin/busybox", "sh", "/run.sh", *arguments),
             env=("PATH=/bin",),
