@@ -20,8 +20,9 @@ LIMIT_SECONDS = 600
 
 pytestmark = [
     pytest.mark.guide,
+    pytest.mark.usefixtures("guide_ports"),
     pytest.mark.xdist_group("guide"),
-    pytest.mark.timeout(LIMIT_SECONDS + 60),
+    pytest.mark.timeout(2 * LIMIT_SECONDS),  # another run may have to end first
 ]
 
 

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The guide's ports are fixed: of all test runs on this machine, one uses them at a time."""
+
+import fcntl
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def guide_ports() -> Iterator[None]:
+    with (Path(tempfile.gettempdir()) / "cocos-guide-ports.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
