@@ -1,21 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: ARG002, ARG003 - a register does not need all that attesters get
 """An agent with everything around it that is not a network: tools, key provider, register."""
 
 import asyncio
 import contextlib
+import hashlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from cocos._types import JsonObject
 from cocos.agent.config import AgentSettings
 from cocos.agent.fetch import Fetcher
 from cocos.agent.report import Happening, Level
 from cocos.agent.service import AgentService, Outlet
+from cocos.attestation_agent.event_log import EventLog
+from cocos.attestation_agent.machine import Machine
 from cocos.attestation_agent.server import service as attestation_service
 from cocos.attestation_agent.service import AttestationAgent as AttestationAgentService
-from cocos.attesters import Attester, InsecureSampleAttester
+from cocos.attestation_agent.tokens import KbsTokens
+from cocos.attesters import Attester, Devices, InsecureSampleAttester
 from cocos.clients.attestation_agent import AttestationAgent
+from cocos.clients.kbs import KbsClient
 from cocos.crypto import kek
 from cocos.host.key_folder import KeyFolder
 from cocos.host.runtime import Runtime
@@ -31,26 +38,37 @@ ALGO_KEY = ResourcePath.parse("default/key/algo-key")
 DATA_KEY = ResourcePath.parse("default/key/dataset-key")
 
 
-class RegisterTpm(Attester):
-    """A machine with a runtime register; ``order`` gets what happens to it."""
+class Blind(Attester):
+    """A machine without a runtime register."""
 
     kind = Tee.TPM
 
-    def __init__(self, order: list[str], *, has_register: bool = True) -> None:
-        self._order = order
-        self._has_register = has_register
-
     @classmethod
-    async def detect(cls) -> Self | None:
+    async def detect(cls, devices: Devices) -> Self | None:
         return None
 
-    async def evidence(self, report_data: bytes) -> Any:
+    async def evidence(
+        self, report_data: bytes, challenge: JsonObject | None = None, *, events: bytes = b""
+    ) -> Any:
         return {"report_data": report_data.hex()}
 
-    async def extend_register(self, index: int, event: bytes) -> None:
-        if not self._has_register:
-            await super().extend_register(index, event)
-        self._order.append(event[8:].decode())
+
+class RegisterTpm(Blind):
+    """A machine with one runtime register; ``order`` gets what happens to it."""
+
+    register_hash = "sha256"
+    default_register = 14
+
+    def __init__(self, order: list[str]) -> None:
+        self._order = order
+        self._value = bytes(32)
+
+    async def read_register(self, index: int) -> bytes:
+        return self._value
+
+    async def extend_register(self, index: int, digest: bytes) -> None:
+        self._value = hashlib.sha256(self._value + digest).digest()
+        self._order.append(f"measured {digest.hex()}")
 
 
 class OrderedProvider(KeyProvider):
@@ -188,10 +206,15 @@ async def bed(
     keys = KeyFolder(folder / "keys")
     for key in (ALGO_KEY, DATA_KEY):
         keys.store(key, kek.generate())
-    agent = AttestationAgentService(
-        attester or RegisterTpm(order), kbs=None, measure=measure, register=14
-    )
+    attester = attester or RegisterTpm(order)
+    log = EventLog(folder / "aael" / "eventlog", attester, 14)
+    await log.open()
+    machine = Machine(attester, log if measure else None)
     async with contextlib.AsyncExitStack() as stack:
+        tokens = await stack.enter_async_context(
+            KbsTokens(lambda url: KbsClient(url, machine), url=None)
+        )
+        agent = AttestationAgentService(machine, tokens)
         provider = await stack.enter_async_context(
             serve("127.0.0.1:0", [provider_service(OrderedProvider(keys, order))])
         )

@@ -2,6 +2,7 @@
 """The agent's work with real images, real Skopeo, real containers: how it succeeds and fails."""
 
 import asyncio
+import hashlib
 import io
 import json
 import zipfile
@@ -10,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _agent import ALGO_KEY, DATA_KEY, Bed, RegisterTpm, bed, sample
+from _agent import ALGO_KEY, DATA_KEY, Bed, Blind, bed, sample
 from _images import algorithm, tar, write_layout
 from _layouts import Layer, blob_path, gzipped, write
 
 from cocos.agent.report import Level
 from cocos.agent.service import AgentService
 from cocos.agent.states import State
+from cocos.attestation_agent.event import tagged_event
 from cocos.errors import StateError
 from cocos.host import layout
 from cocos.host.skopeo import Skopeo
@@ -102,8 +104,8 @@ async def test_the_main_job_through_a_registry(
         "stderr.log": b"problem\n",
     }
     # Measured first, then keys, each from its own KBS.
-    expected = " ".join(Computation.from_json(document).event())
-    assert place.order[0] == expected
+    event = tagged_event(*Computation.from_json(document).event())
+    assert place.order[0] == f"measured {hashlib.sha256(event).hexdigest()}"
     assert set(place.order[1:2]) == {"unwrap cc_kbc::null"}
     assert place.order[-1] == "unwrap cc_kbc::http://127.0.0.1:1/other"
 
@@ -291,8 +293,7 @@ async def test_an_image_without_a_program(place: Bed, data: str) -> None:
 
 async def test_measured_or_not_at_all(tool: Skopeo, tmp_path: Path, plain: str) -> None:
     """A machine whose evidence could not show the computation gets no key."""
-    blind = RegisterTpm([], has_register=False)
-    async with bed(tmp_path, tool, attester=blind) as place:
+    async with bed(tmp_path, tool, attester=Blind()) as place:
         encrypted = await place.encrypt(plain, ALGO_KEY, f"oci:{tmp_path}/encrypted")
         place.order.clear()
         details = await fails(place, manifest("", algorithm=secret(encrypted)))

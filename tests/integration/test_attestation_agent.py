@@ -91,8 +91,6 @@ async def test_evidence_carries_the_runtime_data_unhashed(agent: AttestationAgen
 
 async def test_sample_measures_and_binds_nothing(agent: AttestationAgent) -> None:
     assert await agent.extend_runtime_measurement("d", "o", "c") == "NOT_ENABLED"
-    with pytest.raises(CallerError, match="one line"):
-        await agent.extend_runtime_measurement("d", "o", "c\nforged")
     with pytest.raises(StateError, match="cannot bind init data"):
         await agent.bind_init_data(bytes(32))
     with pytest.raises(CallerError, match="not 3"):

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from cocos.crypto.tee_key import ALGORITHMS, EC_P256
+from cocos.host.tpm import BOOT_LOG, COMMAND_LINE
 
 DEFAULT_ADDRESS = "127.0.0.1:50002"
 _KBC = "cc_kbc"
@@ -73,8 +74,8 @@ class EventlogConfig(_Frozen):
     """Runtime measurements."""
 
     enable_eventlog: bool = False
-    init_pcr: int = Field(default=17, ge=0, le=23)
-    """PCR number for measurements that name none."""
+    init_pcr: int | None = Field(default=None, ge=0, le=23)
+    """Register of runtime events, as a PCR number; by default the platform's own."""
 
 
 class LogConfig(_Frozen):
@@ -96,6 +97,14 @@ class Settings(_Frozen):
     """Standard base64 of the digest of the init data."""
     initdata_toml: Path | None = None
     """File of the init data; wins over the digest."""
+    tpm: str | None = None
+    """The TPM: path of a device, or a TCTI; by default ``/dev/tpmrm0`` if there is one."""
+    tpm_event_log: Path = BOOT_LOG
+    """What the firmware measured."""
+    command_line: Path = COMMAND_LINE
+    """The kernel's command line."""
+    aael_path: Path = Path("/run/attestation-agent/eventlog")
+    """Log of runtime events; of this boot, therefore below ``/run``."""
     token_configs: TokenConfigs = TokenConfigs()
     eventlog_config: EventlogConfig = EventlogConfig()
     log: LogConfig = LogConfig()

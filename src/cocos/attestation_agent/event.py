@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runtime events as the guest components measure them (AAEL)."""
+"""Runtime events as the guest components measure and log them (AAEL)."""
 
 import struct
+from typing import Final
 
 from cocos.errors import FormatError
+from cocos.evidence.event_details import AAEL_MAGIC
+from cocos.evidence.eventlog import ALGORITHMS, EVENT_TAG
 
-MAGIC = 0x4141454C  # "AAEL", little-endian on the wire
+_IDS: Final = {name: number for number, name in ALGORITHMS.items()}
 
 
 def tagged_event(domain: str, operation: str, content: str) -> bytes:
@@ -27,4 +30,17 @@ def tagged_event(domain: str, operation: str, content: str) -> bytes:
         event = f"{domain} {operation} {content}".encode()
     except UnicodeEncodeError as error:
         raise FormatError("an event must be valid Unicode") from error
-    return struct.pack("<II", MAGIC, len(event)) + event
+    return struct.pack("<II", AAEL_MAGIC, len(event)) + event
+
+
+def record(register: int, algorithm: str, digest: bytes, event: bytes) -> bytes:
+    """Return the log's entry of one event: a little-endian TCG_PCR_EVENT2.
+
+    Args:
+        register: Number that the verifier knows the register by.
+        algorithm: Name of the hash.
+        digest: What the register was extended with.
+        event: As of :func:`tagged_event`.
+    """
+    head = struct.pack("<IIIH", register, EVENT_TAG, 1, _IDS[algorithm])
+    return head + digest + struct.pack("<I", len(event)) + event

@@ -45,7 +45,8 @@ class _Servicer(pb_grpc.AttestationAgentServiceServicer):
         request: pb.GetTokenRequest,
         context: aio.ServicerContext[Any, Any],  # noqa: ARG002
     ) -> pb.GetTokenResponse:
-        return pb.GetTokenResponse(Token=await self._agent.token(request.TokenType))
+        token = await self._agent.token(request.TokenType, refused=request.Refused)
+        return pb.GetTokenResponse(Token=token)
 
     async def ExtendRuntimeMeasurement(  # noqa: N802
         self,

@@ -6,11 +6,12 @@ import enum
 import structlog
 
 from cocos.attestation_agent.event import tagged_event
-from cocos.attesters import Attester
-from cocos.clients.kbs import KbsClient
-from cocos.errors import CallerError, FormatError, StateError, UnsupportedError
+from cocos.attestation_agent.machine import Machine
+from cocos.attestation_agent.tokens import KbsTokens
+from cocos.errors import FormatError
 from cocos.wire import json
-from cocos.wire.kbs import Tee
+from cocos.wire.agent_token import TYPE, AgentToken
+from cocos.wire.kbs import SESSION_COOKIE, Tee
 
 DIGEST_SIZES = frozenset({32, 48, 64})
 """Bytes of an init-data digest: SHA-256 or SM3, SHA-384, SHA-512."""
@@ -32,43 +33,38 @@ class AttestationAgent:
     """Speaks for this machine to whoever runs on it.
 
     Args:
-        attester: Makes evidence.
-        kbs: Where tokens come from; None without a configured KBS.
-        measure: Whether runtime measurements are on.
-        register: PCR number for measurements that name none.
+        machine: Makes evidence and measures.
+        tokens: Where tokens come from.
     """
 
-    def __init__(
-        self, attester: Attester, *, kbs: KbsClient | None, measure: bool, register: int
-    ) -> None:
-        self._attester = attester
-        self._kbs = kbs
-        self._measure = measure
-        self._register = register
+    def __init__(self, machine: Machine, tokens: KbsTokens) -> None:
+        self._machine = machine
+        self._tokens = tokens
 
     async def tee(self) -> Tee:
         """Return the primary TEE."""
-        return await self._attester.tee()
+        return await self._machine.tee()
 
     async def additional_tees(self) -> tuple[Tee, ...]:
         """Return the devices that can be attested beside the CPU."""
-        return await self._attester.additional_tees()
+        return await self._machine.additional_tees()
 
     async def evidence(self, report_data: bytes) -> bytes:
         """Return compact JSON text of evidence that carries ``report_data`` unchanged."""
-        return json.encode(await self._attester.evidence(report_data))
+        return json.encode(await self._machine.evidence(report_data))
 
     async def additional_evidence(self, report_data: bytes) -> bytes:
         """Return JSON text, TEE → evidence of each device; no bytes without devices."""
-        return (await self._attester.additional_evidence(report_data)).encode()
+        return (await self._machine.additional_evidence(report_data)).encode()
 
-    async def token(self, token_type: str) -> bytes:
+    async def token(self, token_type: str, *, refused: str = "") -> bytes:
         """Return a token and the private key it speaks of, as compact JSON.
 
         One handshake serves every caller until the token is about to expire.
 
         Args:
-            token_type: ``kbs``, the only one whose tokens carry a nonce and a key.
+            token_type: ``kbs``, or ``kbs::URL`` for another KBS than the configured one.
+            refused: An earlier token, which the KBS does not accept any more.
 
         Raises:
             CallerError: another type.
@@ -76,24 +72,19 @@ class AttestationAgent:
             AuthenticationError: the KBS does not accept our evidence.
             UnreachableError: the KBS does not answer.
         """
-        if token_type != "kbs":  # noqa: S105 - a type, not a token
-            raise CallerError(
-                f"tokens of type {token_type!r} are not made here",
-                hint="ask for kbs; tokens without nonce and key prove nothing",
-            )
-        if self._kbs is None:
-            raise StateError(
-                "this attestation agent knows no KBS",
-                hint="start it with AA_KBC_PARAMS=cc_kbc::URL or [token_configs.kbs] url",
-            )
-        session = await self._kbs.session()
-        pair = {"token": session.token, "tee_keypair": session.key.pem().decode("ascii")}
-        return json.encode(pair)
+        session = await self._tokens.get(token_type, refused=refused)
+        # The guest components know two members only.
+        cookie = "" if token_type == TYPE else session.cookies.get(SESSION_COOKIE, "")
+        pem = session.key.pem().decode("ascii")
+        return json.encode(AgentToken(session.token, pem, cookie))
 
     async def extend_runtime_measurement(
         self, domain: str, operation: str, content: str, register: int | None
     ) -> Measured:
         """Measure an event into a runtime register.
+
+        Whether the platform can do it is looked at before the event, as the guest
+        components do.
 
         Args:
             domain: Who measures, without spaces.
@@ -103,17 +94,16 @@ class AttestationAgent:
 
         Raises:
             FormatError: the event is malformed.
+            CallerError: events are not measured into that register.
+            StateError: the event log is full.
         """
-        event = tagged_event(domain, operation, content)
-        if not self._measure:
+        log = self._machine.log
+        if log is None:
             return Measured.NOT_ENABLED
-        try:
-            await self._attester.extend_register(
-                self._register if register is None else register, event
-            )
-        except UnsupportedError as error:
-            _log.warning("measurement.unsupported", domain=domain, problem=error.message)
+        if not log.supported:
+            _log.warning("measurement.unsupported", domain=domain)
             return Measured.NOT_SUPPORTED
+        await self._machine.measure(log, tagged_event(domain, operation, content), register)
         _log.info("measurement.extended", domain=domain, operation=operation)
         return Measured.DONE
 
@@ -133,4 +123,4 @@ class AttestationAgent:
             raise FormatError(
                 f"an init-data digest has 32, 48 or 64 bytes, not {len(digest)}",
             )
-        await self._attester.bind_init_data(digest)
+        await self._machine.bind_init_data(digest)

@@ -3,25 +3,45 @@
 
 import structlog
 
-from cocos.attesters._base import MAX_REPORT_DATA, Attester
+from cocos.attesters._base import (
+    MAX_REPORT_DATA,
+    AttestationKey,
+    Attester,
+    Devices,
+    SignedQuote,
+    TpmDevice,
+)
 from cocos.attesters.sample import InsecureSampleAttester
+from cocos.attesters.tpm import TpmAttester
 from cocos.errors import UnsupportedError
 
-__all__ = ["ATTESTERS", "MAX_REPORT_DATA", "Attester", "InsecureSampleAttester", "detect"]
+__all__ = [
+    "ATTESTERS",
+    "MAX_REPORT_DATA",
+    "AttestationKey",
+    "Attester",
+    "Devices",
+    "InsecureSampleAttester",
+    "SignedQuote",
+    "TpmAttester",
+    "TpmDevice",
+    "detect",
+]
 
-ATTESTERS: tuple[type[Attester], ...] = (InsecureSampleAttester,)
+ATTESTERS: tuple[type[Attester], ...] = (TpmAttester, InsecureSampleAttester)
 """Every attester, in the order of detection: hardware first, insecure ones last."""
 
 _log = structlog.get_logger(__name__)
 
 
-async def detect(*, insecure_sample: bool) -> Attester:
+async def detect(devices: Devices | None = None, *, insecure_sample: bool) -> Attester:
     """Return the attester of this machine's TEE.
 
     A machine whose TEE we do not know is refused. It never becomes a sample by itself:
     its owner would believe in a proof that there is not.
 
     Args:
+        devices: What this machine has for attesters to use.
         insecure_sample: Accept evidence that proves nothing when no TEE is found.
 
     Raises:
@@ -30,7 +50,7 @@ async def detect(*, insecure_sample: bool) -> Attester:
     for kind in ATTESTERS:
         if kind.insecure and not insecure_sample:
             continue
-        attester = await kind.detect()
+        attester = await kind.detect(devices or Devices())
         if attester is None:
             continue
         if kind.insecure:

@@ -1,14 +1,92 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every attester can do."""
+"""What every attester can do, and the devices that attesters use."""
 
 import abc
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, Self
 
+from cocos._types import JsonObject
 from cocos.errors import FormatError, UnsupportedError
 from cocos.wire.kbs import Tee
 
 MAX_REPORT_DATA = 64
 """Bytes of report data that the hardware has room for."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttestationKey:
+    """Public part of a TPM's attestation key.
+
+    Attributes:
+        public: TPM2B_PUBLIC.
+        spki: DER SubjectPublicKeyInfo of the same key.
+    """
+
+    public: bytes
+    spki: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SignedQuote:
+    """What TPM2_Quote returns: TPMS_ATTEST without its length, and TPMT_SIGNATURE."""
+
+    message: bytes
+    signature: bytes
+
+
+class TpmDevice(Protocol):
+    """A TPM 2.0 and what its firmware logged.
+
+    Every method raises UnreachableError when the TPM does not answer, and ProtocolError
+    when it refuses.
+    """
+
+    async def attestation_key(self) -> AttestationKey:
+        """Return a restricted RSA-2048 signing key that never leaves the TPM."""
+        ...
+
+    async def ek_certificate(self) -> bytes | None:
+        """Return the certificate of the RSA endorsement key, DER; None if there is none."""
+        ...
+
+    async def activate(self, credential_blob: bytes, encrypted_secret: bytes) -> bytes:
+        """Return the secret that was protected for the endorsement and attestation keys.
+
+        Args:
+            credential_blob: TPM2B_ID_OBJECT.
+            encrypted_secret: TPM2B_ENCRYPTED_SECRET.
+
+        Raises:
+            IntegrityError: it was protected for another TPM or another key.
+        """
+        ...
+
+    async def quote(self, data: bytes) -> SignedQuote:
+        """Sign the SHA-256 PCRs 0 to 23, with ``data`` in the signature."""
+        ...
+
+    async def pcrs(self) -> tuple[bytes, ...]:
+        """Return the SHA-256 PCRs 0 to 23."""
+        ...
+
+    async def extend(self, index: int, digest: bytes) -> None:
+        """Extend a SHA-256 PCR."""
+        ...
+
+    async def boot_log(self) -> bytes:
+        """Return the firmware's TCG event log; empty if the kernel shows none."""
+        ...
+
+    async def command_line(self) -> str:
+        """Return the kernel's command line."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """The devices of this machine that attesters may use; None where there is none."""
+
+    tpm: TpmDevice | None = None
 
 
 class Attester(abc.ABC):
@@ -17,26 +95,39 @@ class Attester(abc.ABC):
     Attributes:
         kind: The TEE whose evidence this attester makes.
         insecure: The evidence proves nothing; the attester is used only when allowed by name.
+        register_hash: Name of the hash of its runtime registers; None without registers
+            that software cannot reset.
+        default_register: Number of the register for events that name none.
     """
 
     kind: ClassVar[Tee]
     insecure: ClassVar[bool] = False
+    register_hash: ClassVar[str | None] = None
+    default_register: ClassVar[int] = 17
 
     @classmethod
     @abc.abstractmethod
-    async def detect(cls) -> Self | None:
+    async def detect(cls, devices: Devices) -> Self | None:
         """Return an attester if this machine has what it needs, else None."""
 
     async def tee(self) -> Tee:
         """Return the TEE whose evidence this is."""
         return self.kind
 
+    async def auth_params(self) -> JsonObject:
+        """Return what the KBS must know before it challenges us: members of extra-params."""
+        return {}
+
     @abc.abstractmethod
-    async def evidence(self, report_data: bytes) -> Any:
+    async def evidence(
+        self, report_data: bytes, challenge: JsonObject | None = None, *, events: bytes = b""
+    ) -> Any:
         """Return fresh evidence, as JSON.
 
         Args:
             report_data: Up to :data:`MAX_REPORT_DATA` bytes that the evidence must carry.
+            challenge: ``extra-params`` of the KBS's challenge, if one asked for it.
+            events: Log of the events that were measured at run time.
 
         Raises:
             FormatError: ``report_data`` is too long.
@@ -54,20 +145,25 @@ class Attester(abc.ABC):
         """
         return ""
 
-    async def extend_register(self, index: int, event: bytes) -> None:
-        """Hash an event into a runtime register that software cannot reset.
+    async def read_register(self, index: int) -> bytes:
+        """Return the present value of a runtime register.
+
+        Raises:
+            UnsupportedError: the platform has no such register.
+        """
+        raise self._no_register(index)
+
+    async def extend_register(self, index: int, digest: bytes) -> None:  # noqa: ARG002
+        """Extend a runtime register, one that software cannot reset.
 
         Args:
             index: Register as a PCR number; the platform maps it to its own.
-            event: What is hashed, with the hash of the platform.
+            digest: Of what is measured, with :attr:`register_hash`.
 
         Raises:
-            UnsupportedError: the platform has no such registers.
+            UnsupportedError: the platform has no such register.
         """
-        raise UnsupportedError(
-            f"{self.kind} has no runtime measurement register (asked for {index}, "
-            f"event of {len(event)} bytes)"
-        )
+        raise self._no_register(index)
 
     async def bind_init_data(self, digest: bytes) -> None:
         """Bind what the host passed in: compare with the hardware's field, or measure.
@@ -83,6 +179,9 @@ class Attester(abc.ABC):
             f"{self.kind} cannot bind init data (digest of {len(digest)} bytes)",
             hint="evidence of this platform does not prove what the host passed in",
         )
+
+    def _no_register(self, index: int) -> UnsupportedError:
+        return UnsupportedError(f"{self.kind} has no runtime measurement register {index}")
 
 
 def check_report_data(report_data: bytes) -> None:

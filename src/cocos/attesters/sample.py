@@ -4,7 +4,8 @@
 import base64
 from typing import Any, ClassVar, Self
 
-from cocos.attesters._base import Attester, check_report_data
+from cocos._types import JsonObject
+from cocos.attesters._base import Attester, Devices, check_report_data
 from cocos.wire.kbs import Tee
 
 
@@ -15,11 +16,17 @@ class InsecureSampleAttester(Attester):
     insecure: ClassVar[bool] = True
 
     @classmethod
-    async def detect(cls) -> Self:
+    async def detect(cls, devices: Devices) -> Self:  # noqa: ARG003 - it needs none
         """Return an attester: every machine can say that it is a sample."""
         return cls()
 
-    async def evidence(self, report_data: bytes) -> Any:
+    async def evidence(
+        self,
+        report_data: bytes,
+        challenge: JsonObject | None = None,  # noqa: ARG002
+        *,
+        events: bytes = b"",  # noqa: ARG002
+    ) -> Any:
         """Return ``svn`` and the report data, unsigned."""
         check_report_data(report_data)
         return {"svn": "1", "report_data": base64.b64encode(report_data).decode("ascii")}

@@ -10,12 +10,17 @@ import structlog
 import typer
 
 from cocos.attestation_agent.config import Settings
+from cocos.attestation_agent.event_log import EventLog
+from cocos.attestation_agent.machine import Machine
 from cocos.attestation_agent.server import service
 from cocos.attestation_agent.service import AttestationAgent
-from cocos.attesters import Attester, detect
+from cocos.attestation_agent.tokens import KbsTokens
+from cocos.attesters import Attester, Devices, detect
 from cocos.cli import _common as common
 from cocos.clients.kbs import KbsClient
-from cocos.errors import UnsupportedError
+from cocos.crypto.tee_key import EC_P256
+from cocos.errors import PeerError, UnsupportedError
+from cocos.host import tpm
 from cocos.host.files import read_file
 from cocos.transport.rpc import serve
 from cocos.wire.init_data import InitDocument
@@ -23,7 +28,12 @@ from cocos.wire.json import b64decode
 from cocos.wire.kbs import InitData
 
 NAME = "attestation-agent"
-ENVIRONMENT = {"aa_kbc_params": "AA_KBC_PARAMS", "insecure_sample": "COCOS_INSECURE_SAMPLE"}
+ENVIRONMENT = {
+    "aa_kbc_params": "AA_KBC_PARAMS",
+    "aael_path": "AAEL_PATH",
+    "insecure_sample": "COCOS_INSECURE_SAMPLE",
+    "tpm": "AA_TPM_DEVICE",
+}
 
 app = common.make_app(
     "Answer for this machine: evidence of its TEE, tokens of its KBS, runtime measurements. "
@@ -92,29 +102,12 @@ def main_command(
 
 async def _serve(settings: Settings, *, as_json: bool) -> None:
     os.umask(0o077)  # callers get private keys: nobody else may open our socket
-    attester = await detect(insecure_sample=settings.insecure_sample)
-    init_data = await _bind_init_data(settings, attester)
     async with contextlib.AsyncExitStack() as stack:
-        kbs = None
-        config = settings.kbs()
-        if config is not None:
-            ca_file = config.ca_file()
-            kbs = await stack.enter_async_context(
-                KbsClient(
-                    config.url,
-                    attester,
-                    ca_file=ca_file,
-                    ca=config.cert if ca_file is None else None,
-                    init_data=init_data,
-                    key_algorithm=config.tee_key_algorithm,
-                )
-            )
-        agent = AttestationAgent(
-            attester,
-            kbs=kbs,
-            measure=settings.eventlog_config.enable_eventlog,
-            register=settings.eventlog_config.init_pcr,
-        )
+        attester = await _attester(settings, stack)
+        init_data = await _bind_init_data(settings, attester)
+        machine = Machine(attester, await _event_log(settings, attester))
+        tokens = await stack.enter_async_context(_tokens(settings, machine, init_data))
+        agent = AttestationAgent(machine, tokens)
         address = await stack.enter_async_context(
             serve(settings.attestation_sock, [service(agent)])
         )
@@ -122,11 +115,61 @@ async def _serve(settings: Settings, *, as_json: bool) -> None:
         await common.wait_for_signal()
 
 
+async def _attester(settings: Settings, stack: contextlib.AsyncExitStack) -> Attester:
+    """Return the attester of what this machine has."""
+    tcti = tpm.find(settings.tpm)
+    if tcti is None:
+        return await detect(insecure_sample=settings.insecure_sample)
+    device = tpm.Tpm(tcti, boot_log=settings.tpm_event_log, command_line=settings.command_line)
+    await stack.enter_async_context(device)
+    try:
+        await device.attestation_key()
+    except PeerError as error:
+        # A laptop's TPM is no reason against a trial; one that was named is wanted.
+        if settings.tpm is not None or not settings.insecure_sample:
+            raise
+        _log.warning("attester.tpm-unusable", problem=error.message)
+        return await detect(insecure_sample=True)
+    return await detect(Devices(tpm=device), insecure_sample=settings.insecure_sample)
+
+
+async def _event_log(settings: Settings, attester: Attester) -> EventLog | None:
+    config = settings.eventlog_config
+    if not config.enable_eventlog:
+        return None
+    register = attester.default_register if config.init_pcr is None else config.init_pcr
+    log = EventLog(settings.aael_path, attester, register)
+    await log.open()
+    return log
+
+
+def _tokens(settings: Settings, machine: Machine, init_data: InitData | None) -> KbsTokens:
+    config = settings.kbs()
+    ca_file = config.ca_file() if config else None
+    ca = config.cert if config and ca_file is None else None
+    algorithm = config.tee_key_algorithm if config else EC_P256
+
+    def open_client(url: str) -> KbsClient:
+        return KbsClient(
+            url,
+            machine,
+            ca_file=ca_file,
+            ca=ca,
+            init_data=init_data,
+            key_algorithm=algorithm,
+            generation=lambda: machine.generation,
+        )
+
+    return KbsTokens(open_client, url=config.url if config else None)
+
+
 async def _bind_init_data(settings: Settings, attester: Attester) -> InitData | None:
     """Bind the init data that we were started with, and return it for the KBS."""
     init_data = None
     if settings.initdata_toml is not None:
-        text = read_file(settings.initdata_toml, "the init data", limit=2**20)
+        # A raw disk is filled up with zeros.
+        padded = read_file(settings.initdata_toml, "the init data", limit=2**20)
+        text = padded.rstrip(b"\0")
         digest = InitDocument.parse(text).digest
         init_data = InitData(format="toml", body=text.decode("utf-8"))
     elif settings.initdata_digest is not None:

@@ -15,7 +15,7 @@ from cocos.attesters import detect
 from cocos.cli import _common as common
 from cocos.cli._daemon import daemonize, runtime_folder
 from cocos.clients.attestation_agent import AttestationAgent
-from cocos.clients.kbs import EvidenceSource
+from cocos.clients.kbs import EvidenceSource, TokenSource
 from cocos.errors import FormatError, UsageError
 from cocos.host.files import read_file
 from cocos.host.key_folder import KeyFolder
@@ -178,10 +178,10 @@ async def _serve(settings: Settings, ready: Callable[[], None] | None, *, as_jso
 @contextlib.asynccontextmanager
 async def _provider(settings: Settings) -> AsyncIterator[KeyProvider]:
     async with contextlib.AsyncExitStack() as stack:
-        evidence = await stack.enter_async_context(_evidence(settings))
+        source = await stack.enter_async_context(_source(settings))
         kbs = await stack.enter_async_context(
             KbsKeys(
-                evidence,
+                source,
                 url=settings.kbs_url,
                 ca_file=settings.kbs_ca,
                 init_data=_init_data(settings.initdata_toml),
@@ -196,7 +196,7 @@ async def _provider(settings: Settings) -> AsyncIterator[KeyProvider]:
 
 
 @contextlib.asynccontextmanager
-async def _evidence(settings: Settings) -> AsyncIterator[EvidenceSource]:
+async def _source(settings: Settings) -> AsyncIterator[EvidenceSource | TokenSource]:
     if settings.aa is None and settings.insecure_sample:
         yield await detect(insecure_sample=True)
         return

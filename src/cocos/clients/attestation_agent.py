@@ -12,6 +12,7 @@ from cocos.transport.rpc import client_error
 from cocos.wire import json
 from cocos.wire._generated import attestation_agent_pb2 as pb
 from cocos.wire._generated import attestation_agent_pb2_grpc as pb_grpc
+from cocos.wire.agent_token import TYPE_AT, AgentToken
 from cocos.wire.kbs import Tee
 
 CALL_SECONDS = 130.0
@@ -23,7 +24,7 @@ _WHAT = "the attestation agent"
 
 
 class AttestationAgent:
-    """One attestation agent; an async context manager and an ``EvidenceSource``.
+    """One attestation agent; an async context manager and a ``TokenSource``.
 
     Every method raises UnreachableError if the agent does not answer, and else the error
     of the agent's status code.
@@ -63,7 +64,10 @@ class AttestationAgent:
         return tuple(self._known(name) for name in answer.additional_tees)
 
     async def evidence(self, report_data: bytes) -> Any:
-        """Return evidence of the primary TEE, as JSON, that carries ``report_data``."""
+        """Return evidence of the primary TEE, as JSON, that carries ``report_data``.
+
+        It answers no challenge of a KBS: for that there is :meth:`kbs_token`.
+        """
         answer = await self._call(
             self._stub.GetEvidence(
                 pb.GetEvidenceRequest(RuntimeData=report_data), timeout=CALL_SECONDS
@@ -87,17 +91,33 @@ class AttestationAgent:
         except UnicodeDecodeError as error:
             raise ProtocolError(f"{_WHAT} at {self._address} sent evidence in no text") from error
 
-    async def get_token(self, token_type: str) -> bytes:
-        """Return a token with its private key.
+    async def get_token(self, token_type: str, *, refused: str = "") -> bytes:
+        """Return a token with its private key: JSON, a secret.
 
         Args:
-            token_type: ``kbs``: compact JSON with ``token``, a JWT, and ``tee_keypair``, the
-                private key in PEM. A secret.
+            token_type: ``kbs`` or ``kbs::URL``; see :mod:`cocos.wire.agent_token`.
+            refused: A token that the KBS does not accept any more.
         """
         answer = await self._call(
-            self._stub.GetToken(pb.GetTokenRequest(TokenType=token_type), timeout=CALL_SECONDS)
+            self._stub.GetToken(
+                pb.GetTokenRequest(TokenType=token_type, Refused=refused), timeout=CALL_SECONDS
+            )
         )
         return answer.Token
+
+    async def kbs_token(self, url: str, *, refused: str = "") -> AgentToken:
+        """Return a token of the KBS at ``url``.
+
+        Raises:
+            AuthenticationError: the KBS does not accept this machine's evidence.
+            ProtocolError: the agent's answer is malformed.
+        """
+        text = await self.get_token(f"{TYPE_AT}{url}", refused=refused)
+        try:
+            token: AgentToken = json.decode(text, AgentToken, "its token")
+        except FormatError as error:
+            raise ProtocolError(f"{_WHAT} at {self._address} sent a malformed token") from error
+        return token
 
     async def extend_runtime_measurement(
         self, domain: str, operation: str, content: str, *, register: int | None = None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from cocos._clock import Clock
-from cocos.clients.kbs import EvidenceSource, KbsAdmin, KbsClient
+from cocos.clients.kbs import EvidenceSource, KbsAdmin, KbsClient, TokenSource
 from cocos.crypto import admin_jwt, kek
 from cocos.errors import CocosError, ConfigError, FormatError, UnreachableError
 from cocos.wire.kbs import InitData, ResourcePath, ResourceUri
@@ -19,25 +19,25 @@ REQUEST_SECONDS = 60.0
 class KbsKeys:
     """Fetches keys as any guest does; an async context manager.
 
-    There is one client, and so one handshake, per KBS, and one request at a time per key,
-    however many layers ask for it.
+    There is one client per KBS, and one request at a time per key, however many layers ask
+    for it.
 
     Args:
-        evidence: Who makes evidence of this machine.
+        source: The attestation agent, or who makes evidence without one.
         url: The KBS to ask when a request names none.
         ca_file: The only CA to trust.
-        init_data: What the host passed in, for the KBS to appraise.
+        init_data: What the host passed in, for the KBS to appraise; an agent knows it itself.
     """
 
     def __init__(
         self,
-        evidence: EvidenceSource,
+        source: EvidenceSource | TokenSource,
         *,
         url: str | None,
         ca_file: Path | None = None,
         init_data: InitData | None = None,
     ) -> None:
-        self._evidence = evidence
+        self._source = source
         self._url = url
         self._ca_file = ca_file
         self._init_data = init_data
@@ -107,7 +107,7 @@ class KbsKeys:
         async with self._opening:
             if url not in self._clients:
                 client = KbsClient(
-                    url, self._evidence, ca_file=self._ca_file, init_data=self._init_data
+                    url, self._source, ca_file=self._ca_file, init_data=self._init_data
                 )
                 self._clients[url] = await self._stack.enter_async_context(client)
             return self._clients[url]

@@ -1,50 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
+import asyncio
 import hashlib
 import json
-from typing import Any, ClassVar, Self
+from pathlib import Path
 
 import pytest
+from _registers import RegisterAttester
 
 from cocos.attestation_agent.event import tagged_event
+from cocos.attestation_agent.event_log import EventLog
+from cocos.attestation_agent.machine import Machine
 from cocos.attestation_agent.service import AttestationAgent, Measured
+from cocos.attestation_agent.tokens import KbsTokens
 from cocos.attesters import Attester, InsecureSampleAttester
+from cocos.clients.kbs import KbsClient
 from cocos.errors import CallerError, FormatError, IntegrityError, StateError, UnsupportedError
+from cocos.evidence.event_details import runtime_event
+from cocos.evidence.eventlog import parse_records
 from cocos.wire.kbs import Tee
 
 
-class RegisterAttester(Attester):
-    """Registers as a TPM has them: extended by hashing, never written."""
-
-    kind: ClassVar[Tee] = Tee.TPM
-
-    def __init__(self) -> None:
-        self.registers: dict[int, bytes] = {}
-        self.host_data = hashlib.sha256(b"init data").digest()
-
-    @classmethod
-    async def detect(cls) -> Self:
-        return cls()
-
-    async def evidence(self, report_data: bytes) -> Any:
-        return {"quote": report_data.hex()}
-
-    async def additional_tees(self) -> tuple[Tee, ...]:
-        return (Tee.SAMPLE_DEVICE,)
-
-    async def additional_evidence(self, report_data: bytes) -> str:
-        return json.dumps({Tee.SAMPLE_DEVICE: report_data.hex()})
-
-    async def extend_register(self, index: int, event: bytes) -> None:
-        old = self.registers.get(index, bytes(32))
-        self.registers[index] = hashlib.sha256(old + hashlib.sha256(event).digest()).digest()
-
-    async def bind_init_data(self, digest: bytes) -> None:
-        if digest != self.host_data:
-            raise IntegrityError("the machine was started with other init data")
+def agent(attester: Attester, log: EventLog | None = None) -> AttestationAgent:
+    machine = Machine(attester, log)
+    return AttestationAgent(machine, KbsTokens(lambda url: KbsClient(url, machine)))
 
 
-def agent(attester: Attester, *, measure: bool = False) -> AttestationAgent:
-    return AttestationAgent(attester, kbs=None, measure=measure, register=17)
+async def opened(folder: Path, attester: Attester) -> EventLog:
+    log = EventLog(folder / "aael" / "eventlog", attester, attester.default_register)
+    await log.open()
+    return log
 
 
 async def test_evidence_is_compact_json() -> None:
@@ -60,15 +44,56 @@ async def test_devices_are_passed_on() -> None:
     assert await agent(InsecureSampleAttester()).additional_evidence(b"\x01") == b""
 
 
-@pytest.mark.parametrize(("asked", "register"), [(None, 17), (14, 14), (0, 0)])
-async def test_a_measurement_extends_the_register_that_was_asked_for(
-    asked: int | None, register: int
+@pytest.mark.parametrize("asked", [None, 14])
+async def test_a_measurement_extends_the_register_and_the_log(
+    asked: int | None, tmp_path: Path
 ) -> None:
     attester = RegisterAttester()
-    own = agent(attester, measure=True)
-    assert await own.extend_runtime_measurement("d", "o", "c", asked) is Measured.DONE
-    event = hashlib.sha256(tagged_event("d", "o", "c")).digest()
-    assert attester.registers == {register: hashlib.sha256(bytes(32) + event).digest()}
+    own = agent(attester, await opened(tmp_path, attester))
+    assert await own.extend_runtime_measurement("d", "o", "c e", asked) is Measured.DONE
+    event = hashlib.sha256(tagged_event("d", "o", "c e")).digest()
+    assert attester.registers == {14: hashlib.sha256(bytes(32) + event).digest()}
+    evidence = json.loads(await own.evidence(b"\x01"))
+    (logged,) = parse_records(bytes.fromhex(evidence["events"]))
+    assert (logged.index, logged.digests) == (14, {"sha256": event})
+    found = runtime_event(logged)
+    assert found is not None
+    assert (found.domain, found.operation, found.content) == ("d", "o", "c e")
+
+
+@pytest.mark.parametrize("register", [0, 8, 11, 16, 17, 23, 2**40])
+async def test_no_other_register_is_extended(register: int, tmp_path: Path) -> None:
+    attester = RegisterAttester()
+    own = agent(attester, await opened(tmp_path, attester))
+    with pytest.raises(CallerError, match=f"not {register}"):
+        await own.extend_runtime_measurement("d", "o", "c", register)
+    assert not attester.registers
+
+
+async def test_many_measurements_at_once_stay_in_one_order(tmp_path: Path) -> None:
+    attester = RegisterAttester()
+    log = await opened(tmp_path, attester)
+    own = agent(attester, log)
+    await asyncio.gather(
+        *(own.extend_runtime_measurement("d", "o", f"{number}", None) for number in range(20))
+    )
+    await EventLog(tmp_path / "aael" / "eventlog", attester, 14).open()
+    assert len(parse_records(await log.read())) == 20
+
+
+async def test_a_caller_that_hangs_up_does_not_tear_log_and_register_apart(
+    tmp_path: Path,
+) -> None:
+    attester = RegisterAttester()
+    log = await opened(tmp_path, attester)
+    own = agent(attester, log)
+    task = asyncio.create_task(own.extend_runtime_measurement("d", "o", "c", None))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await own.extend_runtime_measurement("d", "o", "second", None)
+    await EventLog(tmp_path / "aael" / "eventlog", attester, 14).open()
 
 
 async def test_measurements_are_off_unless_the_operator_switched_them_on() -> None:
@@ -78,19 +103,26 @@ async def test_measurements_are_off_unless_the_operator_switched_them_on() -> No
     assert not attester.registers
 
 
-async def test_sample_cannot_measure() -> None:
-    own = agent(InsecureSampleAttester(), measure=True)
+async def test_sample_cannot_measure(tmp_path: Path) -> None:
+    attester = InsecureSampleAttester()
+    own = agent(attester, await opened(tmp_path, attester))
     result = await own.extend_runtime_measurement("d", "o", "c", None)
     assert result is Measured.NOT_SUPPORTED
+    assert not (tmp_path / "aael").exists()
 
 
-@pytest.mark.parametrize("measure", [False, True])
-async def test_a_malformed_event_is_the_callers_fault_whatever_the_settings(
-    *, measure: bool
+async def test_switched_off_and_unsupported_come_before_the_look_at_the_event(
+    tmp_path: Path,
 ) -> None:
     attester = RegisterAttester()
+    event = ("d", "o", "c\nx", None)
+    assert await agent(attester).extend_runtime_measurement(*event) is Measured.NOT_ENABLED
+    sample = InsecureSampleAttester()
+    own = agent(sample, await opened(tmp_path, sample))
+    assert await own.extend_runtime_measurement(*event) is Measured.NOT_SUPPORTED
+    own = agent(attester, await opened(tmp_path, attester))
     with pytest.raises(FormatError):
-        await agent(attester, measure=measure).extend_runtime_measurement("d", "o", "c\nx", None)
+        await own.extend_runtime_measurement(*event)
     assert not attester.registers
 
 

@@ -58,7 +58,9 @@ async def test_report_data_that_the_hardware_has_no_room_for_is_refused() -> Non
 async def test_sample_measures_nothing_and_says_so() -> None:
     attester = InsecureSampleAttester()
     with pytest.raises(UnsupportedError, match="register"):
-        await attester.extend_register(14, b"event")
+        await attester.extend_register(14, bytes(32))
+    with pytest.raises(UnsupportedError, match="register"):
+        await attester.read_register(14)
     with pytest.raises(UnsupportedError, match="init data"):
         await attester.bind_init_data(bytes(32))
 

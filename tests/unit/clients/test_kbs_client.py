@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 from _kbs import URL, InProcessKbs, admin_pair, kbs_in_process
 
+from cocos._types import JsonObject
 from cocos.attesters import InsecureSampleAttester
+from cocos.clients.kbs import KbsClient
+from cocos.clients.kbs_session import OwnSessions
 from cocos.crypto import base64url
 from cocos.crypto.tee_key import ALGORITHMS, TeeKeyPair
 from cocos.errors import (
@@ -57,6 +60,11 @@ async def test_a_resource_comes_encrypted_to_every_kind_of_key(
         assert await guest.get_resource(URI) == SECRET
 
 
+def sessions(guest: KbsClient) -> OwnSessions:
+    assert isinstance(guest._sessions, OwnSessions)
+    return guest._sessions
+
+
 async def test_many_resources_cost_one_handshake(kbs: InProcessKbs) -> None:
     async with kbs.guest() as guest:
         for _ in range(3):
@@ -91,10 +99,41 @@ async def test_a_session_at_its_end_is_not_used(kbs: InProcessKbs) -> None:
         session = await guest.session()
         now = asyncio.get_running_loop().time()
         assert now + 60 < session.ends_at < now + 300  # a token is good for five minutes
-        guest._session = dataclasses.replace(session, ends_at=now)
+        sessions(guest)._session = (0, dataclasses.replace(session, ends_at=now))
         assert await guest.get_resource(URI) == SECRET
     assert kbs.handshakes == 2
     assert kbs.count(GET) == 1
+
+
+async def test_a_session_from_before_a_measurement_is_not_used(kbs: InProcessKbs) -> None:
+    """Its token would open one computation's keys to the next."""
+
+    class Measuring(InsecureSampleAttester):
+        generation = 0
+        during = 0
+
+        async def evidence(
+            self, report_data: bytes, challenge: JsonObject | None = None, *, events: bytes = b""
+        ) -> Any:
+            made = await super().evidence(report_data, challenge, events=events)
+            self.generation += self.during
+            return made
+
+    machine = Measuring()
+    async with KbsClient(
+        URL, machine, generation=lambda: machine.generation, transport=kbs.transport()
+    ) as guest:
+        before = await guest.attest()
+        assert await guest.attest() == before
+        machine.generation += 1
+        after = await guest.attest()
+        assert after != before
+        machine.generation += 1
+        machine.during = 1  # measured while a handshake is on its way
+        early, late = await asyncio.gather(guest.attest(), guest.attest())
+        machine.during = 0
+        assert early != late
+        assert await guest.attest() not in {before, after, early, late}
 
 
 async def test_an_unknown_resource_is_asked_for_once(kbs: InProcessKbs) -> None:
@@ -141,7 +180,7 @@ async def test_a_caller_that_gives_up_does_not_take_the_others_along(kbs: InProc
     async with kbs.guest() as guest:
         first, *others = [asyncio.create_task(guest.get_resource(URI)) for _ in range(3)]
         await asyncio.sleep(0)  # all three have begun; the first one holds the lock
-        assert guest._lock.locked()
+        assert sessions(guest)._lock.locked()
         first.cancel()
         assert await asyncio.gather(*others) == [SECRET] * 2
         assert first.cancelled()
@@ -165,7 +204,7 @@ async def test_a_session_serves_only_its_own_key(kbs: InProcessKbs) -> None:
     async with kbs.guest() as guest:
         stolen = dataclasses.replace(await guest.session(), key=TeeKeyPair.generate())
     async with kbs.guest() as thief:
-        thief._session = stolen
+        sessions(thief)._session = (0, stolen)
         with pytest.raises(IntegrityError, match="does not decrypt"):
             await thief.get_resource(URI)
 
@@ -174,8 +213,10 @@ async def test_evidence_for_another_key_is_refused(kbs: InProcessKbs) -> None:
     class Replayer(InsecureSampleAttester):
         """Sends evidence that was made for somebody else."""
 
-        async def evidence(self, report_data: bytes) -> Any:
-            return await super().evidence(bytes(len(report_data)))
+        async def evidence(
+            self, report_data: bytes, challenge: JsonObject | None = None, *, events: bytes = b""
+        ) -> Any:
+            return await super().evidence(bytes(len(report_data)), challenge, events=events)
 
     async with kbs.guest(Replayer()) as guest:
         with pytest.raises(AuthenticationError):

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from cocos._types import JsonObject
 from cocos.attesters import InsecureSampleAttester
 from cocos.clients import _http
 from cocos.clients.kbs import KbsAdmin, KbsClient
@@ -23,6 +24,7 @@ from cocos.errors import (
     ProtocolError,
     UnreachableError,
 )
+from cocos.wire.agent_token import AgentToken
 from cocos.wire.kbs import PROBLEM_TYPE, ResourceUri
 
 URL = "http://kbs.test"
@@ -92,6 +94,54 @@ async def test_the_session_survives_a_wrong_date() -> None:
         "kbs-session-id=abc",
         "kbs-session-id=abc",
     ]
+
+
+async def test_request_and_challenge_carry_what_attester_and_kbs_say() -> None:
+    class Proving(InsecureSampleAttester):
+        async def auth_params(self) -> JsonObject:
+            return {"tpm": {"ak_public": "AAEC"}}
+
+        async def evidence(
+            self, report_data: bytes, challenge: JsonObject | None = None, *, events: bytes = b""
+        ) -> Any:
+            made = await super().evidence(report_data, challenge, events=events)
+            return {**made, "answer": challenge}
+
+    server = Server()
+    params = {"tpm": {"credential_blob": "AAEC"}}
+    server.auth = httpx.Response(
+        200, json={"nonce": NONCE, "extra-params": params}, headers=server.auth.headers
+    )
+    async with KbsClient(URL, Proving(), key=KEY, transport=httpx.MockTransport(server)) as client:
+        await client.attest()
+    auth, attest = (json.loads(call.content) for call in server.calls)
+    assert auth["extra-params"] == {
+        "supported-hash-algorithms": ["sha384"],
+        "tpm": {"ak_public": "AAEC"},
+    }
+    assert attest["tee-evidence"]["primary_evidence"]["answer"] == params
+
+
+async def test_an_agents_token_is_used_as_it_is_and_asked_for_each_time() -> None:
+    class Agent:
+        def __init__(self) -> None:
+            self.asked: list[tuple[str, str]] = []
+
+        async def kbs_token(self, url: str, *, refused: str = "") -> AgentToken:
+            self.asked.append((url, refused))
+            return AgentToken(token(n=len(self.asked)), KEY.pem().decode(), "abc")
+
+    server, agent = Server(), Agent()
+    async with KbsClient(f"{URL}/", agent, transport=httpx.MockTransport(server)) as client:
+        assert await client.get_resource(URI) == b"secret"
+        good, server.resource = server.resource, lambda: problem(401, "TokenNotFound")
+        with pytest.raises(AuthenticationError):
+            await client.get_resource(URI)
+        server.resource = good
+        assert await client.get_resource(URI) == b"secret"
+    assert agent.asked == [(URL, ""), (URL, ""), (URL, token(n=2)), (URL, "")]
+    assert server.count("auth") == server.count("attest") == 0
+    assert {call.headers["cookie"] for call in server.calls} == {"kbs-session-id=abc"}
 
 
 async def test_what_the_guest_components_send() -> None:

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tokens of KBSs: one client, and so one handshake at a time, for each of them.
+
+The handshake runs here and not where the token is used, because the challenge of a KBS
+can be answered by the attester only.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Final, Self
+
+from cocos.clients.kbs import KbsClient
+from cocos.clients.kbs_session import Session
+from cocos.errors import CallerError, StateError
+from cocos.wire.agent_token import TYPE, TYPE_AT
+
+_MAX_CLIENTS: Final = 64
+
+
+class KbsTokens:
+    """Gets tokens; an async context manager.
+
+    Args:
+        open_client: Makes a client for a KBS's URL.
+        url: The KBS for callers that name none.
+    """
+
+    def __init__(self, open_client: Callable[[str], KbsClient], *, url: str | None = None) -> None:
+        self._open_client = open_client
+        self._url = url
+        self._stack = contextlib.AsyncExitStack()
+        self._opening = asyncio.Lock()
+        self._clients: dict[str, KbsClient] = {}
+
+    async def __aenter__(self) -> Self:
+        await self._stack.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._stack.aclose()
+
+    async def get(self, token_type: str, *, refused: str = "") -> Session:
+        """Return a session with a KBS: the present one, or after a handshake a new one.
+
+        Args:
+            token_type: ``kbs`` for the configured KBS, ``kbs::URL`` for another.
+            refused: A token that the KBS does not accept any more; it is not returned.
+
+        Raises:
+            CallerError: another type.
+            StateError: no KBS is configured.
+            AuthenticationError: the KBS does not accept our evidence.
+            UnreachableError: the KBS does not answer.
+        """
+        client = await self._client(self._url_of(token_type))
+        session = await client.session()
+        if refused and session.token == refused:
+            session = await client.session(ended=session)
+        return session
+
+    def _url_of(self, token_type: str) -> str:
+        if token_type.startswith(TYPE_AT):
+            return token_type.removeprefix(TYPE_AT).rstrip("/")
+        if token_type != TYPE:
+            raise CallerError(
+                f"tokens of type {token_type[:200]!r} are not made here",
+                hint=f"ask for {TYPE} or {TYPE_AT}URL; tokens without nonce and key prove nothing",
+            )
+        if self._url is None:
+            raise StateError(
+                "this attestation agent knows no KBS",
+                hint="start it with AA_KBC_PARAMS=cc_kbc::URL or [token_configs.kbs] url",
+            )
+        return self._url.rstrip("/")
+
+    async def _client(self, url: str) -> KbsClient:
+        async with self._opening:
+            if url not in self._clients:
+                if len(self._clients) == _MAX_CLIENTS:
+                    raise StateError(f"tokens of {_MAX_CLIENTS} KBSs are enough for one machine")
+                client = self._open_client(url)
+                self._clients[url] = await self._stack.enter_async_context(client)
+            return self._clients[url]
