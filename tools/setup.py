@@ -38,6 +38,10 @@ PACKAGES = [
     ("bubblewrap", "usr/bin/bwrap", "fence in the programs of the local backend"),
     ("buildah", "usr/bin/buildah", "build the example images"),
     ("mmdebstrap", "usr/bin/mmdebstrap", "fetch Debian 13's Skopeo, registry and Python"),
+    ("qemu-system-x86", "usr/bin/qemu-system-x86_64", "run VMs"),
+    ("ovmf", "usr/share/OVMF/OVMF_CODE_4M.fd", "boot VMs"),
+    ("swtpm", "usr/bin/swtpm", "give VMs a TPM"),
+    ("swtpm-tools", "usr/bin/swtpm_setup", "make TPMs that a CA has certified"),
     ("uidmap", "usr/bin/newuidmap", "let mmdebstrap and buildah work without root"),
     (
         "debian-archive-keyring",

@@ -32,7 +32,7 @@ def doctor(
     ] = "",
     as_json: common.JsonFlag = False,
 ) -> None:
-    """Check tools, Skopeo, ports, sandboxes, KVM, KBS, registry and clock.
+    """Check tools, Skopeo, ports, sandboxes, VMs, KBS, registry and clock.
 
     Each finding comes with its fix. The exit code is 1 if something needed does not work.
     """
@@ -51,7 +51,7 @@ async def examine(kbs: str, registry: str) -> list[Check]:
         checks.check_skopeo,
         checks.check_registry_program,
         checks.check_sandbox,
-        checks.check_kvm,
+        checks.check_vms,
         checks.check_ports,
         partial(checks.check_kbs, kbs, system_clock)
         if kbs

@@ -19,8 +19,8 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cocos._clock import Clock
-from cocos.errors import CocosError, ToolMissingError
-from cocos.host import kvm, process, sandbox, skopeo
+from cocos.errors import CocosError
+from cocos.host import accelerator, kvm, process, qemu, sandbox, skopeo
 
 T = TypeVar("T")
 
@@ -68,6 +68,9 @@ TOOLS = (
     _Tool("runc", "runs algorithms", needed=True),
     _Tool("umoci", "unpacks images", needed=True),
     _Tool("bwrap", "fences in the programs of local VMs", needed=True, package="bubblewrap"),
+    _Tool("qemu-system-x86_64", "runs VMs", package="qemu-system-x86"),
+    _Tool("swtpm", "gives VMs a TPM"),
+    _Tool("swtpm_setup", "makes TPMs that a CA has certified", package="swtpm-tools"),
     _Tool("buildah", "builds images"),
     _Tool("mmdebstrap", "gets Debian 13's Skopeo and registry"),
     _Tool("jq", "shows manifests in the guide"),
@@ -154,17 +157,18 @@ async def check_sandbox() -> list[Check]:
     ]
 
 
-async def check_kvm() -> list[Check]:
-    """Whether a VM really boots with KVM."""
-    name = "kvm"
+async def check_vms() -> list[Check]:
+    """Whether VMs boot, and by what."""
+    if not qemu.OVMF_CODE.exists():
+        missing = f"the firmware of VMs, {qemu.OVMF_CODE}, is absent"
+        return [Check("vms", Verdict.WARNING, missing, qemu.OVMF_HINT)]
     try:
-        await kvm.probe()
-    except ToolMissingError as error:
-        return [Check(name, Verdict.SKIPPED, f"not checked: {error.message}", error.hint or "")]
+        found = await accelerator.choose()
     except CocosError as error:
-        fix = "VMs will be emulated (TCG), which is slower; nested virtualisation may be off"
-        return [Check(name, Verdict.WARNING, f"{kvm.DEVICE} is there, but {error.message}", fix)]
-    return [Check(name, Verdict.OK, "a probe VM has booted")]
+        return [Check("vms", Verdict.WARNING, error.message, error.hint or "")]
+    if found.name == "kvm":
+        return [Check("vms", Verdict.OK, f"run by KVM: {found.reason}")]
+    return [Check("vms", Verdict.WARNING, f"emulated, slowly: {found.reason}", kvm.HINT)]
 
 
 async def check_ports() -> list[Check]:

@@ -8,10 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
+from cocos._clock import system_clock
 from cocos.cli import _common as common
+from cocos.host.swtpm import TpmCa
 from cocos.manager.app import make_app
 from cocos.manager.backends import BACKENDS, make_backend, other_backends
-from cocos.manager.config import ENVIRONMENT, ManagerConfig
+from cocos.manager.config import DEFAULT_BACKEND, ENVIRONMENT, ManagerConfig
 from cocos.manager.server import credentials, grpc_service
 from cocos.manager.service import ManagerService
 from cocos.manager.state import StateFolder
@@ -51,7 +53,8 @@ MaxVms = Annotated[
     int | None, _option("Most VMs at a time, 0: no limit. [MANAGER_MAX_VMS, else 10]")
 ]
 BackendName = Annotated[
-    str | None, _option(f"Kind of VM: {', '.join(BACKENDS)}. [MANAGER_BACKEND, else local]")
+    str | None,
+    _option(f"Kind of VM: {', '.join(BACKENDS)}. [MANAGER_BACKEND, else {DEFAULT_BACKEND}]"),
 ]
 State = Annotated[
     Path | None, _option("Folder of the VMs and of what survives us. [MANAGER_STATE_FOLDER]")
@@ -64,8 +67,33 @@ LogLevel = Annotated[
 ]
 
 
-@app.command()
+KeepVms = Annotated[
+    bool | None,
+    _option(
+        "Have VMs run on when the manager stops; the next one takes them over "
+        "(backend qemu). [MANAGER_KEEP_VMS]",
+        "--keep-vms",
+    ),
+]
+ImageFolder = Annotated[
+    Path | None, _option("Folder of the VMs' image (backend qemu). [MANAGER_IMAGE_FOLDER]")
+]
+Memory = Annotated[
+    str | None,
+    _option("Memory of a VM (backend qemu), such as 4G. [MANAGER_QEMU_MEMORY_SIZE, else 2048M]"),
+]
+Cpus = Annotated[
+    int | None, _option("Processors of a VM (backend qemu). [MANAGER_QEMU_SMP_COUNT, else 2]")
+]
+AcceleratorName = Annotated[
+    str | None,
+    _option("kvm, tcg, or auto: what a probe VM shows. [MANAGER_QEMU_ACCELERATOR, else auto]"),
+]
+
+
+@app.callback(invoke_without_command=True)
 def main_command(
+    context: typer.Context,
     *,
     config_file: Config = None,
     grpc_host: GrpcHost = None,
@@ -79,11 +107,18 @@ def main_command(
     max_vms: MaxVms = None,
     backend: BackendName = None,
     state_folder: State = None,
+    keep_vms: KeepVms = None,
+    image_folder: ImageFolder = None,
+    memory: Memory = None,
+    cpus: Cpus = None,
+    accelerator: AcceleratorName = None,
     log_level: LogLevel = "info",
     as_json: common.JsonFlag = False,
     debug: common.DebugFlag = False,
 ) -> None:
-    """Serve until SIGTERM; then every VM of it is stopped."""
+    """Serve until SIGTERM; then every VM of it is stopped, unless it is to be kept."""
+    if context.invoked_subcommand is not None:
+        return
     common.configure_logs(log_level, debug=debug)
     flags: dict[str, object] = {
         "grpc_host": grpc_host,
@@ -97,11 +132,37 @@ def main_command(
         "max_vms": max_vms,
         "backend": backend,
         "state_folder": state_folder,
+        "keep_vms": keep_vms,
+        "image_folder": image_folder,
+        "memory_mib": memory,
+        "cpus": cpus,
+        "accelerator": accelerator,
     }
     config = common.load_settings(
         ManagerConfig, file=config_file, environment=ENVIRONMENT, flags=flags
     )
     common.run_async(_serve(config, as_json=as_json))
+
+
+@app.command()
+def tpm_ca(
+    *, config_file: Config = None, state_folder: State = None, as_json: common.JsonFlag = False
+) -> None:
+    """Print the certificate of the CA that certifies the TPMs of our VMs, made if need be.
+
+    Who trusts this host gives it to a KBS: kbs --tpm-ek-ca FILE.
+    """
+    config = common.load_settings(
+        ManagerConfig,
+        file=config_file,
+        environment=ENVIRONMENT,
+        flags={"state_folder": state_folder},
+    )
+    ca = TpmCa(config.tpm_ca_folder.absolute())
+    ca.make(system_clock())
+    pem = ca.certificate_file.read_text("ascii")
+    result = {"certificate": pem, "file": str(ca.certificate_file)}
+    common.emit(result, lambda: typer.echo(pem, nl=False), as_json=as_json)
 
 
 async def _serve(config: ManagerConfig, *, as_json: bool) -> None:

@@ -1,23 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """How VMs run here: by KVM if a probe VM has really booted with it, else emulated (TCG).
 
-The finding is kept until the machine boots again or QEMU changes: a probe of a KVM that
+The finding is kept until the machine boots again or QEMU or OVMF changes: a probe of a KVM that
 hangs takes its time.
 """
 
 import platform
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
 from cocos.errors import CocosError, FormatError, PeerError, ToolMissingError
-from cocos.host import kvm, process
+from cocos.host import kvm, process, qemu
 from cocos.host.files import cache_folder, write_atomic
+from cocos.host.qemu import Accelerated
 from cocos.wire import json
-
-Name = Literal["kvm", "tcg"]
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -31,7 +29,7 @@ class Accelerator:
         reason: Why this one, in a sentence.
     """
 
-    name: Name
+    name: Accelerated
     reason: str
 
 
@@ -48,7 +46,7 @@ async def choose(wanted: str = "auto") -> Accelerator:
         wanted: ``auto``; or ``kvm`` or ``tcg`` if somebody decided.
 
     Raises:
-        ToolMissingError: QEMU is not installed.
+        ToolMissingError: QEMU or OVMF is not installed.
         PeerError: KVM is wanted and does not work here.
     """
     if wanted == "tcg":
@@ -87,7 +85,8 @@ async def _probed() -> _Finding:
 
 def _machine() -> str:
     """Return what a finding holds for."""
-    qemu = process.find_tool(kvm.QEMU, hint=kvm.INSTALL_HINT)
-    status = qemu.stat()
+    files = [process.find_tool(qemu.PROGRAM, hint=qemu.INSTALL_HINT), qemu.OVMF_CODE]
+    states = [path.stat() for path in files if path.exists()]
+    versions = [f"{state.st_size}-{state.st_mtime_ns}" for state in states]
     boot = _BOOT_ID.read_text("ascii").strip()
-    return f"{boot} {platform.release()} {qemu} {status.st_size} {status.st_mtime_ns}"
+    return " ".join([boot, platform.release(), *versions])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cocos.host import kvm, process
+from cocos.host import process, qemu
 
 Kind = Literal["snp", "tdx"]
 
@@ -57,8 +57,8 @@ async def read_facts(root: Path = Path("/")) -> HostFacts:
     """
     modules = {kind for kind, path in _MODULE.items() if _read(root / path).strip() in _YES}
     flags = re.search(r"^flags\s*:(.*)$", _read(root / "proc/cpuinfo"), re.MULTILINE)
-    qemu = process.find_tool(kvm.QEMU, hint=kvm.INSTALL_HINT)
-    answer = (await process.run([qemu, "--version"], timeout=30)).stdout.decode(errors="replace")
+    program = process.find_tool(qemu.PROGRAM, hint=qemu.INSTALL_HINT)
+    answer = (await process.run([program, "--version"], timeout=30)).stdout.decode(errors="replace")
     version = re.search(r"version (\d+)\.(\d+)", answer)
     return HostFacts(
         cpu_flags=frozenset(flags[1].split() if flags else ()),

@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether KVM really runs a guest here: ``/dev/kvm`` may open and the guest then hang."""
+"""Whether VMs really boot here with KVM: ``/dev/kvm`` may open and the guest then hang.
+
+The probe is what our VMs are: same machine and processor, same firmware in flash, an EFI
+program as kernel. There are machines, virtual ones themselves, where KVM runs code in
+memory well but not firmware in flash.
+"""
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
 from cocos.errors import ProcessError, ToolMissingError
-from cocos.host import process
+from cocos.host import efi_program, process, qemu
+from cocos.host.qemu import Accelerated, Core, Firmware
 
 DEVICE = Path("/dev/kvm")
-PROBE_SECONDS = 20.0
-QEMU = "qemu-system-x86_64"
-INSTALL_HINT = "sudo apt-get install qemu-system-x86"
+PROBE_SECONDS = 30.0
 HINT = (
     f"switch on virtualisation, and join the group of {DEVICE}; without it, VMs are emulated, "
     "which is slower"
@@ -20,9 +25,9 @@ HINT = (
 _PORT = 0xF4
 _VALUE = 0x2A
 # mov dx, _PORT; mov al, _VALUE; out dx, al; hlt; jmp back to hlt
-_CODE = bytes([0xBA, _PORT, 0x00, 0xB0, _VALUE, 0xEE, 0xF4, 0xEB, 0xFD])
-_BOOT_SECTOR = _CODE.ljust(510, b"\0") + b"\x55\xaa"
+_CODE = bytes([0x66, 0xBA, _PORT, 0x00, 0xB0, _VALUE, 0xEE, 0xF4, 0xEB, 0xFD])
 _EXIT_STATUS = _VALUE << 1 | 1  # what QEMU's isa-debug-exit makes of the value
+_GIVES_UP = b"KVM internal error"  # said by a QEMU that then waits for ever
 
 
 def usable() -> bool:
@@ -30,30 +35,44 @@ def usable() -> bool:
     return os.access(DEVICE, os.R_OK | os.W_OK)
 
 
-async def probe(*, accelerator: str = "kvm") -> None:
-    """Boot a guest of one sector that reports a value only it can know.
-
-    Args:
-        accelerator: ``kvm`` or ``tcg``.
+async def probe(*, accelerator: Accelerated = "kvm") -> None:
+    """Boot a guest that reports a value only it can know.
 
     Raises:
-        ToolMissingError: QEMU is not installed, or there is no ``/dev/kvm`` for us.
+        ToolMissingError: QEMU or OVMF is not installed, or there is no ``/dev/kvm`` for us.
         UnreachableError: the guest hung.
         ProcessError: it did not run.
     """
-    qemu = process.find_tool(QEMU, hint=INSTALL_HINT)
+    program = process.find_tool(qemu.PROGRAM, hint=qemu.INSTALL_HINT)
     if accelerator == "kvm" and not usable():
         raise ToolMissingError(f"{DEVICE} is absent or closed to us", hint=HINT)
+
+    def watch(line: bytes) -> None:
+        if _GIVES_UP in line:
+            raise ProcessError(
+                f"the probe VM failed: {line.decode(errors='replace')}", exit_status=1
+            )
+
     with tempfile.TemporaryDirectory(prefix="cocos-kvm-") as folder:
-        disk = Path(folder) / "boot.img"
-        disk.write_bytes(_BOOT_SECTOR)
-        words = ["-accel", accelerator, "-nodefaults", "-no-user-config", "-display", "none"]
-        words += ["-m", "16M", "-no-reboot"]
+        core = _core(accelerator, Path(folder))
+        words = [str(program), *qemu.core_arguments(core)]
         words += ["-device", f"isa-debug-exit,iobase={_PORT:#x},iosize=1"]
-        words += ["-drive", f"file={disk},format=raw,if=ide"]
-        result = await process.run([qemu, *words], timeout=PROBE_SECONDS, check=False)
+        result = await process.run(words, timeout=PROBE_SECONDS, check=False, on_stderr=watch)
     if result.exit_status != _EXIT_STATUS:
         raise ProcessError(
             f"the probe VM failed: {process.tail(result.stderr) or 'no output'}",
             exit_status=result.exit_status,
         )
+
+
+def _core(accelerator: Accelerated, folder: Path) -> Core:
+    kernel, variables = folder / "probe.efi", folder / "variables.fd"
+    kernel.write_bytes(efi_program.build(_CODE))
+    try:
+        shutil.copyfile(qemu.OVMF_VARIABLES, variables)
+    except OSError as error:
+        raise ToolMissingError(
+            f"the firmware {qemu.OVMF_VARIABLES} is absent", hint=qemu.OVMF_HINT
+        ) from error
+    firmware = Firmware(qemu.OVMF_CODE, variables)
+    return Core(accelerator, cpus=1, memory_mib=128, firmware=firmware, kernel=kernel)

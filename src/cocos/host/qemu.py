@@ -10,16 +10,23 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from cocos.host.accelerator import Name
-
+PROGRAM = "qemu-system-x86_64"
+INSTALL_HINT = "sudo apt-get install qemu-system-x86"
 MACHINE = "q35"
+OVMF_CODE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
+OVMF_VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
+OVMF_HINT = "sudo apt-get install ovmf"
 DEFAULT_GUEST_PORT = 7002
 QUOTE_PORT = 4050  # of the TDX quote generation service, on the host's vsock
 _HOST_CID = 2
 _SERIAL_BYTES = 20  # of a virtio disk
 # No new files by name, no programs, no other user: QEMU needs none of it once it runs.
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+
+Accelerated = Literal["kvm", "tcg"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +45,7 @@ class Disk:
 
     def __post_init__(self) -> None:
         if not 0 < len(self.serial) <= _SERIAL_BYTES:
-            raise ValueError(self.serial)
+            raise ValueError(f"no disk can have the serial {self.serial!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,76 +88,87 @@ class Sockets:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
-    """A VM.
+class Core:
+    """What a VM boots, and on what.
 
     Attributes:
-        name: For lists of processes; letters, digits and hyphens.
         accelerator: ``kvm`` or ``tcg``.
         cpus: How many.
         memory_mib: Of RAM.
         firmware: For measured boot with a TPM.
         kernel: Unified kernel image.
-        disks: In order.
-        sockets: Who controls it.
-        guest_port: TCP port of the guest that gets a port on our loopback.
         confidential: How its memory is encrypted; these VMs have no TPM that is worth
-            anything, and OVMF without variables.
+            anything, and firmware in one file, without variables.
     """
 
-    name: str
-    accelerator: Name
+    accelerator: Accelerated
     cpus: int
     memory_mib: int
     firmware: Firmware
     kernel: Path
-    disks: Sequence[Disk]
-    sockets: Sockets
-    guest_port: int = DEFAULT_GUEST_PORT
     confidential: Snp | Tdx | None = None
 
 
-def cpu_model(accelerator: Name) -> str:
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A VM.
+
+    Attributes:
+        name: For lists of processes; letters, digits and hyphens.
+        core: What it boots.
+        disks: In order.
+        sockets: Who controls it.
+        guest_port: TCP port of the guest that gets a port on our loopback.
+    """
+
+    name: str
+    core: Core
+    disks: Sequence[Disk]
+    sockets: Sockets
+    guest_port: int = DEFAULT_GUEST_PORT
+
+
+def cpu_model(accelerator: Accelerated) -> str:
     """Return the processor of a VM, as QEMU calls it: the best there is."""
     return "host" if accelerator == "kvm" else "max"
 
 
 def arguments(machine: Machine) -> list[str]:
     """Return what follows ``qemu-system-x86_64``. The VM waits for ``cont``."""
-    words = ["-name", machine.name, "-nodefaults", "-no-user-config"]
-    words += ["-display", "none", "-sandbox", _SANDBOX]
-    words += ["-S", "-no-reboot", "-rtc", "base=utc"]
-    words += _processor(machine)
-    words += _firmware(machine)
-    words += ["-kernel", str(machine.kernel)]
+    words = ["-name", machine.name, "-S", *core_arguments(machine.core)]
     for number, disk in enumerate(machine.disks):
         words += _disk(number, disk)
     words += _network(machine.guest_port)
     words += _sockets(machine.sockets)
     # Entropy for the first keys; and a way to say that the kernel panicked.
     words += ["-object", "rng-random,id=rng0,filename=/dev/urandom"]
-    words += ["-device", "virtio-rng-pci,rng=rng0", "-device", "pvpanic"]
-    return words
+    return [*words, "-device", "virtio-rng-pci,rng=rng0", "-device", "pvpanic"]
 
 
-def _processor(machine: Machine) -> list[str]:
-    options = [MACHINE, f"accel={machine.accelerator}", "vmport=off", "smm=off", "usb=off"]
+def core_arguments(core: Core) -> list[str]:
+    """Return the arguments for a machine without any device that one would not need to boot."""
+    words = ["-nodefaults", "-no-user-config", "-display", "none", "-sandbox", _SANDBOX]
+    words += ["-no-reboot", "-rtc", "base=utc"]
+    return [*words, *_processor(core), *_firmware(core), "-kernel", str(core.kernel)]
+
+
+def _processor(core: Core) -> list[str]:
+    options = [MACHINE, f"accel={core.accelerator}", "vmport=off", "smm=off", "usb=off"]
     extra: list[str] = []
-    match machine.confidential:
+    if core.confidential is not None:
+        options += ["confidential-guest-support=tee0", "memory-backend=ram0"]
+        size = f"size={core.memory_mib}M"
+        extra += ["-object", f"memory-backend-memfd,id=ram0,{size},share=true,prealloc=false"]
+    match core.confidential:
         case Snp() as snp:
-            options += ["confidential-guest-support=tee0", "memory-backend=ram0"]
-            extra = _snp(snp)
+            extra += _snp(snp)
         case Tdx() as tdx:
-            options += ["confidential-guest-support=tee0", "memory-backend=ram0"]
             options += ["kernel-irqchip=split", "hpet=off"]
-            extra = _tdx(tdx)
+            extra += _tdx(tdx)
         case None:
             pass
-    if machine.confidential is not None:
-        size = f"size={machine.memory_mib}M"
-        extra += ["-object", f"memory-backend-memfd,id=ram0,{size},share=true,prealloc=false"]
-    words = ["-machine", ",".join(options), "-cpu", cpu_model(machine.accelerator)]
-    return [*words, "-smp", str(machine.cpus), "-m", f"{machine.memory_mib}M", *extra]
+    words = ["-machine", ",".join(options), "-cpu", cpu_model(core.accelerator)]
+    return [*words, "-smp", str(core.cpus), "-m", f"{core.memory_mib}M", *extra]
 
 
 def _snp(snp: Snp) -> list[str]:
@@ -171,12 +189,12 @@ def _tdx(tdx: Tdx) -> list[str]:
     return ["-object", json.dumps(guest)]
 
 
-def _firmware(machine: Machine) -> list[str]:
-    if machine.confidential is not None:
-        return ["-bios", str(machine.firmware.code)]
+def _firmware(core: Core) -> list[str]:
+    if core.confidential is not None:
+        return ["-bios", str(core.firmware.code)]
     words = []
     for number, (path, read_only) in enumerate(
-        ((machine.firmware.code, True), (machine.firmware.variables, False))
+        ((core.firmware.code, True), (core.firmware.variables, False))
     ):
         node = f"pflash{number}"
         words += _file_node(node, path, read_only=read_only)

@@ -24,6 +24,8 @@ class Monitor:
         # From the first moment: an event that nobody waits for must not be lost.
         self._ends = EventListener(names=("SHUTDOWN", "GUEST_PANICKED"))
         self._client.register_listener(self._ends)
+        self._stops = EventListener(names="STOP")
+        self._client.register_listener(self._stops)
 
     async def __aenter__(self) -> Self:
         try:
@@ -64,6 +66,14 @@ class Monitor:
             raise ProtocolError("QEMU forwards no port into the VM")
         return int(found[1])
 
+    async def until_stopped(self) -> str:
+        """Return once QEMU runs the guest no further without ending; say why."""
+        while True:
+            await self._stops.get()
+            status: Any = await self.execute("query-status")
+            if status["status"] in _STOPS:
+                return _STOPS[status["status"]]
+
     async def until_closed(self) -> None:
         """Return once QEMU has closed the connection, and everything it said has been read."""
         while self._client.runstate is Runstate.RUNNING:
@@ -80,6 +90,11 @@ class Monitor:
         return _ENDS.get(data.get("reason"), _ENDS["host-error"])
 
 
+_STOPS = {
+    "internal-error": "its processor did what the accelerator cannot run",
+    "io-error": "a disk of it failed on the host, or the host's disk is full",
+    "guest-panicked": "its kernel panicked",
+}
 _ENDS = {
     "guest-shutdown": ("it shut itself down", False),
     "guest-reset": ("it was reset: a reboot, a kernel panic or a triple fault", True),

@@ -9,6 +9,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from cocos.host.qemu import DEFAULT_GUEST_PORT, OVMF_CODE, OVMF_VARIABLES
+
 DEFAULT_BACKEND = "local"
 
 ENVIRONMENT = {
@@ -111,9 +113,9 @@ class ManagerConfig(BaseModel):
     accelerator: Literal["auto", "kvm", "tcg"] = "auto"
     confidential: Literal["auto", "none"] = "auto"
     scratch_mib: Mebibytes = Field(default=16 * 1024, ge=1)
-    guest_port: Port = 7002
-    ovmf_code: Path = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
-    ovmf_variables: Path = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
+    guest_port: Port = DEFAULT_GUEST_PORT
+    ovmf_code: Path = OVMF_CODE
+    ovmf_variables: Path = OVMF_VARIABLES
     ovmf_confidential: Path = Path("/usr/share/ovmf/OVMF.fd")
 
     @model_validator(mode="after")

@@ -26,3 +26,16 @@ def test_elsewhere_needs_client_certificates_or_an_insecure_word(host: str) -> N
 def test_addresses() -> None:
     config = ManagerConfig(grpc_host="::1", http_port=0)
     assert (config.grpc_address, config.http_address) == ("[::1]:7020", "localhost:0")
+
+
+@pytest.mark.parametrize(
+    ("text", "mebibytes"), [("2048M", 2048), ("2048", 2048), ("4G", 4096), (512, 512)]
+)
+def test_memory_as_qemu_writes_it(text: str | int, mebibytes: int) -> None:
+    assert ManagerConfig.model_validate({"memory_mib": text}).memory_mib == mebibytes
+
+
+@pytest.mark.parametrize("text", ["", "2T2", "-1", "64M", "2 giga", "1K"])
+def test_memory_that_no_vm_can_have(text: str) -> None:
+    with pytest.raises(ValidationError):
+        ManagerConfig.model_validate({"memory_mib": text})

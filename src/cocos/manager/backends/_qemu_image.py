@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cocos.errors import ConfigError, FormatError, ProcessError, ToolMissingError
-from cocos.host import process
+from cocos.host import process, qemu
 from cocos.host.files import cache_folder
 from cocos.manager.config import ManagerConfig
 from cocos.wire import uki
 
 IMAGE_HINT = "cocos-cli image build makes one; --image-folder names another"
-OVMF_HINT = "sudo apt-get install ovmf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ def check_firmware(config: ManagerConfig) -> None:
     """
     for path in (config.ovmf_code, config.ovmf_variables):
         if not path.is_file():
-            raise ToolMissingError(f"the firmware {path} is absent", hint=OVMF_HINT)
+            raise ToolMissingError(f"the firmware {path} is absent", hint=qemu.OVMF_HINT)
 
 
 async def firmware_version() -> str:

@@ -10,6 +10,7 @@ import re
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 from cocos.errors import PeerError, UnreachableError
 from cocos.host import process, swtpm, unix_socket
@@ -50,19 +51,31 @@ class QemuVm(Vm):
     async def wait(self) -> Ending:
         """See the base."""
         qemu = asyncio.create_task(self._qemu.wait())
-        tasks = {qemu}
+        stopped = asyncio.create_task(self.monitor.until_stopped())
+        tasks: set[asyncio.Task[Any]] = {qemu, stopped}
         if self._tpm is not None:
             tasks.add(asyncio.create_task(self._tpm.wait()))
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if not qemu.done():
-                # A QEMU that ends in order tells its TPM first.
+                # A QEMU that ends in order takes leave of its TPM and of us first.
                 await asyncio.wait({qemu}, timeout=TOGETHER_SECONDS)
-            if not qemu.done():
-                return await self._without_tpm()
+            if qemu.done():
+                return await self._ended()
+            if stopped.done() and stopped.exception() is None:
+                return Ending(self._with_last_lines(stopped.result()), failed=True)
         finally:
             for task in tasks:
                 task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        # What the guest does from here on would be neither measured nor controlled.
+        await self._qemu.kill()
+        if self._tpm is None or self._tpm.alive:
+            return Ending("QEMU closed the socket that controls it", failed=True)
+        words = swtpm.last_words(self._folder / TPM_FOLDER) or "it said nothing"
+        return Ending(f"its TPM (swtpm) ended{self._tpm.ending}: {words}", failed=True)
+
+    async def _ended(self) -> Ending:
         await self.monitor.until_closed()
         if self.printing is not None:
             await asyncio.wait({self.printing})  # its last words
@@ -72,14 +85,6 @@ class QemuVm(Vm):
             return Ending(self._with_last_lines(reason), failed=True)
         reason, failed = told
         return Ending(self._with_last_lines(reason) if failed else reason, failed=failed)
-
-    async def _without_tpm(self) -> Ending:
-        if self._tpm is None:
-            raise AssertionError
-        # What the guest does from here on would not be measured.
-        await self._qemu.kill()
-        words = swtpm.last_words(self._folder / TPM_FOLDER) or "it said nothing"
-        return Ending(f"its TPM (swtpm) ended{self._tpm.ending}: {words}", failed=True)
 
     def _with_last_lines(self, reason: str) -> str:
         lines = " | ".join(self._console.tail(CONSOLE, 3))

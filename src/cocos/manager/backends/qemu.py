@@ -17,7 +17,7 @@ import structlog
 
 from cocos._clock import Clock, system_clock
 from cocos.errors import ConfigError, UnreachableError
-from cocos.host import accelerator, confidential, kvm, process, qemu, swtpm, unix_socket
+from cocos.host import accelerator, confidential, process, qemu, swtpm, unix_socket
 from cocos.host.accelerator import Accelerator
 from cocos.host.confidential import Verdict
 from cocos.host.daemon import Daemon, kill_marked
@@ -70,7 +70,7 @@ class QemuBackend(Backend):
 
     async def check(self) -> None:
         """See the base; also decides how VMs run here, and makes the CA of their TPMs."""
-        process.find_tool(kvm.QEMU, hint=kvm.INSTALL_HINT)
+        process.find_tool(qemu.PROGRAM, hint=qemu.INSTALL_HINT)
         swtpm.Tools.find()
         check_firmware(self._config)
         self._image = Image.find(self._config)
@@ -177,7 +177,7 @@ class QemuBackend(Backend):
             console = stack.enter_context(unix_socket.listen(folder / parts.CONSOLE_SOCKET))
             sockets = qemu.Sockets(monitor.fileno(), console.fileno(), tpm)
             machine = self._machine(vm_id, folder, self._image, guest, sockets)
-            program = process.find_tool(kvm.QEMU, hint=kvm.INSTALL_HINT)
+            program = process.find_tool(qemu.PROGRAM, hint=qemu.INSTALL_HINT)
             running.qemu = Daemon.start(
                 [program, *qemu.arguments(machine)],
                 mark=vm_id,
@@ -201,13 +201,17 @@ class QemuBackend(Backend):
         elif self._verdict.kind == "tdx":
             tee = qemu.Tdx(digest.ljust(_TDX_CONFIG_BYTES, b"\0"))
             code = config.ovmf_confidential
-        return qemu.Machine(
-            name=vm_id,
+        core = qemu.Core(
             accelerator=self._accelerator.name,
             cpus=config.cpus,
             memory_mib=config.memory_mib,
             firmware=qemu.Firmware(code.absolute(), folder / "variables.fd"),
             kernel=image.kernel,
+            confidential=tee,
+        )
+        return qemu.Machine(
+            name=vm_id,
+            core=core,
             disks=(
                 qemu.Disk(ROOT, image.root),
                 qemu.Disk(INIT_DATA, folder / "init-data.img"),
@@ -215,7 +219,6 @@ class QemuBackend(Backend):
             ),
             sockets=sockets,
             guest_port=config.guest_port,
-            confidential=tee,
         )
 
 
