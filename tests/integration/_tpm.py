@@ -106,7 +106,7 @@ class TpmCa:
             f"create_certs_tool_config={authority}\ncreate_certs_tool_options={options}\n"
         )
         setup = process.find_tool("swtpm_setup", hint="apt-get install swtpm-tools")
-        argv = [setup, "--tpm2", "--tpm-state", state, "--config", config]
+        argv: list[str | Path] = [setup, "--tpm2", "--tpm-state", state, "--config", config]
         await process.run([*argv, "--create-ek-cert", "--lock-nvram"], timeout=120)
         return state
 
@@ -226,7 +226,7 @@ async def running_tpm(ca: TpmCa, folder: Path) -> AsyncIterator[Tpm]:
     tpm = Tpm(folder)
     tpm.make_folder()
     swtpm = process.find_tool("swtpm", hint="apt-get install swtpm")
-    argv = [swtpm, "socket", "--tpm2", "--tpmstate", f"dir={state}"]
+    argv: list[str | Path] = [swtpm, "socket", "--tpm2", "--tpmstate", f"dir={state}"]
     argv += ["--server", f"type=unixio,path={folder}/tpm.sock"]
     argv += ["--ctrl", f"type=unixio,path={folder}/tpm.sock.ctrl"]
     argv += ["--flags", "not-need-init,startup-clear", "--daemon", "--pid", f"file={folder}/pid"]

@@ -21,7 +21,7 @@ from cocos.errors import ConfigError, EvidenceError, Finding, FormatError, NotFo
 from cocos.policy.appraisal import Verdict, appraise
 from cocos.stores.base import Namespace, Store
 from cocos.tokens.ear import Submodule, issue
-from cocos.verifiers import Demand, Expected, VerifierTable, verifier_table
+from cocos.verifiers import Demand, Expected, Verifier, VerifierTable, verifier_table
 from cocos.wire import kbs
 from cocos.wire.init_data import InitDocument
 from cocos.wire.kbs import InitData, Tee
@@ -72,10 +72,9 @@ class Appraisal:
 
 @dataclass(frozen=True, slots=True)
 class _Verified:
-    tee: Tee
+    verifier: Verifier
     name: str
-    category: str
-    insecure: bool
+    claims: JsonObject
     annotated: JsonObject
 
 
@@ -164,8 +163,10 @@ class AttestationService:
                 verdict=verdict,
                 policy_id=POLICY_ID,
                 evidence=self._for_token(part.annotated),
-                insecure=(part.tee.value,) if part.insecure else (),
+                insecure=(part.verifier.kind.value,) if part.verifier.insecure else (),
             )
+        if findings:
+            _log.info("attestation.not-affirming", tee=request.tee.value, findings=findings)
         token = issue(submodules, key=self._key, issuer=self._config.issuer(), now=self._clock())
         statuses = {name: part.verdict.status.value for name, part in submodules.items()}
         _log.info("attestation.appraised", tee=request.tee.value, **statuses)
@@ -226,7 +227,7 @@ class AttestationService:
             name = f"{verifier.category}{count[verifier.category]}"
             count[verifier.category] += 1
             annotated = compose(tee, claims, bound, shown)
-            verified.append(_Verified(tee, name, verifier.category, verifier.insecure, annotated))
+            verified.append(_Verified(verifier, name, claims, annotated))
         if failures:
             findings = tuple(finding for failure in failures for finding in failure.findings)
             _log.info("attestation.refused", tee=request.tee.value, findings=findings)
@@ -238,11 +239,15 @@ class AttestationService:
         operator = {"insecure_allow_sample": self._config.insecure_allow_sample}
         data = {"reference_values": values, "operator": operator}
         try:
-            policy = await self._policies.find(f"{POLICY_ID}_{part.category}")
-            return appraise(
+            policy = await self._policies.find(f"{POLICY_ID}_{part.verifier.category}")
+            verdict = appraise(
                 policy.query("data.policy.trust_claims", part.annotated, data),
                 policy.query("data.policy.extensions", part.annotated, data),
+                policy.query("data.policy.findings", part.annotated, data),
             )
+            explain = part.verifier.explain
+            findings = (explain(each, part.claims, values) for each in verdict.findings)
+            return replace(verdict, findings=tuple(findings))
         except (ConfigError, FormatError, NotFoundError) as error:
             _log.error("attestation.policy_failed", submodule=part.name, exc_info=error)
             failed = appraise(None)

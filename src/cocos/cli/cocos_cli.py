@@ -2,7 +2,15 @@
 """cocos-cli: everything that an owner of programs, data or machines does by hand."""
 
 from cocos.cli import _common as common
-from cocos.cli import cocos_agents, cocos_doctor, cocos_encrypt, cocos_env, cocos_keys, cocos_result
+from cocos.cli import (
+    cocos_agents,
+    cocos_computation,
+    cocos_doctor,
+    cocos_encrypt,
+    cocos_env,
+    cocos_keys,
+    cocos_result,
+)
 
 NAME = "cocos-cli"
 
@@ -11,6 +19,7 @@ app = common.make_app("Encrypt programs and data, start agents that run them, re
 app.command("keys")(cocos_keys.keys)
 app.command("encrypt")(cocos_encrypt.encrypt)
 app.add_typer(cocos_agents.app, name="agent")
+app.add_typer(cocos_computation.app, name="computation")
 app.command("result")(cocos_result.result)
 app.command("checksum")(cocos_result.checksum)
 app.command("create-vm")(cocos_agents.create)  # names of the original

@@ -14,10 +14,13 @@ from cocos._clock import system_clock
 from cocos.cli import _common as common
 from cocos.clients.kbs import KbsAdmin
 from cocos.crypto import admin_jwt
-from cocos.errors import ConfigError, FormatError, UsageError
+from cocos.errors import ConfigError, FormatError, NotFoundError, UsageError
 from cocos.host.files import read_file
 from cocos.policy import defaults
+from cocos.wire import json
 from cocos.wire.kbs import ResourcePath
+
+_INPUTS = "inputs"
 
 DENY_ALL = """\
 package policy
@@ -220,6 +223,53 @@ def set_reference_value(
     wanted = typed if as_single_value else [typed]
     run_admin(context.obj, lambda admin: admin.register_reference_values({name: wanted}))
     _done(f"registered {name}", {"name": name, "value": wanted}, as_json=as_json)
+
+
+@app.command("set-reference-values")
+def set_reference_values(
+    context: typer.Context,
+    file: Annotated[
+        Path, typer.Argument(help="reference-values.json of an image: name → accepted values.")
+    ],
+    *,
+    add: Annotated[
+        bool, typer.Option("--add", help="Accept what is registered already as well.")
+    ] = False,
+    as_json: common.JsonFlag = False,
+) -> None:
+    """Register every reference value in a file, such as image build writes; on your word.
+
+    A name that is registered already gets the file's values instead, or with --add beside
+    the old ones. The member "inputs", which says what the values were computed from, is
+    left out.
+    """
+    values: dict[str, Any] = json.decode(
+        read_file(file, "the reference values", limit=2**20), dict[str, Any], str(file)
+    )
+    values.pop(_INPUTS, None)
+    if not values:
+        raise FormatError(f"{file} has no reference values")
+    if not all(isinstance(accepted, list) for accepted in values.values()):
+        raise FormatError(f"a reference value in {file} is not a list of accepted values")
+
+    async def register(admin: KbsAdmin) -> None:
+        if add:
+            for name in values:
+                values[name] = await _beside(admin, name, values[name])
+        await admin.register_reference_values(values)
+
+    run_admin(context.obj, register)
+    names = sorted(values)
+    _done(f"registered {', '.join(names)}", {"names": names}, as_json=as_json)
+
+
+async def _beside(admin: KbsAdmin, name: str, values: list[Any]) -> list[Any]:
+    try:
+        known = await admin.get_reference_value(name)
+    except NotFoundError:
+        return values
+    old = known if isinstance(known, list) else [known]
+    return [*old, *(value for value in values if value not in old)]
 
 
 @app.command("get-reference-value")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cocos.errors import Finding
+from cocos.wire import json
 
 CLAIMS: Final = (
     "instance-identity",
@@ -67,12 +68,14 @@ def tier(value: int) -> Status:
     return Status.CONTRAINDICATED
 
 
-def appraise(trust_claims: object, extensions: object = None) -> Verdict:
+def appraise(trust_claims: object, extensions: object = None, findings: object = None) -> Verdict:
     """Read what a policy returned; never raises.
 
     Args:
         trust_claims: Value of ``data.policy.trust_claims``; None when undefined.
         extensions: Value of ``data.policy.extensions``; None when undefined.
+        findings: Value of ``data.policy.findings``, which explain the claims and change
+            nothing; None when undefined.
     """
     problems = [*_vector_problems(trust_claims), *_extension_problems(extensions)]
     if problems or not isinstance(trust_claims, Mapping):
@@ -81,7 +84,31 @@ def appraise(trust_claims: object, extensions: object = None) -> Verdict:
     status = max((tier(value) for value in vector.values()), key=_ORDER.index)
     entries = extensions if isinstance(extensions, list) else []
     members = {entry["name"]: entry["value"] for entry in entries}
-    return Verdict(status, vector, members, tuple(_doubts(vector, status)))
+    doubts = _doubts(vector, status)
+    if doubts:
+        doubts = [*_explanations(findings), *doubts]
+    return Verdict(status, vector, members, tuple(doubts))
+
+
+def _explanations(findings: object) -> list[Finding]:
+    entries = findings if isinstance(findings, list) else []
+    return [
+        Finding(
+            str(entry["check"]),
+            str(entry["problem"]),
+            _words(entry.get("actual", "")),
+            _words(entry.get("expected", "")),
+        )
+        for entry in entries
+        if isinstance(entry, Mapping) and {"check", "problem"} <= entry.keys()
+    ]
+
+
+def _words(value: object) -> str:
+    """Say a value of a policy in words; the elements of an array are alternatives."""
+    if isinstance(value, list):
+        return " or ".join(map(_words, value)) or "nothing is registered"
+    return value if isinstance(value, str) else json.encode(value).decode()
 
 
 def _doubts(vector: Mapping[str, int], status: Status) -> list[Finding]:
@@ -142,8 +169,12 @@ def _extension_problems(extensions: object) -> list[Finding]:
 INSECURE: Final = "ear.cocos.insecure"
 """Member of a submodule whose evidence proves nothing; no policy can set or remove it."""
 
+FINDINGS: Final = "ear.cocos.findings"
+"""Member of a submodule that is not affirming: why; no policy can set or remove it."""
+
 _RESERVED: Final = {
     INSECURE,
+    FINDINGS,
     "ear.status",
     "ear.trustworthiness-vector",
     "ear.appraisal-policy-id",

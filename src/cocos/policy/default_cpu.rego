@@ -7,6 +7,10 @@
 #        init_data, init_data_claims
 # data   reference_values (see query_reference_value), operator
 #
+# findings says, for whoever may know, what is missing from the sets that the rules below
+# decide by, so that the explanation is the evaluation itself. Only what is in a set
+# counts: a rule that fails affirms nothing.
+#
 # What no rule below recognises stays unrecognised: an unknown TEE is contraindicated.
 
 package policy
@@ -45,6 +49,98 @@ executables := 3 if insecure_sample
 configuration := 2 if {
 	insecure_sample
 	input.sample.debug == false
+}
+
+# --- tpm: a measured boot, quoted by a TPM ---
+# hardware: the key that signs the quote is proved. executables: what the firmware started,
+# the kernel image, and the lack of any override are as in the reference values.
+# configuration: it is no debug image, and what the host passed in is shown and, if the
+# operator registered a tpm_pcr08, as registered. Nothing registered: nothing is accepted.
+
+hardware := 2 if {
+	is_object(input.tpm)
+	input.tpm.ak_trusted in {"ek-certificate", "registered"}
+}
+
+executables := 3 if {
+	is_object(input.tpm)
+	tpm_recognised == {"pcr04", "pcr11", "pcr12"}
+}
+
+configuration := 2 if {
+	is_object(input.tpm)
+	tpm_configured == {"no debug", "init data as registered", "init data shown"}
+}
+
+# PCR → values that the operator registered.
+tpm_reference := {pcr: values |
+	some pcr in ["pcr04", "pcr08", "pcr11", "pcr12"]
+	values := query_reference_value(concat("_", ["tpm", pcr]))
+	is_array(values)
+}
+
+tpm_recognised contains pcr if {
+	some pcr in ["pcr04", "pcr11", "pcr12"]
+	input.tpm[pcr] in object.get(tpm_reference, pcr, [])
+}
+
+tpm_configured contains "no debug" if input.tpm.debug == false
+
+tpm_configured contains "init data as registered" if query_reference_value("tpm_pcr08") == null
+
+tpm_configured contains "init data as registered" if {
+	input.tpm.pcr08 in object.get(tpm_reference, "pcr08", [])
+}
+
+tpm_configured contains "init data shown" if is_object(input.init_data_claims)
+
+tpm_configured contains "init data shown" if {
+	input.tpm.pcr08 == "0000000000000000000000000000000000000000000000000000000000000000"
+}
+
+findings contains finding if {
+	is_object(input.tpm)
+	some pcr in ["pcr04", "pcr11", "pcr12"]
+	not pcr in tpm_recognised
+	finding := {
+		"check": concat(".", ["tpm", pcr]),
+		"problem": "this PCR is not one of the reference values",
+		"actual": object.get(input.tpm, pcr, null),
+		"expected": object.get(tpm_reference, pcr, []),
+	}
+}
+
+findings contains finding if {
+	is_object(input.tpm)
+	not "no debug" in tpm_configured
+	finding := {
+		"check": "tpm.debug",
+		"problem": "a debug image, open to its host, or nothing shows that it is none",
+		"actual": object.get(input.tpm, "debug", null),
+		"expected": false,
+	}
+}
+
+findings contains finding if {
+	is_object(input.tpm)
+	not "init data as registered" in tpm_configured
+	finding := {
+		"check": "tpm.pcr08",
+		"problem": "the init data is not one of the reference values",
+		"actual": object.get(input.tpm, "pcr08", null),
+		"expected": object.get(tpm_reference, "pcr08", []),
+	}
+}
+
+findings contains finding if {
+	is_object(input.tpm)
+	not "init data shown" in tpm_configured
+	finding := {
+		"check": "init_data",
+		"problem": "the host passed something in, and the guest does not show it",
+		"actual": object.get(input.tpm, "pcr08", null),
+		"expected": "the init data in clear",
+	}
 }
 
 # --- what the guest's own policy, part of init data, lets run ---

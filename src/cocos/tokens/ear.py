@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
+
 from cocos._types import JsonObject, UnverifiedToken
 from cocos.crypto.signing import SigningKey
 from cocos.errors import FormatError
-from cocos.policy.appraisal import INSECURE, Verdict
+from cocos.policy.appraisal import FINDINGS, INSECURE, Verdict
 
 EVIDENCE: Final = "ear.veraison.annotated-evidence"
 STATUS: Final = "ear.status"
@@ -91,6 +93,8 @@ def _members(submodule: Submodule) -> JsonObject:
         EVIDENCE: _sorted(submodule.evidence),
         **verdict.extensions,
     }
+    if verdict.findings:
+        members[FINDINGS] = msgspec.to_builtins(verdict.findings)
     if submodule.insecure:
         members[INSECURE] = list(submodule.insecure)
     return members

@@ -100,3 +100,18 @@ class Verifier(abc.ABC):
         Raises:
             EvidenceError: it does not hold; the findings have every check that failed.
         """
+
+    def explain(
+        self,
+        finding: Finding,
+        claims: JsonObject,  # noqa: ARG002
+        reference_values: Mapping[str, Any],  # noqa: ARG002
+    ) -> Finding:
+        """Return a policy's finding with what the claims tell about its cause.
+
+        Args:
+            finding: Of the policy.
+            claims: Of this verifier.
+            reference_values: What the operator registered.
+        """
+        return finding

@@ -24,7 +24,7 @@ from cocos.errors import EvidenceError, Finding, FormatError
 from cocos.evidence import tpm
 from cocos.evidence.eventlog import Event, parse_log, parse_records
 from cocos.evidence.tpm_json import TpmEvidence
-from cocos.verifiers import _tpm_key, _tpm_log
+from cocos.verifiers import _tpm_explain, _tpm_key, _tpm_log
 from cocos.verifiers._base import Demand, Expected, Verifier
 from cocos.verifiers._tpm_key import parse_ek_cas
 from cocos.wire import json
@@ -95,6 +95,12 @@ class TpmVerifier(Verifier):
                 f"the TPM evidence does not hold: {found[0].problem}", findings=tuple(found)
             )
         return {**claims, "ak_trusted": trusted}
+
+    def explain(
+        self, finding: Finding, claims: JsonObject, reference_values: Mapping[str, Any]
+    ) -> Finding:
+        """Name the first event in the log of a PCR that is not as it should be."""
+        return _tpm_explain.explain(finding, claims.get("uefi", []), reference_values)
 
 
 def _parse(evidence: Any) -> _Parsed:
