@@ -2,6 +2,7 @@
 """The guide's ports are fixed: of all test runs on this machine, one uses them at a time."""
 
 import fcntl
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,6 @@ import pytest
 
 @pytest.fixture
 def guide_ports() -> Iterator[None]:
-    with (Path(tempfile.gettempdir()) / "cocos-guide-ports.lock").open("w") as file:
+    with (Path(tempfile.gettempdir()) / f"cocos-guide-ports-{os.getuid()}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
