@@ -22,7 +22,8 @@ from cocos.host import accelerator, kvm, process
 from cocos.transport.rpc import Service, serve
 from cocos.wire._generated import manager_pb2_grpc as pb_grpc
 
-pytestmark = pytest.mark.integration
+# It looks at the ports that guide and demo use.
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("guide")]
 
 CLI = Path(sys.executable).parent / "cocos-cli"
 NOW = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)

@@ -66,8 +66,8 @@ async def test_timeout_kills_the_whole_group(tmp_path: Path) -> None:
     script = f"trap '' TERM; sleep 600 & echo $! $$ > {pids}; wait"
     process_grace, process.GRACE_SECONDS = process.GRACE_SECONDS, 0.1
     try:
-        with pytest.raises(UnreachableError, match=r"sh did not finish within 0\.5 s"):
-            await process.run(["sh", "-c", script], timeout=0.5)
+        with pytest.raises(UnreachableError, match=r"sh did not finish within 3 s"):
+            await process.run(["sh", "-c", script], timeout=3)
     finally:
         process.GRACE_SECONDS = process_grace
     for pid in pids.read_text().split():

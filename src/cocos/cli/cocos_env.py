@@ -30,10 +30,11 @@ GUIDE_PROGRAMS = {
 _RUNNER = """\
 _cocos_run() {
   if (( BASH_SUBSHELL == 0 )); then "$@"; return; fi
-  local child status
+  local child= stop= status
+  trap 'stop=1; [[ -z $child ]] || kill -TERM "$child" 2>/dev/null' TERM INT HUP
   "$@" <&0 &
   child=$!
-  trap 'kill -TERM "$child" 2>/dev/null' TERM INT HUP
+  [[ -z $stop ]] || kill -TERM "$child" 2>/dev/null
   wait "$child"; status=$?
   while kill -0 "$child" 2>/dev/null; do wait "$child"; status=$?; done
   trap - TERM INT HUP

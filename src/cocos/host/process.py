@@ -24,7 +24,11 @@ from cocos.errors import ProcessError, ToolMissingError, UnreachableError
 GRACE_SECONDS = 5.0
 TAIL_BYTES = 16 * 1024  # of a child's standard error, for messages
 
-_INHERITED = ("HOME", "LANG", "LOGNAME", "PATH", "TERM", "TMPDIR", "TZ", "USER", "XDG_RUNTIME_DIR")
+_INHERITED = (
+    *("HOME", "LANG", "LOGNAME", "PATH", "TERM", "TMPDIR", "TZ", "USER", "XDG_RUNTIME_DIR"),
+    # Without them nothing outside is reached from many an office.
+    *("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
+)
 
 _log = structlog.get_logger(__name__)
 
