@@ -26,6 +26,7 @@ from cocos.wire import json
 
 MARK = "COCOS_DAEMON"
 KILL_SECONDS = 10.0  # for the kernel to end a process, be it in the middle of a write
+_STDERR = 2
 # Python ignores these, which a program would inherit.
 _SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
 
@@ -74,6 +75,8 @@ class Daemon:
                 (os.POSIX_SPAWN_DUP2, output, 2),
                 # Onto itself: that takes close-on-exec away, in the child alone.
                 *((os.POSIX_SPAWN_DUP2, number, number) for number in inherited),
+                # What we got from who started us is no affair of the program.
+                *((os.POSIX_SPAWN_CLOSE, number) for number in _strays(inherited)),
             ]
             pid = os.posix_spawn(
                 words[0],
@@ -202,6 +205,18 @@ def kill_marked(mark: str, pid_files: Iterable[Path] = ()) -> None:
     for each in ours:
         each.kill_and_wait(KILL_SECONDS)
         each.close()
+
+
+def _strays(wanted: Sequence[int]) -> list[int]:
+    """Return descriptors that a child of ours would get unasked."""
+    numbers = [int(name) for name in os.listdir("/proc/self/fd")]  # noqa: PTH208 - names suffice
+    found = []
+    for number in numbers:
+        if number > _STDERR and number not in wanted:
+            with contextlib.suppress(OSError):  # the listing's own is closed by now
+                if os.get_inheritable(number):
+                    found.append(number)
+    return found
 
 
 def _environ(pid: int) -> list[bytes]:

@@ -192,7 +192,7 @@ def start(folder: Path, name: str) -> tuple[Daemon, socket.socket]:
     """Start the TPM whose state is in ``folder``.
 
     Returns:
-        The program, and a socket that controls it, for QEMU. It ends when that is closed.
+        The program, and a socket that controls it, for QEMU, with which it then ends.
 
     Raises:
         ToolMissingError: swtpm is not installed or does not start.
