@@ -3,7 +3,7 @@
 
 import contextlib
 import datetime as dt
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -88,14 +88,18 @@ class InProcessKbs:
 
 
 @contextlib.asynccontextmanager
-async def kbs_in_process(folder: Path, *, allow_sample: bool = True) -> AsyncIterator[InProcessKbs]:
+async def kbs_in_process(
+    folder: Path, *, allow_sample: bool = True, tpm_ek_ca: Sequence[Path] = ()
+) -> AsyncIterator[InProcessKbs]:
     """Have a key broker with an empty store in ``folder``."""
     private, public = admin_pair()
     kbs = InProcessKbs(admin_key=private, now=dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC))
     store = await SqlStore.open(storage_url(str(folder)), clock=kbs.clock)
     try:
         kbs.app = await compose(
-            Settings(insecure_http=True, insecure_allow_sample=allow_sample),
+            Settings(
+                insecure_http=True, insecure_allow_sample=allow_sample, tpm_ek_ca=tuple(tpm_ek_ca)
+            ),
             store,
             SignedTokens({"admin": public}, clock=kbs.clock),
             clock=kbs.clock,

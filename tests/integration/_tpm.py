@@ -163,8 +163,9 @@ class Tpm:
 
     async def measure(self, *events: Logged) -> None:
         """Extend PCRs and write the log, as firmware and kernel do."""
+        extensions = [f"{event.pcr}:sha256={event.extended.hex()}" for event in events]
+        await self.tool("pcrextend", *extensions)
         for event in events:
-            await self.extend(event.pcr, event.extended)
             (self.aael if event.type == EV_EVENT_TAG else self.events).append(event)
 
     async def extend(self, pcr: int, digest: bytes) -> None:
@@ -220,9 +221,8 @@ class Tpm:
 
 
 @contextlib.asynccontextmanager
-async def running_tpm(ca: TpmCa, folder: Path) -> AsyncIterator[Tpm]:
-    """Have a new TPM of a manufacturer run; its sockets and files are in ``folder``."""
-    state = await ca.manufacture()
+async def running_tpm(state: Path, folder: Path) -> AsyncIterator[Tpm]:
+    """Have a TPM run; its sockets and files are in ``folder``."""
     tpm = Tpm(folder)
     tpm.make_folder()
     swtpm = process.find_tool("swtpm", hint="apt-get install swtpm")

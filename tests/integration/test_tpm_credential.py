@@ -22,7 +22,7 @@ SECRET = os.urandom(32)
 
 @pytest.fixture
 async def tpm(tmp_path: Path) -> AsyncIterator[Tpm]:
-    async with running_tpm(TpmCa(tmp_path / "ca"), tmp_path / "tpm") as found:
+    async with running_tpm(await TpmCa(tmp_path / "ca").manufacture(), tmp_path / "tpm") as found:
         yield found
 
 

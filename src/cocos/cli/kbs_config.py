@@ -254,8 +254,8 @@ def set_reference_values(
 
     async def register(admin: KbsAdmin) -> None:
         if add:
-            for name in values:
-                values[name] = await _beside(admin, name, values[name])
+            for name, accepted in values.items():
+                values[name] = await _beside(admin, name, accepted)
         await admin.register_reference_values(values)
 
     run_admin(context.obj, register)
