@@ -4,6 +4,8 @@
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +22,11 @@ class Running:
 
     address: str
     log: list[str] = field(default_factory=list)
+    pid: int = 0
+
+    def kill(self) -> None:
+        """End it and its children without a chance to clean up."""
+        os.killpg(self.pid, signal.SIGKILL)
 
     @property
     def text(self) -> str:
@@ -31,12 +38,21 @@ async def running(
     name: str, *arguments: str | Path, env: dict[str, str] | None = None
 ) -> AsyncIterator[Running]:
     """Have one of our programs run, with ``--json``."""
+    argv = [Path(sys.executable).parent / name, *arguments, "--json"]
+    async with started(name, argv, env=env) as program:
+        yield program
+
+
+@contextlib.asynccontextmanager
+async def started(
+    name: str, argv: Sequence[str | Path], *, env: dict[str, str] | None = None
+) -> AsyncIterator[Running]:
+    """Have a server run that announces in JSON where it listens."""
     pipe = asyncio.subprocess.PIPE
-    argv: Sequence[str | Path] = [Path(sys.executable).parent / name, *arguments, "--json"]
     async with process.spawn(argv, env=env, stdout=pipe, stderr=pipe) as child:
         assert child.stdout is not None
         assert child.stderr is not None
-        program = Running("")
+        program = Running("", pid=child.pid)
         reading = asyncio.create_task(_read(child.stderr, program.log))
         async with asyncio.timeout(SECONDS):
             line = await child.stdout.readline()
