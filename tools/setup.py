@@ -42,6 +42,7 @@ PACKAGES = [
     ("ovmf", "usr/share/OVMF/OVMF_CODE_4M.fd", "boot VMs"),
     ("swtpm", "usr/bin/swtpm", "give VMs a TPM"),
     ("swtpm-tools", "usr/bin/swtpm_setup", "make TPMs that a CA has certified"),
+    ("tpm2-tools", "usr/bin/tpm2_quote", "quote software TPMs in the tests"),
     ("uidmap", "usr/bin/newuidmap", "let mmdebstrap and buildah work without root"),
     (
         "debian-archive-keyring",
