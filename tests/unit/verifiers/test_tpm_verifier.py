@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The TPM verifier on quotes by a key in software; tests/integration has real TPMs."""
+
+import base64
+import datetime as dt
+import hashlib
+import json
+import struct
+from typing import Any
+
+import pytest
+from _vectors import vector
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cocos._types import JsonObject, ReportData
+from cocos.crypto import tpm_credential
+from cocos.errors import ConfigError, EvidenceError, Finding
+from cocos.verifiers import Demand, Expected
+from cocos.verifiers._tpm_explain import explain
+from cocos.verifiers.tpm import TpmVerifier, parse_ek_cas
+
+NOW = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
+DAY = dt.timedelta(days=1)
+KEY = rsa.generate_private_key(65537, 2048)
+CA_KEY = ec.generate_private_key(ec.SECP256R1())
+SPKI = KEY.public_key().public_bytes(
+    serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+)
+BOUND = ReportData(hashlib.sha384(b"session").digest())
+PCRS = tuple(bytes(32) for _ in range(24))
+EK_USAGE = x509.ObjectIdentifier("2.23.133.8.1")
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def evidence(
+    bound: bytes = BOUND, pcrs: tuple[bytes, ...] = PCRS, bitmap: bytes = b"\xff\xff\xff"
+) -> dict[str, Any]:
+    message = struct.pack(">IHHH", 0xFF544347, 0x8018, 0, len(bound)) + bound + bytes(25)
+    message += struct.pack(">IHB", 1, 0xB, len(bitmap)) + bitmap
+    message += struct.pack(">H", 32) + hashlib.sha256(b"".join(pcrs)).digest()
+    signature = KEY.sign(message, padding.PKCS1v15(), hashes.SHA256())
+    return {
+        "tpm_quote": {
+            "signature": b64(struct.pack(">HHH", 0x14, 0xB, 256) + signature),
+            "message": b64(message),
+            "pcrs": [value.hex() for value in pcrs],
+        },
+        "ak_public": b64(SPKI),
+    }
+
+
+def expected(init_data: bytes | None = None, **more: Any) -> Expected:
+    values = {"reference_values": {"trusted_ak": [b64(SPKI)]}, **more}
+    return Expected(BOUND, init_data, **values)
+
+
+def ak_public(attributes: int = 0x50072) -> str:
+    modulus = KEY.public_key().public_numbers().n.to_bytes(256, "big")
+    body = struct.pack(">HHIH", 1, 0xB, attributes, 0) + bytes.fromhex("00100014000b0800")
+    body += struct.pack(">IH", 0, 256) + modulus
+    return b64(struct.pack(">H", len(body)) + body)
+
+
+def certificate(  # noqa: PLR0917 - each is what one test changes
+    key: Any = None,
+    usage: x509.ObjectIdentifier | None = EK_USAGE,
+    begin: dt.datetime = NOW - DAY,
+    end: dt.datetime = NOW + DAY,
+    issuer: str = "maker",
+    signer: Any = CA_KEY,
+    *,
+    ca: bool = False,
+) -> x509.Certificate:
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(
+            x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "maker" if ca else "tpm")])
+        )
+        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
+        .public_key(CA_KEY.public_key() if ca else (key or KEY).public_key())
+        .serial_number(1)
+        .not_valid_before(begin)
+        .not_valid_after(end)
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+    )
+    if usage is not None:
+        builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+    return builder.sign(signer, hashes.SHA256())
+
+
+CA = certificate(ca=True)
+VERIFIER = TpmVerifier([CA], clock=lambda: NOW)
+
+
+def params(ek: x509.Certificate | bytes, **changes: Any) -> JsonObject:
+    der = ek if isinstance(ek, bytes) else ek.public_bytes(serialization.Encoding.DER)
+    return {"ek_certificate": b64(der), "ak_public": ak_public(), **changes}
+
+
+async def checks(evidence: Any, wanted: Expected) -> dict[str, Finding]:
+    with pytest.raises(EvidenceError) as caught:
+        await VERIFIER.verify(evidence, wanted)
+    return {finding.check: finding for finding in caught.value.findings}
+
+
+# --- evidence ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", [b64(SPKI), hashlib.sha256(SPKI).hexdigest()])
+async def test_a_registered_key(form: str) -> None:
+    for listed in ([form], ["other", form], form):
+        values = {"trusted_ak": listed}
+        claims = await VERIFIER.verify(evidence(), Expected(BOUND, reference_values=values))
+        assert claims["ak_trusted"] == "registered"
+        assert claims["init_data"] == bytes(32).hex()
+        assert not {"uefi", "debug", "computations"} & claims.keys()
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"trusted_ak": []}, {"trusted_ak": None}, {"trusted_ak": [""]}]
+)
+async def test_a_key_that_nobody_knows(values: JsonObject) -> None:
+    assert set(await checks(evidence(), Expected(BOUND, reference_values=values))) == {"tpm.ak"}
+
+
+async def test_everything_that_is_wrong_is_said_at_once() -> None:
+    bad = evidence(b"other", bitmap=b"\xff\xff\x7f")
+    bad["tpm_quote"]["pcrs"][3] = "11" * 32
+    found = await checks(bad, Expected(BOUND, b"\1" * 32))
+    assert set(found) == {
+        "tpm.ak",
+        "tpm.selection",
+        "tpm.pcr-digest",
+        "tpm.report_data",
+        "tpm.pcr08",
+    }
+
+
+@pytest.mark.parametrize("length", [0, 20, 31, 33, 48, 64])
+async def test_init_data_of_any_length_is_no_crash(length: int) -> None:
+    assert set(await checks(evidence(), expected(bytes(length)))) == {"init_data.algorithm"}
+
+
+async def test_init_data() -> None:
+    digest = hashlib.sha256(b"init data").digest()
+    pcrs = (*PCRS[:8], hashlib.sha256(bytes(32) + digest).digest(), *PCRS[9:])
+    claims = await VERIFIER.verify(evidence(pcrs=pcrs), expected(digest))
+    assert claims["init_data"] == pcrs[8].hex()
+    assert set(await checks(evidence(), expected(digest))) == {"tpm.pcr08"}
+
+
+async def test_the_real_quote_is_of_another_session() -> None:
+    real = json.loads(vector("tpm/evidence.json"))
+    values = {"trusted_ak": [real["ak_public"]]}
+    found = await checks(real, Expected(BOUND, reference_values=values))
+    assert set(found) == {"tpm.report_data"}
+    assert set(await checks(real, Expected(BOUND))) == {"tpm.ak", "tpm.report_data"}
+    real["tpm_quote"]["pcrs"][7] = "00" * 31 + "01"
+    assert "tpm.pcr-digest" in await checks(real, Expected(BOUND, reference_values=values))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+NAMES = ["tpm_quote", "ak_public", "event_log", "aael", "credential", "cmdline"]
+
+
+@settings(max_examples=50)
+@given(junk=JSON, name=st.sampled_from([*NAMES, ""]), data=st.binary(max_size=80))
+async def test_whatever_is_sent_there_is_an_answer(junk: Any, name: str, data: bytes) -> None:
+    for value in (junk, b64(data)):
+        try:
+            await VERIFIER.verify({**evidence(), name: value} if name else value, expected())
+        except EvidenceError as error:
+            assert error.findings  # noqa: PT017 - most are refused, some are harmless
+
+
+# --- endorsement keys ---------------------------------------------------------------------
+
+
+async def test_a_certified_tpm_is_challenged() -> None:
+    demand = await VERIFIER.challenge(params(certificate()), {})
+    assert isinstance(demand, Demand)
+    assert set(demand.params) == {"credential_blob", "encrypted_secret"}
+    secret = base64.b64decode(demand.state["secret"])
+    assert len(secret) == 32
+    assert b64(secret) not in repr(demand)
+    again = await VERIFIER.challenge(params(certificate()), {})
+    assert again is not None
+    assert again.state["secret"] != demand.state["secret"]
+    proof = {"credential": {"proof": b64(tpm_credential.proof(secret, BOUND))}}
+    wanted = Expected(BOUND, state=demand.state)
+    claims = await VERIFIER.verify(evidence() | proof, wanted)
+    assert claims["ak_trusted"] == "ek-certificate"
+    # The truncated form is for registered keys only; with a state none counts as such.
+    short = evidence(BOUND[:32]) | proof
+    assert set(await checks(short, wanted)) == {"tpm.report_data"}
+    assert set(await checks(evidence(), expected(state=demand.state))) == {"tpm.credential"}
+
+
+@pytest.mark.parametrize(
+    ("ek", "said"),
+    [
+        (b"", "parse"),
+        (b"0\x82\1\0" + bytes(256), "parse"),
+        (certificate(issuer="another"), "does not trust"),
+        (certificate(signer=ec.generate_private_key(ec.SECP256R1())), "does not trust"),
+        (certificate(end=NOW - DAY / 2), "not valid now"),
+        (certificate(begin=NOW + DAY / 2), "not valid now"),
+        (certificate(usage=None), "not one for an endorsement key"),
+        (certificate(usage=ExtendedKeyUsageOID.SERVER_AUTH), "not one for an endorsement key"),
+        (certificate(ec.generate_private_key(ec.SECP256R1())), "cannot be challenged"),
+        (certificate(rsa.generate_private_key(65537, 3072)), "cannot be challenged"),
+    ],
+    ids=["empty", "junk", "issuer", "signer", "old", "new", "no usage", "TLS", "EC", "RSA-3072"],
+)
+async def test_a_certificate_that_counts_for_nothing(
+    ek: x509.Certificate | bytes, said: str
+) -> None:
+    with pytest.raises(EvidenceError, match=said) as caught:
+        await VERIFIER.challenge(params(ek), {})
+    assert [finding.check for finding in caught.value.findings] == ["tpm.ek-certificate"]
+    # A key that the operator registered needs no certificate.
+    assert await VERIFIER.challenge(params(ek), {"trusted_ak": [b64(SPKI)]}) is None
+
+
+async def test_an_expired_ca() -> None:
+    old = certificate(ca=True, begin=NOW - 2 * DAY, end=NOW - DAY)
+    with pytest.raises(EvidenceError, match="not valid now"):
+        await TpmVerifier([old], clock=lambda: NOW).challenge(params(certificate()), {})
+
+
+@pytest.mark.parametrize("bit", [1, 4, 5, 16, 18])
+async def test_every_attribute_counts(bit: int) -> None:
+    weak = params(certificate(), ak_public=ak_public(0x50072 & ~(1 << bit)))
+    with pytest.raises(EvidenceError, match="restricted signing key"):
+        await VERIFIER.challenge(weak, {})
+    both = params(certificate(), ak_public=ak_public(0x50072 | 1 << 17))
+    with pytest.raises(EvidenceError, match="restricted signing key"):
+        await VERIFIER.challenge(both, {})
+
+
+@pytest.mark.parametrize(
+    "announced",
+    [0, "", [], {}, {"ek_certificate": "!", "ak_public": ""}, params(b"", ak_public="")],
+)
+async def test_malformed_announcements(announced: Any) -> None:
+    with pytest.raises(EvidenceError) as caught:
+        await VERIFIER.challenge(announced, {})
+    assert caught.value.findings
+
+
+async def test_who_announces_nothing_is_asked_nothing() -> None:
+    assert await VERIFIER.challenge(None, {}) is None
+
+
+def test_files_of_cas() -> None:
+    pem = CA.public_bytes(serialization.Encoding.PEM)
+    assert parse_ek_cas(pem + pem, "file") == (CA, CA)
+    for bad in (b"", b"junk", pem[:-30]):
+        with pytest.raises(ConfigError, match="file holds no certificates"):
+            parse_ek_cas(bad, "file")
+    with pytest.raises(ConfigError, match="CN=tpm is no CA"):
+        parse_ek_cas(certificate().public_bytes(serialization.Encoding.PEM), "file")
+
+
+# --- explanations -------------------------------------------------------------------------
+
+FINDING = Finding("tpm.pcr04", "not good", "a", "b")
+UEFI = [
+    {"index": 4, "type": "EV_NO_ACTION", "digest": "", "details": {}},
+    {"index": 4, "type": "EV_EFI_ACTION", "digest": "d1", "details": {"string": "Calling"}},
+    {"index": 5, "type": "EV_SEPARATOR", "digest": "d0", "details": {}},
+    {"index": 4, "type": "EV_APP", "digest": "d2", "details": {"device_paths": ["a", "b"]}},
+]
+
+
+def sequence(*digests: str) -> list[JsonObject]:
+    return [{"digest": digest, "event": f"E{digest}"} for digest in digests]
+
+
+@pytest.mark.parametrize(
+    ("events", "said"),
+    [
+        (
+            [sequence("d1", "d9")],
+            "event 2 in its log is the first that differs: EV_APP a/b d2 instead of Ed9 d9",
+        ),
+        (
+            [sequence("d9"), sequence("d1", "d8")],
+            "event 2 in its log is the first that differs: EV_APP a/b d2 instead of Ed8 d8",
+        ),
+        (
+            [sequence("d1", "d2", "d3")],
+            "event 3 in its log is the first that differs: no event instead of Ed3 d3",
+        ),
+        ([sequence("d1", "d2")], "its log is as expected"),
+        (None, "the events in its log: EV_EFI_ACTION Calling d1, EV_APP a/b d2"),
+        (["junk", [1], [{}]], "the events in its log: EV_EFI_ACTION Calling d1, EV_APP a/b d2"),
+    ],
+)
+def test_the_first_event_that_differs(events: Any, said: str) -> None:
+    found = explain(FINDING, UEFI, {"tpm_pcr04_events": events})
+    assert found.problem == f"not good; {said}"
+    assert (found.check, found.actual, found.expected) == ("tpm.pcr04", "a", "b")
+
+
+def test_what_has_no_events_is_left_alone() -> None:
+    for check in ("tpm.debug", "init_data", "tpm.pcr04x"):
+        finding = Finding(check, "not good")
+        assert explain(finding, UEFI, {}) == finding
+    assert explain(FINDING, [], {}).problem == "not good; its log has no events"
