@@ -89,6 +89,10 @@ AcceleratorName = Annotated[
     str | None,
     _option("kvm, tcg, or auto: what a probe VM shows. [MANAGER_QEMU_ACCELERATOR, else auto]"),
 ]
+AuthorizedKeys = Annotated[
+    Path | None,
+    _option("SSH keys that debug images let in (backend qemu). [MANAGER_GUEST_AUTHORIZED_KEYS]"),
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -112,6 +116,7 @@ def main_command(
     memory: Memory = None,
     cpus: Cpus = None,
     accelerator: AcceleratorName = None,
+    authorized_keys: AuthorizedKeys = None,
     log_level: LogLevel = "info",
     as_json: common.JsonFlag = False,
     debug: common.DebugFlag = False,
@@ -137,6 +142,7 @@ def main_command(
         "memory_mib": memory,
         "cpus": cpus,
         "accelerator": accelerator,
+        "authorized_keys": authorized_keys,
     }
     config = common.load_settings(
         ManagerConfig, file=config_file, environment=ENVIRONMENT, flags=flags

@@ -10,11 +10,12 @@ from pathlib import Path
 
 
 def listen(path: Path) -> socket.socket:
-    """Return a socket that listens at ``path``; its file is as private as its folder."""
+    """Return a socket that listens at ``path``; only our user may connect."""
     listener = socket.socket(socket.AF_UNIX)
     try:
         with _Folder(path.parent) as folder:
             listener.bind(f"{folder}/{path.name}")
+            Path(folder, path.name).chmod(0o600)
         listener.listen()
     except BaseException:
         listener.close()

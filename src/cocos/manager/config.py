@@ -34,6 +34,7 @@ ENVIRONMENT = {
     "confidential": "MANAGER_QEMU_CONFIDENTIAL",
     "scratch_mib": "MANAGER_QEMU_SCRATCH_SIZE",
     "guest_port": "MANAGER_QEMU_GUEST_FWD_AGENT",
+    "authorized_keys": "MANAGER_GUEST_AUTHORIZED_KEYS",
     "ovmf_code": "MANAGER_QEMU_OVMF_CODE_FILE",
     "ovmf_variables": "MANAGER_QEMU_OVMF_VARS_FILE",
     "ovmf_confidential": "MANAGER_QEMU_OVMF_FILE",
@@ -86,6 +87,7 @@ class ManagerConfig(BaseModel):
         confidential: ``auto`` to encrypt the memory of VMs where the host can; ``none``.
         scratch_mib: Size of the disk for images and results; takes only what is used.
         guest_port: Port of the guest that a port of ours leads to.
+        authorized_keys: File with SSH keys that debug images let in.
         ovmf_code: Firmware, code.
         ovmf_variables: Firmware, variables that every VM begins with.
         ovmf_confidential: Firmware of VMs with encrypted memory, in one file.
@@ -114,6 +116,7 @@ class ManagerConfig(BaseModel):
     confidential: Literal["auto", "none"] = "auto"
     scratch_mib: Mebibytes = Field(default=16 * 1024, ge=1)
     guest_port: Port = DEFAULT_GUEST_PORT
+    authorized_keys: Path | None = None
     ovmf_code: Path = OVMF_CODE
     ovmf_variables: Path = OVMF_VARIABLES
     ovmf_confidential: Path = Path("/usr/share/ovmf/OVMF.fd")

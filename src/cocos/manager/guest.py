@@ -14,6 +14,8 @@ Members, each of which the guest puts into ``/run/cocos`` under its name, readab
     TLS to the CVMS, if there is any.
 ``registries.conf``
     Registries on the host's loopback, which the guest reaches at another address.
+``authorized_keys``
+    Who may log in by SSH; debug images alone have a server for it.
 """
 
 import ipaddress
@@ -46,7 +48,7 @@ class GuestConfig:
     rewritten: tuple[str, ...]
 
 
-def guest_config(vm_id: str, plan: VmPlan) -> GuestConfig:
+def guest_config(vm_id: str, plan: VmPlan, *, authorized_keys: str = "") -> GuestConfig:
     """Return what to tell a VM behind QEMU's user networking."""
     rewritten: list[str] = []
     cvms = parse_address(plan.cvms, what="the CVMS", default_port=0)
@@ -66,7 +68,9 @@ def guest_config(vm_id: str, plan: VmPlan) -> GuestConfig:
     }
     if kbs:
         environment["AA_KBC_PARAMS"] = f"cc_kbc::{kbs}"
-    files = {}
+    files: dict[str, str] = {}
+    if authorized_keys:
+        files["authorized_keys"] = authorized_keys
     for name, variable, pem in (
         ("agent-ca.pem", "AGENT_CVM_GRPC_SERVER_CA_CERTS", plan.server_ca),
         ("agent-cert.pem", "AGENT_CVM_GRPC_CLIENT_CERT", plan.client_cert),

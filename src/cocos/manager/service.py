@@ -239,10 +239,9 @@ class ManagerService:
         except Exception as error:  # noqa: BLE001 - a task has nobody above it who would see it
             state, reason = VmState.FAILED, "internal error; the manager's log has the cause"
             _log.error("vm.crashed", vm=vm_id, exc_info=error)
-        if plan is None and not entry.started.done():
+        if plan is None:
             await asyncio.to_thread(self._clean, entry.record)
-            entry.started.set_result(None)  # it had started; what is left of it is shown
-        await self._finish(entry, state, reason)
+        await self._finish(entry, state, reason, had_started=plan is None or entry.started.done())
 
     def _begin(self, entry: _Entry, plan: VmPlan | None) -> AbstractAsyncContextManager[Vm]:
         vm_id = entry.record.id
@@ -255,14 +254,18 @@ class ManagerService:
         entry.console.open()
         return self._backend.start(vm_id, plan, folder, entry.console)
 
-    async def _finish(self, entry: _Entry, state: VmState, reason: str) -> None:
+    async def _finish(
+        self, entry: _Entry, state: VmState, reason: str, *, had_started: bool
+    ) -> None:
         vm_id = entry.record.id
         entry.ending = True
         await asyncio.to_thread(self._state.clean, vm_id)
         _log.info("vm.ended", vm=vm_id, state=str(state), reason=reason)
         self.ended[state] += 1
-        if entry.started.done():
+        if had_started:
             self._keep(entry, entry.record.to(state, reason))
+            if not entry.started.done():
+                entry.started.set_result(None)
             # Last: who followed the console to its end looks at the state next.
             entry.console.close()
             await self._forget_old()

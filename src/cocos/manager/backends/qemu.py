@@ -21,7 +21,7 @@ from cocos.host import accelerator, confidential, process, qemu, swtpm, unix_soc
 from cocos.host.accelerator import Accelerator
 from cocos.host.confidential import Verdict
 from cocos.host.daemon import Daemon, kill_marked
-from cocos.host.files import write_atomic
+from cocos.host.files import read_file, write_atomic
 from cocos.host.swtpm import TpmCa
 from cocos.manager.backends import _qemu_vm as parts
 from cocos.manager.backends._base import Backend, Hardware, Vm
@@ -37,7 +37,7 @@ from cocos.wire.init_data import InitDocument
 ROOT, INIT_DATA, SCRATCH = "cocos-root", "cocos-initdata", "cocos-scratch"
 """Serial numbers of the disks, by which the guest knows them."""
 
-STOP_SECONDS = 10.0  # for a guest to shut down; nothing in it is worth more
+STOP_SECONDS = 3.0  # for a guest to shut down; what it has is lost anyway
 
 # What every processor with SNP has; CPUID cannot be asked from here.
 _SNP_C_BIT, _SNP_REDUCED_BITS = 51, 1
@@ -110,7 +110,7 @@ class QemuBackend(Backend):
         self, vm_id: str, plan: VmPlan, folder: Path, console: Console
     ) -> AsyncIterator[Vm]:
         """See the base; returns when the VM's first instruction may run."""
-        guest = guest_config(vm_id, plan)
+        guest = guest_config(vm_id, plan, authorized_keys=await asyncio.to_thread(self._keys))
         for sentence in guest.rewritten:
             _log.info("vm.told", vm=vm_id, what=sentence)
             console.write("manager", sentence)
@@ -146,6 +146,12 @@ class QemuBackend(Backend):
         """See the base."""
         files = [folder / parts.PID_FILE, folder / parts.TPM_FOLDER / swtpm.PID_FILE]
         kill_marked(vm_id, files)
+
+    def _keys(self) -> str:
+        if self._config.authorized_keys is None:
+            return ""
+        data = read_file(self._config.authorized_keys, "the guests' authorized keys", limit=2**16)
+        return data.decode("utf-8", "replace")
 
     def _controlled(
         self, folder: Path, running: Parts, console: Console
