@@ -16,7 +16,7 @@ import shutil
 import sys
 import tarfile
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,7 +92,15 @@ async def _fetch(folder: Path) -> None:
     archive = folder / "all.tar"
     mode = "root" if os.geteuid() == 0 else "chrootless"
     include = f"--include={','.join(PACKAGES)}"
-    argv = [tool, "--quiet", f"--mode={mode}", "--variant=extract", include, "trixie", archive]
+    argv: list[str | Path] = [
+        tool,
+        "--quiet",
+        f"--mode={mode}",
+        "--variant=extract",
+        include,
+        "trixie",
+        archive,
+    ]
     await process.run(argv, env={"TMPDIR": str(folder)}, timeout=INSTALL_SECONDS)
     for name in ("root", "site", "bytecode"):
         (folder / name).mkdir()
@@ -101,13 +109,13 @@ async def _fetch(folder: Path) -> None:
     machine = platform.machine()
     options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes"]
     options += ["--python-version", "3.13", "--python-platform", f"{machine}-manylinux_2_40"]
-    uv: Sequence[str | Path] = [Path(sys.executable).with_name("uv"), "pip", "install"]
     # The whole environment: it may say where packages come from, and whom to trust. uv reads
     # pip's variables only under its own names.
     env = dict(os.environ)
     if "PIP_INDEX_URL" in env:
         env.setdefault("UV_DEFAULT_INDEX", env["PIP_INDEX_URL"])
-    argv = [*uv, *options, "--target", folder / "site", "-r", LOCK]
+    argv = [Path(sys.executable).with_name("uv"), "pip", "install", *options]
+    argv += ["--target", folder / "site", "-r", LOCK]
     await process.run(argv, env=env, timeout=INSTALL_SECONDS)
 
 

@@ -85,15 +85,16 @@ class Guest:
         config: str = "[eventlog_config]\nenable_eventlog = true\n",
     ) -> AsyncIterator[tuple[AttestationAgent, Running]]:
         """Have the agent run as in the VM."""
-        files = {"command_line": self.write("cmdline", b"quiet"), "tpm_event_log": "/none"}
-        head = "".join(f'{name} = "{path}"\n' for name, path in files.items())
-        arguments = ["-a", "127.0.0.1:0", "-c", self.write("aa.toml", (head + config).encode())]
+        arguments: list[str | Path] = ["-a", "127.0.0.1:0"]
+        arguments += ["-c", self.write("aa.toml", config.encode())]
         if init_data is not None:
             # As on a disk: filled up with zeros.
             arguments += ["-t", self.write("initdata.toml", init_data.ljust(512, b"\0"))]
         env = {
             "AA_TPM_DEVICE": f"swtpm:path={self.folder}/tpm.sock",
-            "AAEL_PATH": str(self.folder / "aael" / "eventlog"),
+            "AAEL_PATH": str(self.log),
+            "COCOS_COMMAND_LINE": str(self.write("cmdline", b"quiet\n")),
+            "COCOS_TPM_EVENT_LOG": "/none",
         }
         async with (
             self.python.running(
@@ -331,7 +332,7 @@ async def test_events_survive_the_agents_death(guest: Guest) -> None:
     # Killed after the TPM had extended the register, before the log was written.
     event = tagged_event("d", "o", "3")
     digest = hashlib.sha256(event).digest()
-    entry = record(14, "sha256", digest, event)
+    entry = record(14, digest, event)
     note = len(before).to_bytes(8, "big") + extend(value, digest) + entry
     (guest.log.parent / ".wal_event_entry").write_bytes(note)
     await guest.tpm.extend(14, digest)
@@ -386,7 +387,7 @@ async def test_a_tpm_without_the_library_is_an_error_not_a_sample(guest: Guest) 
     """Here, tpm2-pytss is not installed."""
     program = Path(sys.executable).with_name("attestation-agent")
     env = {"AA_TPM_DEVICE": f"swtpm:path={guest.folder}/tpm.sock"}
-    argv = [program, "-a", "127.0.0.1:0", "--insecure-sample"]
+    argv: list[str | Path] = [program, "-a", "127.0.0.1:0", "--insecure-sample"]
     done = await process.run(argv, env=env, check=False, timeout=60)
     assert done.exit_status == 69
     assert "python3-tpm2-pytss" in done.stderr.decode()

@@ -84,7 +84,19 @@ class LogConfig(_Frozen):
     level: str = "info"
 
 
-class Settings(_Frozen):
+class ConfigFile(_Frozen):
+    """The guest components' configuration file: in a VM, part of what the host passed in.
+
+    It must not hold what decides whose evidence is shown: the TPM, its logs, sample
+    evidence. Those come from the image, as flags and variables.
+    """
+
+    token_configs: TokenConfigs = TokenConfigs()
+    eventlog_config: EventlogConfig = EventlogConfig()
+    log: LogConfig = LogConfig()
+
+
+class Settings(ConfigFile):
     """Everything the attestation agent is told."""
 
     attestation_sock: Annotated[str, AfterValidator(_local)] = DEFAULT_ADDRESS
@@ -105,9 +117,6 @@ class Settings(_Frozen):
     """The kernel's command line."""
     aael_path: Path = Path("/run/attestation-agent/eventlog")
     """Log of runtime events; of this boot, therefore below ``/run``."""
-    token_configs: TokenConfigs = TokenConfigs()
-    eventlog_config: EventlogConfig = EventlogConfig()
-    log: LogConfig = LogConfig()
 
     def kbs(self) -> KbsConfig | None:
         """Return the KBS for tokens: of the file, else of ``aa_kbc_params``."""

@@ -6,7 +6,7 @@ from typing import Final
 
 from cocos.errors import FormatError
 from cocos.evidence.event_details import AAEL_MAGIC
-from cocos.evidence.eventlog import ALGORITHMS, EVENT_TAG
+from cocos.evidence.eventlog import ALGORITHMS, EVENT_TAG, SHA256
 
 _IDS: Final = {name: number for number, name in ALGORITHMS.items()}
 
@@ -33,14 +33,14 @@ def tagged_event(domain: str, operation: str, content: str) -> bytes:
     return struct.pack("<II", AAEL_MAGIC, len(event)) + event
 
 
-def record(register: int, algorithm: str, digest: bytes, event: bytes) -> bytes:
+def record(register: int, digest: bytes, event: bytes, *, algorithm: str = SHA256) -> bytes:
     """Return the log's entry of one event: a little-endian TCG_PCR_EVENT2.
 
     Args:
         register: Number that the verifier knows the register by.
-        algorithm: Name of the hash.
         digest: What the register was extended with.
         event: As of :func:`tagged_event`.
+        algorithm: Name of the hash.
     """
     head = struct.pack("<IIIH", register, EVENT_TAG, 1, _IDS[algorithm])
     return head + digest + struct.pack("<I", len(event)) + event

@@ -109,7 +109,7 @@ class EventLog:
             )
         log = await self.read()
         digest = hashlib.new(self._algorithm, event).digest()
-        entry = record(self._register, self._algorithm, digest, event)
+        entry = record(self._register, digest, event, algorithm=self._algorithm)
         if len(log) + len(entry) > MAX_LOG_BYTES:
             raise StateError(f"the event log is full: {MAX_LOG_BYTES} bytes")
         expected = self._extended(self._replay(log), digest)

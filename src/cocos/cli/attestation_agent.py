@@ -9,7 +9,7 @@ from typing import Annotated
 import structlog
 import typer
 
-from cocos.attestation_agent.config import Settings
+from cocos.attestation_agent.config import ConfigFile, Settings
 from cocos.attestation_agent.event_log import EventLog
 from cocos.attestation_agent.machine import Machine
 from cocos.attestation_agent.server import service
@@ -23,7 +23,7 @@ from cocos.errors import PeerError, UnsupportedError
 from cocos.host import tpm
 from cocos.host.files import read_file
 from cocos.transport.rpc import serve
-from cocos.wire.init_data import InitDocument
+from cocos.wire.init_data import InitDocument, from_disk
 from cocos.wire.json import b64decode
 from cocos.wire.kbs import InitData
 
@@ -31,8 +31,10 @@ NAME = "attestation-agent"
 ENVIRONMENT = {
     "aa_kbc_params": "AA_KBC_PARAMS",
     "aael_path": "AAEL_PATH",
+    "command_line": "COCOS_COMMAND_LINE",
     "insecure_sample": "COCOS_INSECURE_SAMPLE",
     "tpm": "AA_TPM_DEVICE",
+    "tpm_event_log": "COCOS_TPM_EVENT_LOG",
 }
 
 app = common.make_app(
@@ -84,12 +86,16 @@ def main_command(
     as_json: common.JsonFlag = False,
     debug: common.DebugFlag = False,
 ) -> None:
-    """Serve until SIGTERM. AA_KBC_PARAMS=cc_kbc::URL names the KBS that makes tokens."""
+    """Serve until SIGTERM. AA_KBC_PARAMS=cc_kbc::URL names the KBS that makes tokens.
+
+    The TPM is /dev/tpmrm0 or AA_TPM_DEVICE; runtime events are logged at AAEL_PATH.
+    """
+    file = common.load_settings(ConfigFile, file=config_file, flags={})
     settings = common.load_settings(
         Settings,
-        file=config_file,
         environment=ENVIRONMENT,
         flags={
+            **dict(file),
             "attestation_sock": attestation_sock,
             "initdata_digest": initdata_digest,
             "initdata_toml": initdata_toml,
@@ -167,9 +173,7 @@ async def _bind_init_data(settings: Settings, attester: Attester) -> InitData | 
     """Bind the init data that we were started with, and return it for the KBS."""
     init_data = None
     if settings.initdata_toml is not None:
-        # A raw disk is filled up with zeros.
-        padded = read_file(settings.initdata_toml, "the init data", limit=2**20)
-        text = padded.rstrip(b"\0")
+        text = from_disk(read_file(settings.initdata_toml, "the init data", limit=2**20))
         digest = InitDocument.parse(text).digest
         init_data = InitData(format="toml", body=text.decode("utf-8"))
     elif settings.initdata_digest is not None:

@@ -75,7 +75,8 @@ Agent = Annotated[
     ),
 ]
 InitDataToml = Annotated[
-    Path | None, typer.Option(help="Init data of this machine, for the KBS to appraise.")
+    Path | None,
+    typer.Option(help="Init data for sample evidence; an attestation agent has its own."),
 ]
 InsecureSample = Annotated[
     bool | None,
@@ -184,7 +185,7 @@ async def _provider(settings: Settings) -> AsyncIterator[KeyProvider]:
                 source,
                 url=settings.kbs_url,
                 ca_file=settings.kbs_ca,
-                init_data=_init_data(settings.initdata_toml),
+                init_data=_init_data(settings),
             )
         )
         yield KeyProvider(
@@ -211,9 +212,15 @@ def _registrar(settings: Settings) -> Registrar | None:
     return Registrar(settings.kbs_url, private_key=key, clock=system_clock, ca_file=settings.kbs_ca)
 
 
-def _init_data(path: Path | None) -> InitData | None:
+def _init_data(settings: Settings) -> InitData | None:
+    path = settings.initdata_toml
     if path is None:
         return None
+    if settings.aa is not None or not settings.insecure_sample:
+        raise UsageError(
+            "with an attestation agent it is the agent that is told the init data",
+            hint="give --initdata-toml to attestation-agent",
+        )
     text = read_file(path, "the init data", limit=2**20)
     InitDocument.parse(text)
     return InitData(format="toml", body=text.decode("utf-8"))

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from cocos.attestation_agent.config import Settings
+from cocos.attestation_agent.config import ConfigFile, Settings
 from cocos.cli._common import load_settings
 from cocos.errors import ConfigError
 
@@ -56,13 +56,32 @@ def test_private_keys_are_not_offered_to_other_machines(address: str) -> None:
 def test_the_guest_components_file(tmp_path: Path) -> None:
     file = tmp_path / "aa.toml"
     file.write_text(FILE)
-    settings = load_settings(Settings, file=file, flags={"aa_kbc_params": "cc_kbc::http://other"})
+    members = dict(load_settings(ConfigFile, file=file, flags={}))
+    settings = load(**members, aa_kbc_params="cc_kbc::http://other")
     kbs = settings.kbs()
     assert kbs is not None
     assert (kbs.url, kbs.ca_file()) == ("https://kbs.example:8443/", Path("/etc/kbs.pem"))
     assert kbs.tee_key_algorithm == "RSA-OAEP-256"
     assert settings.eventlog_config.init_pcr == 14
     assert settings.log.level == "debug"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'tpm = "swtpm:host=10.0.2.2"',
+        'tpm_event_log = "/run/cocos/log"',
+        'command_line = "/run/cocos/cmdline"',
+        'aael_path = "/run/cocos/eventlog"',
+        "insecure_sample = true",
+    ],
+)
+def test_the_host_does_not_choose_whose_evidence_is_shown(tmp_path: Path, line: str) -> None:
+    """The file is part of the init data in a VM."""
+    file = tmp_path / "aa.toml"
+    file.write_text(f"{line}\n{FILE}")
+    with pytest.raises(ConfigError, match=line.partition(" ")[0]):
+        load_settings(ConfigFile, file=file, flags={})
 
 
 def test_a_certificate_can_be_given_as_text() -> None:
