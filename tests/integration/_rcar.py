@@ -78,8 +78,9 @@ class Handshake:
             self.token = answer.json()["token"]
         return answer
 
-    async def get(self, path: str) -> httpx.Response:
-        return await self._http.get(f"/kbs/v0/resource/{path}")
+    async def get(self, path: str, *, token: str | None = None) -> httpx.Response:
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        return await self._http.get(f"/kbs/v0/resource/{path}", headers=headers)
 
     async def read(self, path: str) -> bytes:
         answer = await self.get(path)

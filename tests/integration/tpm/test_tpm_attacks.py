@@ -5,13 +5,11 @@ Real software TPMs and their real quotes against a real KBS; the attacker's mess
 made by hand.
 """
 
-import asyncio
 import base64
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +33,6 @@ from _tpm import LOG_HEADER, Logged, Tpm, TpmCa, b64, records, running_tpm, runt
 from cocos._clock import system_clock
 from cocos.crypto import tpm_credential
 from cocos.errors import ProcessError
-from cocos.wire.kbs import ResourcePath
 from cocos.wire.manifest import Computation
 
 pytestmark = pytest.mark.integration
@@ -46,55 +43,6 @@ KEY = "default/key/algo"
 
 def computation(**changes: str) -> Computation:
     return Computation.from_json(json.dumps(manifest(**changes)).encode())
-
-
-@pytest.fixture(scope="module")
-def ca(tmp_path_factory: pytest.TempPathFactory) -> TpmCa:
-    return TpmCa(tmp_path_factory.mktemp("ca"))
-
-
-@pytest.fixture(scope="module")
-def states(ca: TpmCa) -> list[Path]:
-    """States of two TPMs that came from the factory."""
-
-    async def make() -> list[Path]:
-        return [await ca.manufacture(), await ca.manufacture()]
-
-    return asyncio.run(make())
-
-
-@pytest.fixture
-def factory(states: list[Path], tmp_path: Path) -> Callable[[int], Path]:
-    def new(number: int) -> Path:
-        return Path(shutil.copytree(states[number], tmp_path / f"state{number}"))
-
-    return new
-
-
-@pytest.fixture
-async def tpm(factory: Callable[[int], Path], tmp_path: Path) -> AsyncIterator[Tpm]:
-    async with running_tpm(factory(0), tmp_path / "tpm") as found:
-        yield found
-
-
-@pytest.fixture
-async def other(factory: Callable[[int], Path], tmp_path: Path) -> AsyncIterator[Tpm]:
-    """Another TPM of the same manufacturer."""
-    async with running_tpm(factory(1), tmp_path / "other") as found:
-        yield found
-
-
-@pytest.fixture
-async def kbs(ca: TpmCa, states: list[Path], tmp_path: Path) -> AsyncIterator[InProcessKbs]:
-    """A key broker that trusts the manufacturer and knows the image."""
-    folder = tmp_path / "kbs"
-    folder.mkdir()
-    async with kbs_in_process(folder, allow_sample=False, tpm_ek_ca=[ca.certificate]) as found:
-        found.now = system_clock()
-        async with found.admin() as admin:
-            await admin.set_resource(ResourcePath.parse(KEY), SECRET)
-            await admin.register_reference_values(reference_values(boot()))
-        yield found
 
 
 async def session(kbs: InProcessKbs, tpm: Tpm, init_data: str | None = INIT_DATA) -> Handshake:
