@@ -9,11 +9,13 @@ import signal
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import _tiny
 import pytest
 from _manager import eventually
 from _programs import running
+from grpc import aio
 
 from cocos.clients.manager import ManagerClient
 from cocos.errors import ConfigError, StateError, ToolMissingError
@@ -23,10 +25,13 @@ from cocos.manager.backends.qemu import QemuBackend
 from cocos.manager.config import ManagerConfig
 from cocos.manager.plan import CreateRequest
 from cocos.manager.records import VmRecord, VmState
+from cocos.manager.server import grpc_service
 from cocos.manager.service import ManagerService
 from cocos.manager.state import StateFolder
+from cocos.transport.rpc import serve
 from cocos.wire import init_data
 from cocos.wire._generated import manager_pb2 as pb
+from cocos.wire._generated import manager_pb2_grpc as pb_grpc
 from cocos.wire.init_data import InitDocument
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -166,7 +171,16 @@ async def test_what_a_vm_is(tmp_path: Path) -> None:
         assert hardware.cpu_count == 1
         assert hardware.cpu_type == "max (tcg)"
         assert hardware.kernel_command == _tiny.COMMAND_LINE
-        assert service.reference_values() == b'{"tpm_pcr04": []}'
+        async with (
+            serve("127.0.0.1:0", [grpc_service(service, eos_version="13")]) as address,
+            aio.insecure_channel(address) as channel,
+        ):
+            stub: Any = pb_grpc.ManagerServiceStub(channel)
+            info = await stub.CVMInfo(pb.CVMInfoReq(id=record.id))
+            assert (info.cpu_num, info.kernel_cmd) == (1, _tiny.COMMAND_LINE)
+            assert info.eos_version == "13"
+            policy = await stub.AttestationPolicy(pb.AttestationPolicyReq(id=record.id))
+            assert policy.info == b'{"tpm_pcr04": []}'
         log = "".join([chunk.decode() async for chunk in service.logs(record.id)])
         assert "the CVMS at 127.0.0.1:7001 is at 10.0.2.2 for the guest" in log
 
