@@ -188,6 +188,47 @@ async def test_reference_values(kbs: Desk, flags: list[str], value: str, stored:
     assert json.loads(await kbs.config("get-reference-value", "--id", "svn")) == stored
 
 
+async def test_reference_values_of_an_image(kbs: Desk) -> None:
+    file = kbs.folder / "reference-values.json"
+    values = {"tpm_pcr04": ["aa"], "tpm_pcr11": ["bb"]}
+    file.write_text(json.dumps({**values, "inputs": {"kernel": "6.12"}}))
+    said = await kbs.config("set-reference-values", file)
+    assert said == "registered tpm_pcr04, tpm_pcr11\n"
+
+    async def known(name: str) -> object:
+        return json.loads(await kbs.config("get-reference-value", "--id", name))
+
+    assert {name: await known(name) for name in values} == values
+    gone = ["config", "--auth-private-key", str(kbs.key), "get-reference-value", "--id", "inputs"]
+    assert (await kbs.run(*gone)).exit_status == 66
+    file.write_text(json.dumps({"tpm_pcr11": ["bb", "cc"], "tpm_pcr12": ["00"]}))
+    await kbs.config("set-reference-values", file, "--add")
+    assert await known("tpm_pcr11") == ["bb", "cc"]
+    assert await known("tpm_pcr12") == ["00"]
+    file.write_text(json.dumps({"tpm_pcr11": ["dd"]}))
+    await kbs.config("set-reference-values", file)
+    assert await known("tpm_pcr11") == ["dd"]
+    assert await known("tpm_pcr04") == ["aa"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "malformed"),
+        ("[]", "malformed"),
+        ('{"inputs": {}}', "has no reference values"),
+        ('{"tpm_pcr11": "bb"}', "is not a list"),
+    ],
+)
+async def test_a_file_without_reference_values(desk: Desk, text: str, words: str) -> None:
+    desk.url = "http://127.0.0.1:9"
+    file = desk.folder / "values"
+    file.write_text(text)
+    done = await desk.run("config", "set-reference-values", file)
+    assert done.exit_status == 65
+    assert words in done.stderr.decode()
+
+
 async def test_a_denial_is_explained_as_a_table_and_as_json(desk: Desk) -> None:
     async with running("kbs", "--insecure-http", *desk.flags()) as program:
         desk.url = program.address

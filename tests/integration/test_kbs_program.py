@@ -272,3 +272,15 @@ def test_what_is_wrong_is_said(tmp_path: Path, flags: list[str], said: str) -> N
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+async def test_a_tpm_manufacturer_that_is_none_stops_the_start(operator: Operator) -> None:
+    junk = operator.folder / "junk.pem"
+    junk.write_text("junk")
+    flags = ["--insecure-http", "--insecure-api", "--storage", str(operator.folder / "store")]
+    for file, words in ((junk, "no certificates"), (operator.folder / "none", "cannot read")):
+        argv = [str(KBS), *flags, "--socket", "127.0.0.1:0", "--tpm-ek-ca", str(file)]
+        done = await process.run(argv, check=False, timeout=60)
+        assert done.exit_status == 78
+        assert str(file) in done.stderr.decode()
+        assert words in done.stderr.decode()

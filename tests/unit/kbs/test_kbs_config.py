@@ -143,3 +143,10 @@ def test_what_we_cannot_do_is_named(tmp_path: Path, toml: str, named: str) -> No
     with pytest.raises(CallerError) as caught:
         load(tmp_path, toml)
     assert named in caught.value.message
+
+
+def test_manufacturers_of_tpms(tmp_path: Path) -> None:
+    assert load(tmp_path).tpm_ek_ca == ()
+    listed = load(tmp_path, 'tpm_ek_ca = ["a.pem", "b.pem"]')
+    assert listed.tpm_ek_ca == (Path("a.pem"), Path("b.pem"))
+    assert load(tmp_path, 'tpm_ek_ca = ["a.pem"]', tpm_ek_ca=[Path("c")]).tpm_ek_ca == (Path("c"),)

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The default policy on TPM evidence: everything registered and nothing else is affirming."""
+
+from typing import Any
+
+import pytest
+
+from cocos.policy import defaults
+from cocos.policy.appraisal import Status, Verdict, appraise
+from cocos.policy.engine import Policy
+
+ZERO = "00" * 32
+CLAIMS: dict[str, Any] = {
+    "pcr04": "a4" * 32,
+    "pcr08": ZERO,
+    "pcr11": "b1" * 32,
+    "pcr12": ZERO,
+    "ak_trusted": "ek-certificate",
+    "debug": False,
+}
+VALUES: dict[str, Any] = {
+    "tpm_pcr04": ["ff" * 32, CLAIMS["pcr04"]],
+    "tpm_pcr11": [CLAIMS["pcr11"]],
+    "tpm_pcr12": [ZERO],
+}
+POLICY = Policy.compile(defaults.text("default_cpu"))
+
+
+def judge(
+    claims: dict[str, Any] | None = None, values: dict[str, Any] | None = None, **shared: Any
+) -> Verdict:
+    tpm = {name: value for name, value in (CLAIMS | (claims or {})).items() if value is not ...}
+    document = {
+        "tpm": tpm,
+        "init_data": tpm.get("pcr08"),
+        "init_data_claims": None,
+        "report_data": "",
+        "runtime_data_claims": {},
+    } | shared
+    registered = {n: v for n, v in (VALUES | (values or {})).items() if v is not ...}
+    data = {"reference_values": registered, "operator": {}}
+    rules = ("trust_claims", "extensions", "findings")
+    return appraise(*(POLICY.query(f"data.policy.{rule}", document, data) for rule in rules))
+
+
+def test_the_registered_image_is_affirming() -> None:
+    verdict = judge()
+    assert verdict.status is Status.AFFIRMING
+    assert verdict.findings == ()
+    assert judge({"ak_trusted": "registered"}).status is Status.AFFIRMING
+    assert judge(values={"tpm_pcr08": [ZERO]}).status is Status.AFFIRMING
+
+
+@pytest.mark.parametrize("pcr", ["pcr04", "pcr11", "pcr12"])
+@pytest.mark.parametrize("value", [..., None, "", ZERO[:-1], "cc" * 32, 0, ["a"], {}])
+def test_another_value_of_a_pcr(pcr: str, value: Any) -> None:
+    verdict = judge({pcr: value})
+    assert verdict.status is Status.WARNING
+    finding = verdict.findings[0]
+    assert finding.check == f"tpm.{pcr}"
+    assert finding.expected == " or ".join(VALUES[f"tpm_{pcr}"])
+
+
+@pytest.mark.parametrize("name", sorted(VALUES))
+@pytest.mark.parametrize("value", [..., None, [], {}, "", [None], [[]], [1.5], [["a4" * 32]]])
+def test_nothing_usable_registered(name: str, value: Any) -> None:
+    verdict = judge(values={name: value})
+    assert verdict.status is Status.WARNING
+    assert verdict.findings[0].check == name.replace("_", ".")
+
+
+def test_the_value_itself_instead_of_a_list_is_nothing() -> None:
+    assert judge(values={"tpm_pcr11": CLAIMS["pcr11"]}).status is Status.WARNING
+
+
+def test_a_claim_that_is_missing_equals_no_value_that_is_missing() -> None:
+    verdict = judge({"pcr11": None}, {"tpm_pcr11": None})
+    assert verdict.status is Status.WARNING
+
+
+@pytest.mark.parametrize("debug", [..., None, True, 0, "false", "", []])
+def test_debug_must_be_denied(debug: Any) -> None:
+    verdict = judge({"debug": debug})
+    assert verdict.status is Status.WARNING
+    assert verdict.findings[0].check == "tpm.debug"
+
+
+@pytest.mark.parametrize("trusted", [..., None, "", True, "EK-certificate", ["registered"]])
+def test_the_key_must_be_trusted(trusted: Any) -> None:
+    assert judge({"ak_trusted": trusted}).status is Status.CONTRAINDICATED
+
+
+def test_init_data_must_be_shown_and_as_pinned() -> None:
+    some = "11" * 32
+    hidden = judge({"pcr08": some})
+    assert hidden.status is Status.WARNING
+    assert hidden.findings[0].check == "init_data"
+    shown: dict[str, Any] = {"init_data_claims": {"aa.toml": {}}}
+    assert judge({"pcr08": some}, **shown).status is Status.AFFIRMING
+    assert judge({"pcr08": some}, {"tpm_pcr08": [ZERO, some]}, **shown).status is Status.AFFIRMING
+    unusable: list[Any] = [[ZERO], [], "", {}, some]
+    for pinned in unusable:
+        other = judge({"pcr08": some}, {"tpm_pcr08": pinned}, **shown)
+        assert other.status is Status.WARNING
+        assert other.findings[0].check == "tpm.pcr08"
+
+
+def test_everything_is_said_at_once() -> None:
+    verdict = judge({"pcr04": ZERO, "pcr08": "11" * 32, "pcr11": ZERO, "debug": True})
+    checks = {finding.check for finding in verdict.findings}
+    assert checks >= {"tpm.pcr04", "tpm.pcr11", "tpm.debug", "init_data"}
+
+
+@pytest.mark.parametrize("document", [None, [], "tpm", 1, True])
+def test_claims_that_are_no_object(document: Any) -> None:
+    assert judge(tpm=document).status is Status.CONTRAINDICATED
