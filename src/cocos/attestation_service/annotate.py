@@ -4,12 +4,12 @@
 import datetime as dt
 import json
 import math
-import tomllib
 from collections.abc import Mapping
 from typing import Any, Final
 
 from cocos._types import JsonObject
 from cocos.errors import EvidenceError, Finding, FormatError
+from cocos.wire import toml
 from cocos.wire.init_data import InitDocument
 from cocos.wire.kbs import InitData, Tee
 
@@ -92,8 +92,8 @@ def init_claims(document: InitDocument) -> JsonObject:
 
 def _toml(text: str) -> Any:
     try:
-        return _plain(tomllib.loads(text), _MAX_DEPTH)
-    except (ValueError, RecursionError):
+        return _plain(toml.loads(text), _MAX_DEPTH)
+    except (FormatError, ValueError):
         return text
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Appraisal: evidence → claims → verdict of a policy → signed token."""
 
+import asyncio
 import base64
 import secrets
 from collections import Counter
@@ -151,7 +152,8 @@ class AttestationService:
         Raises:
             EvidenceError: evidence does not hold; findings of all attesters at once.
         """
-        init_data = parse_init_data(request.init_data)
+        # A large document takes its time: others must not wait for it.
+        init_data = await asyncio.to_thread(parse_init_data, request.init_data)
         values = await self._values.all()
         verified = await self._verify(request, init_data, values)
         submodules: dict[str, Submodule] = {}

@@ -7,11 +7,11 @@ over the exact bytes of the text, so that any change shows.
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cocos.errors import FormatError
+from cocos.wire import toml
 
 VERSION = "0.1.0"
 SECTOR_BYTES = 512
@@ -45,8 +45,8 @@ class InitDocument:
             FormatError: not TOML, a member is missing, or an unknown hash.
         """
         try:
-            document = tomllib.loads(text.decode("utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+            document = toml.loads(text.decode("utf-8"))
+        except (FormatError, UnicodeDecodeError) as error:
             raise FormatError("the init data is not TOML") from error
         version = document.get("version")
         algorithm = document.get("algorithm")
