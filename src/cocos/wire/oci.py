@@ -6,6 +6,7 @@ are accepted: an image that names its content by another hash is refused, not ha
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -140,8 +141,9 @@ def parse_manifest(data: bytes) -> Manifest | Index:
     """Parse what a registry returns for a name.
 
     Raises:
-        FormatError: neither an image manifest nor an index, or malformed.
+        FormatError: neither an image manifest nor an index, malformed, or ambiguous.
     """
+    _check_names(data)
     kind: _Kind = decode(data, _Kind, "the image manifest")
     if kind.media_type in {INDEX, _DOCKER_LIST} or (
         not kind.media_type and kind.manifests is not None
@@ -154,6 +156,23 @@ def parse_manifest(data: bytes) -> Manifest | Index:
         manifest: Manifest = decode(data, Manifest, "the image manifest")
         return manifest
     raise FormatError(f"an image manifest of type {kind.media_type[:100]!r} is not supported")
+
+
+def _check_names(data: bytes) -> None:
+    """Refuse a document that Go's programs, Skopeo and umoci among them, read in another way.
+
+    To them ``Layers`` is ``layers``, and the last one counts: we would verify one image and
+    they would unpack another.
+    """
+
+    def check(members: list[tuple[str, Any]]) -> None:
+        if len({name.casefold() for name, _ in members}) < len(members):
+            raise FormatError("the image manifest is ambiguous: it has a member twice")
+
+    try:
+        json.loads(data, object_pairs_hook=check)
+    except (ValueError, RecursionError) as error:
+        raise FormatError("the image manifest is malformed: it is not JSON") from error
 
 
 def parse_config(data: bytes) -> ImageConfig:

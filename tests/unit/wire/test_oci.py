@@ -76,3 +76,19 @@ def test_references(text: str, registry: str) -> None:
 def test_references_that_are_refused(text: str) -> None:
     with pytest.raises(FormatError, match="not an image reference"):
         oci.Reference.parse(text)
+
+
+@pytest.mark.parametrize("second", ["layers", "Layers", "LAYERS", "layer\u017f"])
+def test_a_manifest_that_gos_programs_read_in_another_way_is_refused(second: str) -> None:
+    """We would verify the layers of the one and umoci unpack those of the other."""
+    other = {**ENTRY, "digest": oci.digest_of(b"evil")}
+    pairs = [("schemaVersion", 2), ("config", ENTRY), ("layers", [ENTRY]), (second, [other])]
+    text = b"{%s}" % b",".join(encode(name) + b":" + encode(value) for name, value in pairs)
+    with pytest.raises(FormatError, match="ambiguous"):
+        oci.parse_manifest(text)
+
+
+def test_a_descriptor_that_gos_programs_read_in_another_way_is_refused() -> None:
+    layer = {**ENTRY, "Digest": oci.digest_of(b"evil")}
+    with pytest.raises(FormatError, match="ambiguous"):
+        oci.parse_manifest(encode({"schemaVersion": 2, "config": ENTRY, "layers": [layer]}))
