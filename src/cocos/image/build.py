@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Build an image: root file system with hash tree, initrd, unified kernel image, predictions."""
+
+import asyncio
+import hashlib
+import re
+import shutil
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from cocos._types import JsonObject
+from cocos.errors import FormatError
+from cocos.host import image_tools
+from cocos.host.files import cache_folder
+from cocos.host.image_tools import WORK, Tools
+from cocos.image import initrd, measure, rootfs, spec
+from cocos.image.config import BuildSettings
+from cocos.image.inputs import REQUIREMENTS, Inputs, Progress, gather
+
+BLOCK = 4096
+UKI = "cocos.efi"
+ROOT = "root.img"
+REFERENCE_VALUES = "reference-values.json"
+DESCRIPTION = "image.json"
+
+_STUB = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub"
+_ROOT_HASH = re.compile(r"Root hash:\s+([0-9a-f]{64})")
+_LIBRARY = re.compile(r"(/\S+)\s+\(0x")
+
+
+async def build(settings: BuildSettings, progress: Progress) -> JsonObject:
+    """Build an image and return its description, the content of ``image.json``.
+
+    Two builds from the same inputs give the same bytes. Files appear in the output folder
+    only when all of them are finished.
+
+    Args:
+        settings: What to build.
+        progress: Hears of each step.
+
+    Raises:
+        ToolMissingError: a program of this machine is missing.
+        ProcessError: a step failed.
+    """
+    inputs = await gather(settings, progress)
+    staging = Path(tempfile.mkdtemp(prefix=".new-", dir=cache_folder("image")))
+    try:
+        description = await _Build(settings, inputs, staging).run(progress)
+        await asyncio.to_thread(_publish, staging / "out", settings.output)
+    finally:
+        await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
+    return description
+
+
+class _Build:
+    """One build, in a folder of its own."""
+
+    def __init__(self, settings: BuildSettings, inputs: Inputs, folder: Path) -> None:
+        self._settings = settings
+        self._inputs = inputs
+        self._folder = folder
+        self._root = folder / "root"
+        self._out = folder / "out"
+
+    async def run(self, progress: Progress) -> JsonObject:
+        self._root.mkdir()
+        self._out.mkdir()
+        progress("putting the root file system together")
+        await asyncio.to_thread(self._assemble)
+        release, kernel, modules = await asyncio.to_thread(self._kernel)
+        ramdisk = await self._initrd(modules)
+        progress("compiling Python modules")
+        await self._compile()
+        progress("packing the root file system")
+        root_hash, blocks = await self._pack()
+        progress("linking the unified kernel image")
+        line = spec.command_line(root_hash, blocks, debug=self._settings.debug)
+        await self._link(release, kernel, ramdisk, line)
+        progress("predicting measurements")
+        return await asyncio.to_thread(self._describe, release, line, root_hash)
+
+    def _unpack(self, folder: Path, name: str) -> None:
+        """Unpack a part of the packages that is not in the root file system."""
+        folder.mkdir()
+        image_tools.unpack(self._inputs.guest, folder, lambda path: path.startswith(name))
+
+    def _assemble(self) -> None:
+        rootfs.assemble(
+            self._root,
+            debug=self._settings.debug,
+            unpack=partial(image_tools.unpack, self._inputs.guest),
+            wheels=self._inputs.wheels,
+        )
+
+    def _kernel(self) -> tuple[str, Path, Path]:
+        boot = self._folder / "boot"
+        self._unpack(boot, "boot/vmlinuz-")
+        modules = self._folder / "modules"
+        self._unpack(modules, "usr/lib/modules/")
+        kernels = list(boot.glob("boot/vmlinuz-*"))
+        if len(kernels) != 1:
+            raise FormatError(f"the packages have {len(kernels)} kernels instead of one")
+        release = kernels[0].name.removeprefix("vmlinuz-")
+        return release, kernels[0], modules / "usr" / "lib" / "modules" / release
+
+    async def _initrd(self, modules: Path) -> Path:
+        files: dict[str, bytes | str] = {"init": (rootfs.GUEST / "init").read_bytes()}
+        for applet in initrd.APPLETS:
+            files[f"bin/{applet}"] = "busybox"
+        for folder in ("dev", "proc", "root", "sys"):
+            files[f"{folder}/.keep"] = b""
+        busybox = self._folder / "busybox"
+        await asyncio.to_thread(self._unpack, busybox, "usr/bin/busybox")
+        files["bin/busybox"] = (busybox / "usr/bin/busybox").read_bytes()
+        files |= await self._with_libraries("usr/sbin/dmsetup", "bin/dmsetup")
+        await asyncio.to_thread(_add_modules, files, modules)
+        path = self._folder / "initrd"
+        await asyncio.to_thread(path.write_bytes, initrd.archive(files))
+        await self._tool("zstd", "-q", "-19", "--no-check", "-o", "initrd.zst", "initrd")
+        return path.with_suffix(".zst")
+
+    async def _with_libraries(self, program: str, name: str) -> dict[str, bytes | str]:
+        """Return a program of the guest and the libraries that it needs."""
+        loader = "/lib64/ld-linux-x86-64.so.2"
+        listing = await self._inputs.tools.run(
+            [loader, "--list", f"/{program}"], work=self._folder, root=self._root
+        )
+        files: dict[str, bytes | str] = {name: (self._root / program).read_bytes()}
+        for library in (loader, *_LIBRARY.findall(listing.stdout.decode())):
+            files[library.lstrip("/")] = (self._root / library.lstrip("/")).read_bytes()
+        return files
+
+    async def _compile(self) -> None:
+        # Unchecked: the time stamps of sources in the image say nothing. One process and a
+        # fixed hash seed: the order of interned names shows in the output.
+        folders = [f"usr/lib/{spec.PYTHON}", "usr/lib/python3/dist-packages", spec.SITE_PACKAGES]
+        await self._tool(
+            *("python3", "-I", "-m", "compileall", "-q", "-j1"),
+            *("--invalidation-mode", "unchecked-hash", "-s", f"{WORK}/root", "-p", "/"),
+            *(f"root/{folder}" for folder in folders),
+        )
+
+    async def _pack(self) -> tuple[str, int]:
+        epoch = str(self._settings.epoch)
+        await self._tool(
+            *("mksquashfs", "root", "out/root.img", "-quiet", "-no-progress", "-reproducible"),
+            *("-all-root", "-no-xattrs", "-mkfs-time", epoch, "-all-time", epoch),
+            *("-comp", "zstd", "-Xcompression-level", "6", "-b", "131072"),
+        )
+        path = self._out / ROOT
+        blocks = path.stat().st_size // BLOCK  # mksquashfs pads to whole blocks
+        done = await self._tool(
+            *("veritysetup", "format", "--no-superblock", "--salt=-", "--hash=sha256"),
+            *(f"--data-block-size={BLOCK}", f"--hash-block-size={BLOCK}"),
+            *(f"--data-blocks={blocks}", f"--hash-offset={blocks * BLOCK}"),
+            *(f"out/{ROOT}", f"out/{ROOT}"),
+        )
+        found = _ROOT_HASH.search(done)
+        if found is None:
+            raise FormatError("veritysetup printed no root hash")
+        return found[1], blocks
+
+    async def _link(self, release: str, kernel: Path, ramdisk: Path, line: str) -> None:
+        (self._folder / "os-release").write_bytes((self._root / "usr/lib/os-release").read_bytes())
+        (self._folder / "cmdline").write_text(line, "ascii")
+        await self._tool(
+            *("python3", "/usr/lib/systemd/ukify", "build", f"--stub={_STUB}"),
+            *(f"--linux=boot/boot/{kernel.name}", f"--initrd={ramdisk.name}"),
+            *("--cmdline=@cmdline", "--os-release=@os-release", f"--uname={release}"),
+            f"--output=out/{UKI}",
+        )
+
+    def _describe(self, release: str, line: str, root_hash: str) -> JsonObject:
+        values = measure.reference_values((self._out / UKI).read_bytes())
+        _write_json(self._out / REFERENCE_VALUES, values)
+        description: JsonObject = {
+            "debug": self._settings.debug,
+            "kernel": release,
+            "cmdline": line,
+            "roothash": root_hash,
+            "epoch": self._settings.epoch,
+            "files": {
+                name: {
+                    "bytes": (self._out / name).stat().st_size,
+                    "sha256": hashlib.sha256((self._out / name).read_bytes()).hexdigest(),
+                }
+                for name in (UKI, ROOT, REFERENCE_VALUES)
+            },
+            "packages": image_tools.versions(self._inputs.guest),
+            "tools": self._inputs.tool_versions,
+            "wheels": _locked_versions(),
+        }
+        _write_json(self._out / DESCRIPTION, description)
+        return description
+
+    async def _tool(self, *argv: str) -> str:
+        environment = {
+            "LC_ALL": "C.UTF-8",
+            "PYTHONHASHSEED": "0",
+            "SOURCE_DATE_EPOCH": str(self._settings.epoch),
+            "TZ": "UTC",
+        }
+        if "-all-time" in argv:
+            del environment["SOURCE_DATE_EPOCH"]  # mksquashfs wants it said once
+        done = await self._inputs.tools.run(argv, work=self._folder, env=environment)
+        return done.stdout.decode()
+
+
+def _add_modules(files: dict[str, bytes | str], folder: Path) -> None:
+    modules = initrd.Modules(folder)
+    early = dict(modules.closure(spec.ROOT_MODULES))
+    later = dict(modules.closure((*spec.ROOT_MODULES, *spec.LATER_MODULES)))
+    for name, content in later.items():
+        files[f"modules/{name}.ko"] = content
+    for name, members in (("root", early), ("later", later.keys() - early.keys())):
+        ordered = [module for module in later if module in members]
+        files[f"modules/{name}"] = "".join(f"{module}\n" for module in ordered).encode()
+
+
+def _locked_versions() -> dict[str, str]:
+    lines = REQUIREMENTS.read_text("utf-8").splitlines()
+    pairs = [line.split("\\")[0].split(";")[0].strip().split("==") for line in lines if "==" in line]
+    return {name: version for name, version in pairs}
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+
+
+def _publish(source: Path, target: Path) -> None:
+    """Move finished files to where they are wanted; the description goes last."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in (ROOT, UKI, REFERENCE_VALUES, DESCRIPTION):
+        new = target / f".{name}.new"
+        shutil.copyfile(source / name, new)
+        new.replace(target / name)

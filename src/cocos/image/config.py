@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of an image build."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+DEFAULT_NAME = "cocos"
+DEBUG_NAME = "cocos-debug"
+
+
+class BuildSettings(BaseModel):
+    """Everything that decides what an image holds, and where it goes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    output: Path
+    """Folder of the image; made when absent."""
+    debug: bool = False
+    """A root shell on the serial console, and SSH; measured differently."""
+    refresh: bool = False
+    """Fetch packages and wheels anew, although they are in the cache."""
+    epoch: int = 1_767_225_600
+    """Time stamp of all files, in seconds since 1970; 2026-01-01."""

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What images are made of, fetched once: Debian's packages, locked wheels, build tools."""
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from cocos.host import image_tools
+from cocos.host.files import cache_folder
+from cocos.host.image_tools import Tools
+from cocos.image import rootfs, spec
+from cocos.image.config import BuildSettings
+
+REQUIREMENTS = rootfs.GUEST / "requirements.txt"
+
+Progress = Callable[[str], None]
+"""Told, in a few words, what is done now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What an image is made of: all of it in the cache.
+
+    Attributes:
+        guest: Archive of the guest's packages.
+        wheels: Folder of Python modules.
+        tools: Programs of the build.
+        tool_versions: Package → version of these.
+    """
+
+    guest: Path
+    wheels: Path
+    tools: Tools
+    tool_versions: dict[str, str]
+
+
+async def gather(settings: BuildSettings, progress: Progress) -> Inputs:
+    """Return the inputs of a build, fetching what is not in the cache."""
+    cache = cache_folder("image") / ".inputs"
+    cache.mkdir(exist_ok=True, mode=0o700)
+    names = spec.packages(debug=settings.debug)
+    refresh = settings.refresh
+    with await asyncio.to_thread(_lock, cache / "lock"):
+        guest = cache / f"guest-{_key(spec.SUITE, *names)}.tar"
+        if refresh or not guest.exists():
+            progress("fetching Debian packages")
+            await _fetched(guest, partial(image_tools.fetch_packages, names, spec.SUITE))
+        tools_archive = cache / f"tools-{_key(spec.SUITE, *spec.TOOL_PACKAGES)}.tar"
+        tools = Tools(tools_archive.with_suffix(""))
+        if refresh or not tools_archive.exists() or not tools.folder.is_dir():
+            progress("fetching build tools")
+            fetch = partial(image_tools.fetch_packages, spec.TOOL_PACKAGES, spec.SUITE)
+            await _fetched(tools_archive, fetch)
+            await asyncio.to_thread(shutil.rmtree, tools.folder, ignore_errors=True)
+            new = cache / ".tools"
+            await asyncio.to_thread(shutil.rmtree, new, ignore_errors=True)
+            await image_tools.unpack_tools(tools_archive, new)
+            new.rename(tools.folder)
+        wheels = cache / f"wheels-{_key(REQUIREMENTS.read_text('utf-8'))}"
+        if refresh or not wheels.is_dir():
+            progress("fetching Python wheels")
+            new = cache / ".wheels"
+            await asyncio.to_thread(shutil.rmtree, new, ignore_errors=True)
+            version = spec.PYTHON.removeprefix("python")
+            await image_tools.fetch_wheels(REQUIREMENTS, new, python=version)
+            await asyncio.to_thread(shutil.rmtree, wheels, ignore_errors=True)
+            new.rename(wheels)
+        tool_versions = await asyncio.to_thread(image_tools.versions, tools_archive)
+    return Inputs(guest, wheels, tools, tool_versions)
+
+
+async def _fetched(path: Path, fetch: Callable[[Path], Awaitable[None]]) -> None:
+    temporary = path.with_name(f".new-{path.name}")
+    await fetch(temporary)
+    temporary.rename(path)
+
+
+def _key(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+
+
+def _lock(path: Path) -> contextlib.AbstractContextManager[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+    @contextlib.contextmanager
+    def held() -> Iterator[None]:
+        try:
+            yield
+        finally:
+            os.close(descriptor)
+
+    return held()
