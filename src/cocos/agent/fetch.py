@@ -14,6 +14,7 @@ from pathlib import Path
 
 import structlog
 
+from cocos.crypto.kek import WrapType
 from cocos.errors import AccessDeniedError, FormatError, IntegrityError, TooLargeError
 from cocos.host import layout
 from cocos.host.layout import VerifiedImage
@@ -132,6 +133,14 @@ def _check_key(layer: oci.Descriptor, name: str, expected: str) -> None:
             raise IntegrityError(
                 f"{name} is encrypted to {packet.key}, but the manifest names {expected}",
                 hint="the image or the manifest's kbs_resource_path was changed",
+            )
+        # Whoever stores the image could turn A256GCM into A256CTR, change bits, and learn
+        # the layer key from which changes make a run fail early.
+        if packet.wrapped.wrap_type is not WrapType.A256GCM:
+            raise IntegrityError(
+                f"the key of {name} is wrapped with {packet.wrapped.wrap_type}, which shows no "
+                "change of it",
+                hint="encrypt the image again, with A256GCM",
             )
 
 

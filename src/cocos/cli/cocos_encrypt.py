@@ -85,9 +85,10 @@ def encrypt(
     kbs_ca: KbsCa = None,
     keys: Keys = None,
     key_file: KeyFile = None,
-    algorithm: Annotated[WrapType, typer.Option(help="How layer keys are wrapped.")] = (
-        WrapType.A256GCM
-    ),
+    algorithm: Annotated[
+        WrapType,
+        typer.Option(help="How layer keys are wrapped; cocos-agent takes A256GCM only."),
+    ] = WrapType.A256GCM,
     authfile: AuthFile = None,
     registries: Registries = None,
     log_level: common.LogLevel = "warning",

@@ -31,7 +31,7 @@ class WrapType(enum.StrEnum):
     """IV of 12 bytes, tag of 16 bytes after the ciphertext, no associated data."""
 
     A256CTR = "A256CTR"
-    """IV of 16 bytes as the first counter block. Not authenticated; for old images."""
+    """IV of 16 bytes as the first counter block. Not authenticated; refused by the agent."""
 
 
 @dataclass(frozen=True, slots=True)
