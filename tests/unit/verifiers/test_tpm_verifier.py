@@ -6,6 +6,7 @@ import datetime as dt
 import hashlib
 import json
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -320,3 +321,39 @@ def test_what_has_no_events_is_left_alone() -> None:
         finding = Finding(check, "not good")
         assert explain(finding, UEFI, {}) == finding
     assert explain(FINDING, [], {}).problem == "not good; its log has no events"
+
+
+# --- a real boot ------------------------------------------------------------------------
+
+BOOT: dict[str, Any] = json.loads(
+    (Path(__file__).parent / "boot-of-debian12-ovmf.json").read_text("utf-8")
+)
+
+
+def booted(**changes: Any) -> dict[str, Any]:
+    pcrs = tuple(map(bytes.fromhex, BOOT["pcrs"]))
+    return {**evidence(pcrs=pcrs), "event_log": BOOT["event_log"], **changes}
+
+
+async def test_the_log_of_a_real_boot_leads_to_its_pcrs() -> None:
+    claims = await VERIFIER.verify(booted(aael="", cmdline=BOOT["cmdline"]), expected())
+    assert claims["debug"] is True
+    assert claims["computations"] == []
+    own = [event for event in claims["uefi"] if event["index"] == 4]
+    assert [event["type"] for event in own] == [
+        "EV_EFI_BOOT_SERVICES_APPLICATION",
+        "EV_EFI_ACTION",
+        "EV_SEPARATOR",
+        "EV_EFI_BOOT_SERVICES_APPLICATION",
+    ]
+    assert own[0]["details"]["device_paths"][1] == "File(kernel)"
+
+
+@pytest.mark.parametrize("cmdline", ["", "cocos.debug", BOOT["cmdline"].replace("debug", "x")])
+async def test_another_command_line_is_refused(cmdline: str) -> None:
+    assert set(await checks(booted(cmdline=cmdline), expected())) == {"tpm.cmdline"}
+
+
+async def test_without_the_command_line_nothing_is_said_of_debugging() -> None:
+    claims = await VERIFIER.verify(booted(), expected())
+    assert not {"debug", "cmdline"} & claims.keys()
