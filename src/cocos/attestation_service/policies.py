@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Attestation policies: the operator's if stored, else the default in the code."""
 
+import asyncio
 import re
 from typing import Final
 
@@ -62,5 +63,6 @@ class AttestationPolicies:
         text = await self.text(policy_id)
         known = self._compiled.get(policy_id)
         if known is None or known.text != text:
-            known = self._compiled[policy_id] = Policy.compile(text)
+            known = await asyncio.to_thread(Policy.compile, text)
+            self._compiled[policy_id] = known
         return known

@@ -20,6 +20,7 @@ from cocos.attestation_service.reference_values import ReferenceValues
 from cocos.crypto.signing import SigningKey
 from cocos.errors import ConfigError, EvidenceError, Finding, FormatError, NotFoundError
 from cocos.policy.appraisal import Verdict, appraise
+from cocos.policy.engine import Policy
 from cocos.stores.base import Namespace, Store
 from cocos.tokens.ear import Submodule, issue
 from cocos.verifiers import Demand, Expected, Verifier, VerifierTable, verifier_table
@@ -242,11 +243,8 @@ class AttestationService:
         data = {"reference_values": values, "operator": operator}
         try:
             policy = await self._policies.find(f"{POLICY_ID}_{part.verifier.category}")
-            verdict = appraise(
-                policy.query("data.policy.trust_claims", part.annotated, data),
-                policy.query("data.policy.extensions", part.annotated, data),
-                policy.query("data.policy.findings", part.annotated, data),
-            )
+            # The engine may take a second for what an attester says: others must not wait.
+            verdict = await asyncio.to_thread(_ask, policy, part.annotated, data)
             explain = part.verifier.explain
             findings = (explain(each, part.claims, values) for each in verdict.findings)
             return replace(verdict, findings=tuple(findings))
@@ -261,6 +259,14 @@ class AttestationService:
             return annotated
         short = {name: value for name, value in runtime.items() if name != "additional-evidence"}
         return {**annotated, "runtime_data_claims": short}
+
+
+def _ask(policy: Policy, claims: JsonObject, data: JsonObject) -> Verdict:
+    return appraise(
+        policy.query("data.policy.trust_claims", claims, data),
+        policy.query("data.policy.extensions", claims, data),
+        policy.query("data.policy.findings", claims, data),
+    )
 
 
 def _prefixed(name: str, findings: tuple[Finding, ...]) -> list[Finding]:

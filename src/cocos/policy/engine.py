@@ -23,6 +23,8 @@ from cocos.policy import _source
 
 MAX_BUNDLES: Final = 64
 MAX_DEPTH: Final = 64
+MAX_VALUES: Final = 16_384
+"""In an input: the engine's time grows with the square of their number (a second for these)."""
 
 _VERDICTS = ("data.policy.allow", "data.policy.trust_claims")
 
@@ -75,9 +77,12 @@ class Policy:
         Raises:
             ConfigError: the policy fails on these documents, for instance because two rules
                 give different values.
-            FormatError: a document that is no JSON, or nested too deep.
+            FormatError: a document that is no JSON, nested too deep, or an input of more than
+                :data:`MAX_VALUES`.
         """
         base = _document({"reference_values": {}, **data}, "data", plain_numbers=True)
+        if _count(document) > MAX_VALUES:
+            raise FormatError(f"the policy's input has more than {MAX_VALUES} values")
         term = _document(document, "input")
         with self._lock:
             try:
@@ -128,6 +133,19 @@ def _document(value: Mapping[str, Any], what: str, *, plain_numbers: bool = Fals
         return json.dumps(value, allow_nan=False, sort_keys=plain_numbers)
     except (TypeError, ValueError, RecursionError) as error:
         raise FormatError(f"the policy's {what} is not plain JSON: {error}") from error
+
+
+def _count(document: object) -> int:
+    """Count values, up to little more than the limit."""
+    count, pending = 0, [document]
+    while pending and count <= MAX_VALUES:
+        value = pending.pop()
+        if isinstance(value, Mapping):
+            value = list(value.values())
+        if isinstance(value, list | tuple):
+            pending += value
+        count += 1
+    return count
 
 
 def _check(value: object, room: int, *, plain_numbers: bool) -> None:

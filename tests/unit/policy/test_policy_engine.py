@@ -208,3 +208,13 @@ def test_empty_policy_denies() -> None:
 @pytest.mark.parametrize("name", [defaults.RESOURCE, *defaults.ATTESTATION])
 def test_defaults_compile(name: str) -> None:
     Policy.compile(defaults.text(name))
+
+
+@pytest.mark.parametrize("value", [0, "", [], {}])
+def test_an_input_of_very_many_values_is_refused_not_pondered(value: object) -> None:
+    """A megabyte of them kept the engine, and the key broker with it, busy for minutes."""
+    policy = Policy.compile("package policy\n\ntrust_claims := {}\n")
+    for many in ([value] * 300_000, {f"{n}": [value] for n in range(100_000)}):
+        with pytest.raises(FormatError, match="values"):
+            policy.query("data.policy.trust_claims", {"claims": many}, {})
+    assert policy.query("data.policy.trust_claims", {"claims": [value] * 1000}, {}) == {}
