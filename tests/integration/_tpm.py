@@ -241,8 +241,9 @@ async def running_tpm(state: Path, folder: Path) -> AsyncIterator[Tpm]:
 
 
 async def _stop(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
+    stat = Path(f"/proc/{pid}/stat")
+    with contextlib.suppress(ProcessLookupError, FileNotFoundError):
         os.kill(pid, signal.SIGTERM)
-        while True:
-            os.kill(pid, 0)
+        # Nobody may reap a daemon where process 1 is no init: a zombie has ended, too.
+        while stat.read_text().rpartition(")")[2].split()[0] not in "ZX":
             await asyncio.sleep(0.01)
