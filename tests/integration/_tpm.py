@@ -9,6 +9,7 @@ import base64
 import contextlib
 import hashlib
 import os
+import select
 import signal
 import struct
 from collections.abc import AsyncIterator, Iterable
@@ -241,9 +242,11 @@ async def running_tpm(state: Path, folder: Path) -> AsyncIterator[Tpm]:
 
 
 async def _stop(pid: int) -> None:
-    stat = Path(f"/proc/{pid}/stat")
-    with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-        os.kill(pid, signal.SIGTERM)
-        # Nobody may reap a daemon where process 1 is no init: a zombie has ended, too.
-        while stat.read_text().rpartition(")")[2].split()[0] not in "ZX":
-            await asyncio.sleep(0.01)
+    with contextlib.suppress(ProcessLookupError):
+        handle = os.pidfd_open(pid)
+        try:
+            signal.pidfd_send_signal(handle, signal.SIGTERM)
+            # Not by asking for its id: nobody may reap a daemon where process 1 is no init.
+            await asyncio.to_thread(select.select, [handle], [], [])
+        finally:
+            os.close(handle)
