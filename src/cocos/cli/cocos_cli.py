@@ -8,6 +8,7 @@ from cocos.cli import (
     cocos_doctor,
     cocos_encrypt,
     cocos_env,
+    cocos_image,
     cocos_keys,
     cocos_result,
 )
@@ -27,6 +28,7 @@ app.command("remove-vm")(cocos_agents.remove)
 app.command("checksum")(cocos_result.checksum)
 app.command("result")(cocos_result.result)
 app.command("env")(cocos_env.env)
+app.add_typer(cocos_image.app, name="image")
 app.command("doctor")(cocos_doctor.doctor)
 
 

@@ -15,7 +15,7 @@ from cocos._types import JsonObject
 from cocos.errors import FormatError
 from cocos.host import image_tools
 from cocos.host.files import cache_folder
-from cocos.host.image_tools import WORK, Tools
+from cocos.host.image_tools import WORK
 from cocos.image import initrd, measure, rootfs, spec
 from cocos.image.config import BuildSettings
 from cocos.image.inputs import REQUIREMENTS, Inputs, Progress, gather
@@ -222,8 +222,10 @@ def _add_modules(files: dict[str, bytes | str], folder: Path) -> None:
 
 def _locked_versions() -> dict[str, str]:
     lines = REQUIREMENTS.read_text("utf-8").splitlines()
-    pairs = [line.split("\\")[0].split(";")[0].strip().split("==") for line in lines if "==" in line]
-    return {name: version for name, version in pairs}
+    pairs = [
+        line.split("\\")[0].split(";")[0].strip().split("==") for line in lines if "==" in line
+    ]
+    return dict(pairs)
 
 
 def _write_json(path: Path, value: object) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path, PurePosixPath
 from cocos.errors import FormatError
 
 APPLETS = (
-    "cat ifconfig insmod ip ln mkdir mount mv route sh sleep switch_root umount usleep".split()
+    *("cat", "ifconfig", "insmod", "ln", "mkdir", "mount", "route", "sh", "switch_root"),
+    *("usleep",),
 )
 
 _MAGIC = b"070701"

@@ -12,9 +12,9 @@ _SHA256_ZERO = bytes(PCR_BYTES)
 
 # systemd's table of sections that the stub measures, in its order.
 _MEASURED = (
-    (".linux", ".osrel", ".cmdline", ".initrd", ".ucode", ".splash", ".dtb", ".uname")
-    + (".sbat", ".pcrpkey", ".profile", ".dtbauto", ".hwids")
-)  # fmt: skip
+    *(".linux", ".osrel", ".cmdline", ".initrd", ".ucode", ".splash", ".dtb", ".uname"),
+    *(".sbat", ".pcrpkey", ".profile", ".dtbauto", ".hwids"),
+)
 
 
 def extend(register: bytes, digest: bytes) -> bytes:
@@ -39,16 +39,16 @@ def pcr11(image: Image) -> bytes:
 def pcr4(image: Image) -> bytes:
     """Predict PCR 4 of OVMF, as given to QEMU with ``-kernel``.
 
-    Events: the firmware's attempt to boot, the end of its own phase, the unified kernel
-    image, and the kernel inside it, which the stub starts as another EFI program.
+    Events: the unified kernel image, loaded before OVMF calls it; the call; the end of the
+    firmware's own phase; the kernel inside, which the stub starts as another EFI program.
     """
     inner = image.section(".linux")
     if inner is None:
         raise FormatError("this is no unified kernel image: it has no section .linux")
     digests = (
+        image.authenticode(),
         hashlib.sha256(b"Calling EFI Application from Boot Option").digest(),
         hashlib.sha256(bytes(4)).digest(),
-        image.authenticode(),
         Image.parse(inner).authenticode(),
     )
     register = _SHA256_ZERO

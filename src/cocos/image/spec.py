@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What goes into the guest: packages of Debian 13, what of them stays, modules, units."""
 
+import fnmatch
 import re
 from typing import Final
 
@@ -153,37 +154,66 @@ _DROPPED = (
     rf"etc/(?!({'|'.join(_KEPT_ETC)})(/|$)).*",
     r"usr/(games|include|src)/.*",
     r"usr/share/(?!ca-certificates(/|$)).*",
-    r"usr/lib/(cni|cryptsetup|dpkg|gnupg|initramfs-tools|kernel|klibc|locale|modules|modprobe\.d"
-    r"|modules-load\.d|netplan|sasl2|sysctl\.d|sysusers\.d|tmpfiles\.d|udev|valgrind)/.*",
-    r"usr/lib/klibc-.*",
-    # systemd: units by name, and nothing that listens to the host.
+    # systemd: units by name, nothing that makes units of what it finds.
     rf"usr/lib/systemd/system/(?!({'|'.join(map(re.escape, SYSTEM_UNITS))})$).*",
-    r"usr/lib/systemd/(catalog|network|user|.*-generators|.*-preset|.*\.conf\.d|boot)/.*",
-    r"usr/lib/systemd/systemd-(backlight|battery-check|bsod|boot-check.*|hibernate-resume"
-    r"|hostnamed|initctl|localed|logind|measure|network.*|pcr.*|pstore|quotacheck|rfkill|ssh-.*"
-    r"|socket-proxyd|sleep|storagetm|sysv-install|timedated|tpm2-setup|udevd|user-.*|xdg-.*"
-    r"|sulogin-shell)",
-    r"usr/bin/(gpg.*|dirmngr.*|kbxutil|pinentry.*|perl.*|dpkg.*|deb.*|openssl|udevadm|watchgnupg"
-    r"|networkctl|localectl|hostnamectl|timedatectl|loginctl|systemd-(ac-power|cryptenroll|dissect"
-    r"|firstboot|hwdb|mount|umount|repart|sysext|confext|vpick|stdio-bridge|inhibit|machine-id-setup"
-    r"|creds|tty-ask-password-agent|ask-password|delta|socket-activate|path|id128|sysusers|tmpfiles)"
-    r"|lastlog2|chfn|chsh|gpasswd|passwd|expiry|chage|su|newgrp|pydoc.*|pygettext.*)",
-    r"usr/bin/busybox",  # the initrd's
-    r"usr/sbin/(pam.*|useradd|userdel|usermod|group.*|gr(p)?.*|pw.*|newusers|chpasswd|chgpasswd"
-    r"|iptables.*|ip6tables.*|xtables.*|nfnl.*|e2scrub.*|debugfs|mklost.*|tc|rdma|dcb|devlink|tipc"
-    r"|bridge|genl|rtacct|vdpa|dpkg.*|update-.*|add(user|group)|del(user|group)|cron.*|dropbear)",
-    r"usr/lib/x86_64-linux-gnu/(security|gconv|sasl2|krb5|engines-3|perl.*|ldscripts)/.*",
-    r"usr/lib/x86_64-linux-gnu/(libdevmapper-event|libdb-5|libperl).*",
-    rf"usr/lib/{PYTHON}/(ensurepip|idlelib|lib2to3|pydoc_data|test|tkinter|turtledemo|venv)/.*",
-    rf"usr/lib/{PYTHON}/(EXTERNALLY-MANAGED|sitecustomize\.py|config-.*|lib-dynload/_test.*)",
-    # The locked wheels bring these.
-    r"usr/lib/python3/dist-packages/(cryptography|cffi|pycparser|bcrypt|_cffi_backend|ply).*",
+    r"usr/lib/systemd/.*(-generators|-preset|\.conf\.d)/.*",
     r".*/__pycache__/.*",
     r"packages\.txt",
 )
+"""Patterns of whole paths that stay out."""
 
-_DEBUG_KEPT = re.compile(r"usr/sbin/dropbear|usr/share/terminfo(/.*)?|usr/lib/terminfo(/.*)?")
-_DROP = re.compile("|".join(f"(?:{pattern})" for pattern in _DROPPED))
+_DROPPED_NAMES = {
+    "usr/bin": (
+        "ask-password busybox chage chfn chsh deb* dirmngr* dpkg* expiry gpasswd gpg* hostnamectl "
+        "kbxutil lastlog2 localectl loginctl networkctl newgrp openssl passwd perl* pinentry* "
+        "pydoc* pygettext* su systemd-[acfhimpstuv]* systemd-dissect systemd-delta systemd-repart "
+        "systemd-creds systemd-confext timedatectl udevadm watchgnupg"
+    ),
+    "usr/sbin": (
+        "add* bridge chgpasswd chpasswd cron* dcb debugfs del* devlink dpkg* dropbear e2scrub* "
+        "genl gr* group* ip6tables* iptables* mklost* newusers nfnl* pam* pw* rdma rtacct tc tipc "
+        "update-* user* vdpa xtables*"
+    ),
+    "usr/lib": (
+        "cni cryptsetup dpkg gnupg initramfs-tools kernel klibc* locale modprobe.d modules "
+        "modules-load.d sasl2 sysctl.d sysusers.d terminfo tmpfiles.d udev valgrind"
+    ),
+    "usr/lib/systemd": (
+        "boot catalog network systemd-backlight systemd-battery-check systemd-boot-check* "
+        "systemd-bsod systemd-hibernate-resume systemd-hostnamed systemd-initctl systemd-localed "
+        "systemd-logind systemd-measure systemd-network* systemd-pcr* systemd-pstore "
+        "systemd-quotacheck systemd-rfkill systemd-sleep systemd-socket-proxyd systemd-ssh-* "
+        "systemd-storagetm systemd-sulogin-shell systemd-sysv-install systemd-timedated "
+        "systemd-tpm2-setup systemd-udevd systemd-user-* systemd-xdg-* user"
+    ),
+    "usr/lib/x86_64-linux-gnu": (
+        "engines-3 gconv krb5 ldscripts libdb-5* libdevmapper-event* libperl* perl* sasl2 security"
+    ),
+    f"usr/lib/{PYTHON}": (
+        "EXTERNALLY-MANAGED config-* ensurepip idlelib lib2to3 pydoc_data sitecustomize.py test "
+        "tkinter turtledemo venv"
+    ),
+    # The locked wheels bring these.
+    "usr/lib/python3/dist-packages": "_cffi_backend* bcrypt* cffi* cryptography* ply* pycparser*",
+}
+"""Folder → shell patterns of names in it that stay out, with all below them."""
+
+
+def _names(folder: str, patterns: str) -> str:
+    # fnmatch's expressions stand for a whole name; ours goes on below it.
+    choices = (
+        fnmatch.translate(each).replace(r"\Z", "").replace(".*", "[^/]*")
+        for each in patterns.split()
+    )
+    return rf"{re.escape(folder)}/(?:{'|'.join(choices)})(?:/.*)?"
+
+
+_DEBUG_KEPT = re.compile(
+    r"usr/sbin/dropbear|usr/bin/systemd-(analyze|cat|cgls)|usr/(lib|share)/terminfo(/.*)?"
+)
+_DROP = re.compile(
+    "|".join((*_DROPPED, *(_names(folder, names) for folder, names in _DROPPED_NAMES.items())))
+)
 
 
 def stays(path: str, *, debug: bool) -> bool:
@@ -202,7 +232,8 @@ def enabled(*, debug: bool) -> dict[str, tuple[str, ...]]:
     """Return target → units that it wants."""
     extra = DEBUG_ENABLED if debug else {}
     return {
-        target: (*ENABLED.get(target, ()), *extra.get(target, ())) for target in {**ENABLED, **extra}
+        target: (*ENABLED.get(target, ()), *extra.get(target, ()))
+        for target in {**ENABLED, **extra}
     }
 
 
