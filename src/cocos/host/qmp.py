@@ -2,6 +2,7 @@
 """QEMU's control socket: commands, and what it says when a VM ends."""
 
 import contextlib
+import logging
 import re
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +22,8 @@ class Monitor:
         """Prepare a connection to QEMU's socket at ``path``."""
         self._path = path
         self._client = QMPClient("cocos")
+        # What goes wrong reaches us as an exception; an ending VM is no error.
+        self._client.logger.setLevel(logging.CRITICAL)
         # From the first moment: an event that nobody waits for must not be lost.
         self._ends = EventListener(names=("SHUTDOWN", "GUEST_PANICKED"))
         self._client.register_listener(self._ends)
