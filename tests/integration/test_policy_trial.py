@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Policies that would take a service down are tried in a process of their own."""
 
+from pathlib import Path
+
 import pytest
 
 from cocos.errors import FormatError
@@ -8,6 +10,17 @@ from cocos.host.policy_trial import try_policy
 from cocos.policy import defaults
 
 pytestmark = pytest.mark.integration
+
+
+async def test_code_in_the_working_folder_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever could write there could read every key of a KBS that was started there."""
+    for name in ("resource.py", "json.py", "cocos.py"):
+        (tmp_path / name).write_text("open('was-run', 'w').close()\n")
+    monkeypatch.chdir(tmp_path)
+    await try_policy(defaults.text(defaults.RESOURCE))
+    assert not (tmp_path / "was-run").exists()
 
 
 @pytest.mark.parametrize("name", [defaults.RESOURCE, *defaults.ATTESTATION])

@@ -136,5 +136,5 @@ def _install_grpcurl(folder: Path) -> None:
     if shutil.which("grpcurl") is not None:
         ours.unlink(missing_ok=True)
         return
-    script = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m cocos.cli.grpcurl "$@"\n'
+    script = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -P -m cocos.cli.grpcurl "$@"\n'
     write_atomic(ours, script.encode(), mode=0o700)

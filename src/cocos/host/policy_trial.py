@@ -8,6 +8,7 @@ that survived here does not take the key broker down.
 import json
 import resource
 import sys
+from pathlib import Path
 from typing import Final
 
 from cocos.errors import CocosError, FormatError, InternalError, ProcessError, UnreachableError
@@ -31,7 +32,8 @@ async def try_policy(text: str) -> None:
         source = text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise FormatError("the policy is not text") from error
-    argv = [sys.executable, "-m", __spec__.name]
+    # Without -P modules would come from the folder that the service happens to run in.
+    argv = [sys.executable, "-P", "-m", __spec__.name]
     try:
         done = await process.run(argv, stdin=source, timeout=SECONDS)
     except UnreachableError as error:
@@ -52,7 +54,9 @@ async def try_policy(text: str) -> None:
 
 def _main() -> None:
     """Compile standard input; print null, or the error as JSON."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    # The engine has reserved address space at its import, far more than it will ever use.
+    reserved = int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (reserved + MEMORY_BYTES,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         Policy.compile(sys.stdin.buffer.read().decode("utf-8"))
