@@ -115,7 +115,9 @@ async def checks(evidence: Any, wanted: Expected) -> dict[str, Finding]:
 # --- evidence ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", [b64(SPKI), hashlib.sha256(SPKI).hexdigest()])
+@pytest.mark.parametrize(
+    "form", [b64(SPKI), hashlib.sha256(SPKI).hexdigest()], ids=["DER", "SHA-256"]
+)
 async def test_a_registered_key(form: str) -> None:
     for listed in ([form], ["other", form], form):
         values = {"trusted_ak": listed}
