@@ -295,3 +295,13 @@ def test_a_disabled_kbs_is_none() -> None:
 def test_oversized_manifest() -> None:
     with pytest.raises(FormatError, match="larger than"):
         Computation.from_json(b" " * (4 * 2**20 + 1))
+
+
+def test_a_manifest_of_very_many_datasets_is_refused_in_a_sentence() -> None:
+    """Comparing each with each kept the agent busy for an hour; its answer had megabytes."""
+    sets = [pb.Dataset(filename=f"f{number}") for number in range(2000)]
+    algorithm = pb.Algorithm(source=pb.Source(url="docker://registry/image:1"))
+    message = pb.ComputationRunReq(id="1", algorithm=algorithm, datasets=sets)
+    with pytest.raises(FormatError) as caught:
+        Computation.from_proto(message.SerializeToString())
+    assert caught.value.message == "the manifest is refused: datasets: more than 64"
