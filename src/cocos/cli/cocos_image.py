@@ -103,5 +103,5 @@ def _show(folder: Path, description: dict[str, Any]) -> None:
     lines.append(f"command line\n  {description['cmdline']}")
     for name, value in _read(folder / image_build.REFERENCE_VALUES).items():
         if isinstance(value, list):
-            lines += [f"{name:26}{each}" for each in value]
+            lines += [f"{name:26}{each}" for each in value if isinstance(each, str)]
     common.stdout.print("\n".join(lines), markup=False)
