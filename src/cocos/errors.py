@@ -29,7 +29,10 @@ the cause travels as ``__cause__`` and goes to the log only.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
+
+MAX_FINDING: Final = 1000
+"""Characters of each text of a :class:`Finding`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +44,21 @@ class Finding:
         problem: One sentence for a person.
         actual: The value found, as text; never a secret.
         expected: The value or values that would have passed, as text.
+
+    Texts are cut at :data:`MAX_FINDING`: they may come from whoever is denied, as often as he
+    likes, and go to logs and the store.
     """
 
     check: str
     problem: str
     actual: str = ""
     expected: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("check", "problem", "actual", "expected"):
+            text = getattr(self, name)
+            if len(text) > MAX_FINDING:
+                object.__setattr__(self, name, f"{text[: MAX_FINDING - 1]}…")
 
 
 class CocosError(Exception):

@@ -8,7 +8,7 @@ import pytest
 
 from cocos._clock import system_clock
 from cocos._types import ReportData
-from cocos.errors import EvidenceError
+from cocos.errors import MAX_FINDING, EvidenceError
 from cocos.verifiers import Expected, VerifierTable, verifier_table
 from cocos.verifiers.sample import InsecureSampleDeviceVerifier, InsecureSampleVerifier
 from cocos.wire.kbs import EcKey, Tee, report_data, runtime_data
@@ -115,3 +115,15 @@ def test_tees_without_verifier_are_refused(tee: Tee) -> None:
         with pytest.raises(EvidenceError, match=tee.value) as caught:
             table(insecure_allow_sample=allowed).find(tee)
         assert "insecure" not in caught.value.message
+
+
+async def test_a_refusal_does_not_repeat_megabytes() -> None:
+    """Whoever is refused would fill log and store with them, as often as he likes."""
+    carried = base64.b64encode(bytes(1_400_000)).decode()
+    with pytest.raises(EvidenceError) as caught:
+        await InsecureSampleVerifier().verify(
+            {"svn": "1", "report_data": carried}, Expected(ReportData(bytes(48)))
+        )
+    (finding,) = caught.value.findings
+    assert finding.actual.startswith("00")
+    assert len(finding.actual) == MAX_FINDING
