@@ -32,7 +32,9 @@ ANSWER_SECONDS = 60.0  # of a QEMU that has just been started on a busy machine
 QUIT_SECONDS = 5.0
 TOGETHER_SECONDS = 3.0  # between the ends of a TPM and of its QEMU when that ends in order
 # Colours and cursor movements, which firmware and systemd print.
-_CONTROL = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|[@-Z\\-_=>]|[()][A-B0-2])|\r")
+_CONTROL = re.compile(
+    r"\x1b(\][^\x07\x1b]*(\x07|\x1b\\)?|\[[0-?]*[ -/]*[@-~]|[0-9@-Z\\-_=>]|[()][A-B0-2])|\r"
+)
 
 
 class QemuVm(Vm):
@@ -136,7 +138,7 @@ async def _print(path: Path, console: Console) -> None:
     """Copy what the guest prints to the console, as lines that can be read."""
 
     def sink(line: str) -> None:
-        if text := _CONTROL.sub("", line).strip():
+        if text := readable(line):
             console.write(CONSOLE, text)
 
     reader, writer = await asyncio.open_unix_connection(sock=unix_socket.connect(path))
@@ -145,6 +147,11 @@ async def _print(path: Path, console: Console) -> None:
             await pump(reader, sink)
     finally:
         writer.close()
+
+
+def readable(line: str) -> str:
+    """Return a line of a terminal as text: without colours, titles and cursor movements."""
+    return _CONTROL.sub("", line).strip()
 
 
 def _last(log: Path) -> str:
