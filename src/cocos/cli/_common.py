@@ -2,10 +2,12 @@
 """What every command line shares: the one error handler, logs, output, settings."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import signal
+import socket
 import sys
 import tomllib
 from collections.abc import Callable, Coroutine, Mapping
@@ -187,6 +189,17 @@ def announce(name: str, address: str, *, as_json: bool) -> None:
     """
     line = json.dumps({"listening": address}) if as_json else f"{name}: listening on {address}"
     print(line, flush=True)  # noqa: T201
+    _notify_systemd()
+
+
+def _notify_systemd() -> None:
+    """Tell a service manager that asked for it that we are ready; sd_notify(3)."""
+    path = os.environ.get("NOTIFY_SOCKET", "")
+    if path[:1] not in {"/", "@"}:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as peer, contextlib.suppress(OSError):
+        peer.connect("\0" + path[1:] if path[0] == "@" else path)
+        peer.send(b"READY=1")
 
 
 def run_async(main: Coroutine[Any, Any, T]) -> T:

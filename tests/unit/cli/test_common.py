@@ -2,6 +2,7 @@
 """The one error handler, and settings from flags, environment and file."""
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -120,3 +121,17 @@ def test_bad_files_are_named(tmp_path: Path, text: str, message: str) -> None:
 def test_unknown_log_level() -> None:
     with pytest.raises(ConfigError, match="'loud' is no log level"):
         _common.configure_logs("loud")
+
+
+def test_a_service_manager_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        _common.announce("prog", "127.0.0.1:1", as_json=False)
+        manager.settimeout(5)
+        assert manager.recv(100) == b"READY=1"
+    assert capsys.readouterr().out == "prog: listening on 127.0.0.1:1\n"
+    _common.announce("prog", "127.0.0.1:1", as_json=True)  # nobody listens: no failure
+    assert json.loads(capsys.readouterr().out) == {"listening": "127.0.0.1:1"}
