@@ -22,6 +22,7 @@ from demo_shell import Shell, free_ports
 
 from cocos.cli._common import configure_logs, report, stderr, stdout
 from cocos.errors import CocosError, ProtocolError
+from cocos.host.files import cache_folder
 
 PORTS = {"registry": 5000, "kbs": 8080, "provider": 50011, "cvms": 7001, "api": 7020, "http": 7003}
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "lin-reg"
@@ -45,18 +46,32 @@ What this run has shown:
     only wrapped for the key pair that this evidence named;
   - the agent compared every decrypted layer with the image's diff_id before it ran anything;
   - the result left the agent sealed to the owner's key; the CVMS could not read it.
+"""
+BACKENDS = {
+    "local": """\
 What it has not shown: that a machine kept any of it secret. The backend "local" runs the
 CVM's programs as processes of this machine, its evidence is a sample that proves nothing,
 and this KBS took it only because it was started with --insecure-allow-sample.
-"""
+""",
+    "qemu": """\
+  - the KBS gave them to a VM whose TPM, certified by a CA that the operator named, had
+    measured exactly the image that was built here, what the host had passed in, and the
+    digest of this computation, before any key was asked for.
+What it has not shown: that the VM's memory is secret to this machine. Its TPM is software
+of this host; with AMD SEV-SNP or Intel TDX the processor takes that part.
+""",
+}
+"""Kind of VM → what it adds to, or takes from, what a run shows."""
+HOST_IN_VM = "10.0.2.2"  # QEMU's user network: this host, as a VM sees it
 
 
 class Demo:
     """One run: a folder, its ports, and a shell that knows our programs."""
 
-    def __init__(self, folder: Path, shell: Shell, *, explain: bool) -> None:
+    def __init__(self, folder: Path, shell: Shell, *, backend: str, explain: bool) -> None:
         self._folder = folder
         self._shell = shell
+        self._vm = backend == "qemu"
         self._ports: dict[str, int] = {}
         self._explain = explain
         self._number = 0
@@ -82,6 +97,9 @@ class Demo:
         """Do everything; return what the algorithm printed."""
         with self._step("base image: Debian's Python, pandas and scikit-learn (kept in a cache)"):
             base = await base_image()
+        if self._vm:
+            with self._step("image of the confidential VM (kept in a cache)"):
+                await self._shell.run("cocos-cli image build")
         async with contextlib.AsyncExitStack() as servers:
             await self._owner(servers)
             await self._keys()
@@ -116,11 +134,15 @@ class Demo:
                 "openssl genpkey -algorithm ed25519 -out kbs-admin.key",
                 "openssl pkey -in kbs-admin.key -pubout -out kbs-admin.pub",
             )
+            evidence = "--insecure-allow-sample"
+            if self._vm:
+                evidence = "--tpm-ek-ca tpm-ca.pem"
+                await shell.run("cocos-manager --state-folder manager tpm-ca > tpm-ca.pem")
             await servers.enter_async_context(
                 shell.server(
                     f"kbs --socket 127.0.0.1:{ports['kbs']} --insecure-http"
                     " --auth-public-key kbs-admin.pub --attestation-token-type CoCo"
-                    " --insecure-allow-sample --storage kbs"
+                    f" {evidence} --storage kbs"
                 )
             )
             await servers.enter_async_context(
@@ -139,6 +161,12 @@ class Demo:
                     f" --resource-file keys/default/key/{name}",
                 )
             await self._shell.run("cocos-cli keys")
+            if self._vm:
+                values = cache_folder("image") / "cocos" / "reference-values.json"
+                await self._shell.run(
+                    f"kbs-client --url {kbs} config --auth-private-key kbs-admin.key"
+                    f" set-reference-values {values}"
+                )
 
     async def _images(self, base: str) -> None:
         registry = f"localhost:{self._ports['registry']}"
@@ -184,25 +212,27 @@ class Demo:
         self._choose_ports("cvms", "api", "http")
         shell, ports = self._shell, self._ports
         registry = f"docker://localhost:{ports['registry']}"
+        backend, kbs_host = ("qemu", HOST_IN_VM) if self._vm else ("local", "127.0.0.1")
         with self._step("manager and CVMS start"):
             await servers.enter_async_context(
                 shell.server(
                     f"cocos-manager --grpc-port {ports['api']} --http-port {ports['http']}"
-                    " --state-folder manager"
+                    f" --state-folder manager --backend {backend}"
                 )
             )
             cvms = await servers.enter_async_context(
                 shell.server(
                     f"HOST=127.0.0.1 PORT={ports['cvms']} cvms-test -once"
                     " -public-key-path ./public.pem -attested-tls-bool false"
-                    f" -kbs-url http://127.0.0.1:{ports['kbs']} -algo-type oci-image"
+                    f" -kbs-url http://{kbs_host}:{ports['kbs']} -algo-type oci-image"
                     f" -algo-source-url {registry}/encrypted-lin-reg:v1.0"
                     " -algo-kbs-path default/key/algo-key -dataset-type oci-image"
                     f" -dataset-source-url {registry}/encrypted-iris:v1.0"
                     " -dataset-kbs-path default/key/dataset-key"
                 )
             )
-        with self._step("agent: attest, fetch keys, decrypt, verify, run, seal the result"):
+        what = "VM boots; agent" if self._vm else "agent"
+        with self._step(f"{what}: attest, fetch keys, decrypt, verify, run, seal the result"):
             await shell.run(
                 f"cocos-cli agent create --manager-url http://localhost:{ports['api']}"
                 f" --cvms-url http://127.0.0.1:{ports['cvms']}"
@@ -229,7 +259,7 @@ async def interruptible() -> AsyncIterator[None]:
         loop.remove_signal_handler(signal.SIGTERM)
 
 
-async def main(*, explain: bool) -> None:
+async def main(*, backend: str, explain: bool) -> None:
     """Run the demo and print what came out of it."""
     begin = time.monotonic()
     async with interruptible():
@@ -237,25 +267,26 @@ async def main(*, explain: bool) -> None:
             folder = Path(name)
             env = {**buildah_environment(), "XDG_STATE_HOME": str(folder / "state")}
             shell = await Shell.make(folder, env)
-            printed = await Demo(folder, shell, explain=explain).run()
+            printed = await Demo(folder, shell, backend=backend, explain=explain).run()
     stdout.print(
         f"\nThe owner opened the result and read ({time.monotonic() - begin:.1f} s in all):"
     )
     stdout.print(
         "".join(f"  {line}\n" for line in printed.splitlines()), markup=False, style="bold"
     )
-    stdout.print(PROVED, markup=False, end="")
+    stdout.print(PROVED + BACKENDS[backend], markup=False, end="")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="demo", description=__doc__)
     parser.add_argument("--explain", action="store_true", help="show the commands of each step")
+    parser.add_argument("--backend", choices=BACKENDS, default="local", help="kind of VM")
     parser.add_argument("--debug", action="store_true", help="show our programs' debug logs")
     arguments = parser.parse_args()
     configure_logs("warning", debug=arguments.debug)
     os.umask(0o077)
     try:
-        asyncio.run(main(explain=arguments.explain))
+        asyncio.run(main(backend=arguments.backend, explain=arguments.explain))
     except CocosError as error:
         report("demo", error, as_json=False)
         sys.exit(error.exit_code)
