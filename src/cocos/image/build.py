@@ -148,7 +148,7 @@ class _Build:
         await self._tool(
             *("mksquashfs", "root", "out/root.img", "-quiet", "-no-progress", "-reproducible"),
             *("-all-root", "-no-xattrs", "-mkfs-time", epoch, "-all-time", epoch),
-            *("-comp", "zstd", "-Xcompression-level", "6", "-b", "131072"),
+            *("-comp", "lz4", "-Xhc", "-no-fragments"),
         )
         path = self._out / ROOT
         blocks = path.stat().st_size // BLOCK  # mksquashfs pads to whole blocks
@@ -210,14 +210,18 @@ class _Build:
 
 
 def _add_modules(files: dict[str, bytes | str], folder: Path) -> None:
+    """Add the modules, and per moment of loading a list of names in the order of loading."""
     modules = initrd.Modules(folder)
-    early = dict(modules.closure(spec.ROOT_MODULES))
-    later = dict(modules.closure((*spec.ROOT_MODULES, *spec.LATER_MODULES)))
-    for name, content in later.items():
-        files[f"modules/{name}.ko"] = content
-    for name, members in (("root", early), ("later", later.keys() - early.keys())):
-        ordered = [module for module in later if module in members]
-        files[f"modules/{name}"] = "".join(f"{module}\n" for module in ordered).encode()
+    groups = {"root": spec.ROOT_MODULES, "hash": spec.HASH_MODULES, "later": spec.LATER_MODULES}
+    before: set[str] = set()
+    for group, wanted in groups.items():
+        names = []
+        for name, content in modules.closure((*sorted(before), *wanted)):
+            if name not in before:
+                files[f"modules/{name}.ko"] = content
+                names.append(name)
+        before |= set(names)
+        files[f"modules/{group}"] = "".join(f"{name}\n" for name in names).encode()
 
 
 def _locked_versions() -> dict[str, str]:

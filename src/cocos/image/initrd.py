@@ -92,7 +92,6 @@ def _module_name(path: Path) -> str:
 
 
 def _needs(module: bytes) -> list[str]:
-    """Return what a module's own information says it depends on, also if only softly."""
-    found = re.findall(rb"\0(?:depends|softdep)=([^\0]*)", module)
-    words = b" ".join(found).replace(b"pre:", b" ").replace(b",", b" ").split()
-    return [word.decode().replace("-", "_") for word in words if b":" not in word]
+    """Return what a module's own information says it depends on."""
+    found = re.findall(rb"\0depends=([^\0]*)", module)
+    return [name.decode().replace("-", "_") for name in b",".join(found).split(b",") if name]

@@ -76,8 +76,13 @@ OUR_PACKAGES: Final = (
 )
 """Packages of ours that the guest's programs import; the rest would only be measured."""
 
-ROOT_MODULES: Final = ("virtio_blk", "virtio_net", "dm_verity", "squashfs", "sha256_ssse3")
+ROOT_FORMAT: Final = "squashfs"
+
+ROOT_MODULES: Final = ("virtio_blk", "virtio_net", "dm_verity", ROOT_FORMAT)
 """Kernel modules without which there is no root file system or network."""
+
+HASH_MODULES: Final = ("sha256_ssse3",)
+"""Faster SHA-256 for processors that have instructions for it; emulated ones lose by it."""
 
 LATER_MODULES: Final = (
     "virtio_rng",
