@@ -17,13 +17,13 @@ from typing import Annotated, Any, TypeVar
 import structlog
 import typer
 from pydantic import BaseModel, ValidationError
-from rich.console import Console
 from typer.exceptions import TyperException
 
+from cocos.cli._screen import Screen
 from cocos.errors import CocosError, ConfigError, InternalError, UsageError
 
-stderr = Console(stderr=True, highlight=False, soft_wrap=True)
-stdout = Console(highlight=False, soft_wrap=True)
+stderr = Screen(stderr=True)
+stdout = Screen(stderr=False)
 
 _log = structlog.get_logger(__name__)
 

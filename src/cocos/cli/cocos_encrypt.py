@@ -209,7 +209,7 @@ def _progress() -> Progress:
         BarColumn(),
         DownloadColumn(binary_units=True),
         TimeElapsedColumn(),
-        console=common.stderr,
+        console=common.stderr.console(),
     )
 
 

@@ -50,6 +50,8 @@ def assemble(
 def _add_python(root: Path, wheels: Path) -> None:
     site = root / spec.SITE_PACKAGES
     shutil.copytree(wheels, site, ignore=shutil.ignore_patterns("bin", "__pycache__", "*.pyi"))
+    for name in spec.UNUSED_WHEELS:
+        _remove(site / name)
     for metadata in site.glob("*.dist-info"):
         # What pip writes about the installation itself is not the same everywhere.
         for path in metadata.iterdir():
