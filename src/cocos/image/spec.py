@@ -60,7 +60,7 @@ PROGRAMS: Final = {
 }
 """Our programs in the guest, and the modules with their ``main``."""
 
-UNUSED_WHEELS: Final = ("rich", "pygments", "markdown_it", "mdurl", "shellingham")
+UNUSED_WHEELS: Final = ("rich", "pygments", "markdown_it", "mdurl")
 """Modules that locked wheels ask for and our programs in the guest do without."""
 
 OUR_PACKAGES: Final = (

@@ -22,7 +22,7 @@ def test_archive_is_what_cpio_reads(tmp_path: Path) -> None:
 
 
 def test_archive_does_not_depend_on_the_order_of_files() -> None:
-    files = {"a": b"1", "b/c": b"2", "b/d": "c"}
+    files: dict[str, bytes | str] = {"a": b"1", "b/c": b"2", "b/d": "c"}
     assert initrd.archive(files) == initrd.archive(dict(reversed(files.items())))
 
 
