@@ -152,6 +152,7 @@ class _Build:
         )
 
     async def _pack(self) -> tuple[str, int]:
+        await asyncio.to_thread(rootfs.set_modes, self._root)
         epoch = str(self._settings.epoch)
         await self._tool(
             *("mksquashfs", "root", "out/root.img", "-quiet", "-no-progress", "-reproducible"),

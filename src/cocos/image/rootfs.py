@@ -47,6 +47,16 @@ def assemble(
     _prune(root)
 
 
+def set_modes(root: Path) -> None:
+    """Give every file one of three modes: neither umask nor cache may show in an image."""
+    for folder, _, names in os.walk(root):
+        Path(folder).chmod(0o755)
+        for path in (Path(folder) / name for name in names):
+            if not path.is_symlink():
+                path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
+    (root / "etc" / "shadow").chmod(0o600)
+
+
 def _add_python(root: Path, wheels: Path) -> None:
     site = root / spec.SITE_PACKAGES
     shutil.copytree(wheels, site, ignore=shutil.ignore_patterns("bin", "__pycache__", "*.pyi"))
@@ -122,7 +132,6 @@ def _finish_etc(root: Path, *, debug: bool) -> None:
     _link(root / "etc" / "mtab", "../proc/self/mounts")
     if (root / "usr" / "bin" / "mawk").exists():
         _link(root / "usr" / "bin" / "awk", "mawk")
-    (root / "etc" / "shadow").chmod(0o600)
 
 
 def _link(path: Path, target: str) -> None:

@@ -174,8 +174,8 @@ _DROPPED_NAMES = {
     "usr/bin": (
         "ask-password busybox chage chfn chsh deb* dirmngr* dpkg* expiry gpasswd gpg* hostnamectl "
         "kbxutil lastlog2 localectl loginctl networkctl newgrp openssl passwd perl* pinentry* "
-        "pydoc* pygettext* su systemd-[acfhimpstuv]* systemd-dissect systemd-delta systemd-repart "
-        "systemd-creds systemd-confext timedatectl udevadm watchgnupg"
+        "pydoc* pygettext* su systemd-[acfhimpsuv]* systemd-tm* systemd-d[ei][ls]* "
+        "systemd-repart timedatectl udevadm watchgnupg"
     ),
     "usr/sbin": (
         "add* bridge chgpasswd chpasswd cron* dcb debugfs del* devlink dpkg* dropbear e2scrub* "
@@ -265,5 +265,6 @@ def command_line(root_hash: str, blocks: int, *, debug: bool) -> str:
         "oops=panic",
         "random.trust_cpu=on",
         "net.ifnames=0",
+        "systemd.show_status=no",
     ]
-    return " ".join([*words, *(["cocos.debug"] if debug else ["systemd.show_status=no"])])
+    return " ".join([*words, *(["cocos.debug"] if debug else [])])

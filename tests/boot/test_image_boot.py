@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The image in an emulated machine: what it measures, what runs, what it refuses."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from _guest_console import machine
+
+from cocos.image.build import ROOT, UKI
+from cocos.wire.init_data import build
+
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("image"), pytest.mark.timeout(1800)]
+
+INIT_DATA = build(
+    {
+        "aa.toml": "[eventlog_config]\nenable_eventlog = true\n",
+        "agent.env": 'AGENT_CVM_ID="the-vm"\nAGENT_CVM_GRPC_URL="10.0.2.2:7001"\n',
+    }
+)
+
+
+async def test_a_boot_measures_what_was_predicted_and_its_services_run(
+    debug_image: Path, tmp_path: Path
+) -> None:
+    values = json.loads((debug_image / "reference-values.json").read_bytes())
+    async with machine(debug_image, INIT_DATA, tmp_path) as console:
+        await console.boot()
+        registers = await console.run("cd /sys/class/tpm/tpm0/pcr-sha256; cat 4 11 12; cd /")
+        predicted = [values[name][0] for name in ("tpm_pcr04", "tpm_pcr11", "tpm_pcr12")]
+        assert registers.lower().split() == predicted
+
+        assert (await console.run("systemctl start cocos-agent; echo $?")).strip() == "0"
+        names = "attestation-agent coco-keyprovider cocos-agent"
+        assert (await console.run(f"systemctl is-active {names}")).split() == ["active"] * 3
+        assert "active (running)" in await console.run("systemctl status coco-keyprovider")
+        assert "listening on 127.0.0.1:50002" in await console.run(
+            "journalctl -u attestation-agent"
+        )
+        assert "coco-keyprovide" in await console.run("ss -tlnp | grep 50011")
+        assert await console.run("systemctl --failed --plain --no-legend") == ""
+
+        listening = await console.run("ss -Htln")
+        assert listening
+        assert all("127.0.0.1" in line for line in listening.splitlines())
+        bound = hashlib.sha256(bytes(32) + hashlib.sha256(INIT_DATA).digest()).hexdigest()
+        register = await console.run("cat /sys/class/tpm/tpm0/pcr-sha256/8")
+        assert register.strip().lower() == bound
+
+        assert (await console.run("cat /proc/sys/kernel/modules_disabled")).strip() == "1"
+        assert "Read-only" in await console.run("touch /usr/x")
+        assert "crypt" in await console.run("dmsetup table cocos-scratch")
+        assert "/dev/mapper/cocos-scratch on /cocos" in await console.run("mount")
+
+
+async def test_one_changed_byte_of_the_root_disk_stops_the_boot(
+    debug_image: Path, tmp_path: Path
+) -> None:
+    image = tmp_path / "image"
+    image.mkdir()
+    shutil.copyfile(debug_image / UKI, image / UKI)
+    content = bytearray((debug_image / ROOT).read_bytes())
+    content[1000] ^= 1  # of the superblock's block, which every boot reads
+    (image / ROOT).write_bytes(content)
+    async with machine(image, INIT_DATA, tmp_path) as console:
+        printed = await console.end()
+    assert "dm-verity device has I/O error" in printed or "dm-verity device corrupted" in printed
+    assert "Kernel panic" in printed
+    assert "cocos-debug#" not in printed
+
+
+async def test_init_data_that_would_run_the_hosts_code_start_nothing(
+    debug_image: Path, tmp_path: Path
+) -> None:
+    evil = build({"agent.env": 'LD_PRELOAD="/run/cocos/aa.toml"\n', "aa.toml": "x"})
+    async with machine(debug_image, evil, tmp_path) as console:
+        await console.boot()
+        assert "LD_PRELOAD" in await console.run(
+            "systemctl start cocos-agent; journalctl -u cocos-initdata"
+        )
+        names = "attestation-agent coco-keyprovider cocos-agent"
+        assert "active" not in (await console.run(f"systemctl is-active {names}")).split()
