@@ -145,10 +145,11 @@ async def test_a_guest_that_ends(tmp_path: Path, tail: bytes, state: VmState, re
 
 async def test_a_guest_that_obeys_the_power_button_is_not_killed(tmp_path: Path) -> None:
     settings = config(tmp_path, _tiny.OBEYS_THE_BUTTON)
-    async with managed(settings, stop_seconds=60) as service:
+    # It must end by itself long before it would be killed, on a busy machine, too.
+    async with managed(settings, stop_seconds=600) as service:
         record = await service.create(REQUEST)
         await console(service, record.id, until=_tiny.GREETING)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(200):
             await service.remove(record.id)
         assert_nothing_left(tmp_path, record.id)
         assert not (tmp_path / "state" / "vms" / record.id).exists()
