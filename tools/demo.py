@@ -137,7 +137,7 @@ class Demo:
             evidence = "--insecure-allow-sample"
             if self._vm:
                 evidence = "--tpm-ek-ca tpm-ca.pem"
-                await shell.run("cocos-manager --state-folder manager tpm-ca > tpm-ca.pem")
+                await shell.run("cocos-manager tpm-ca --state-folder manager > tpm-ca.pem")
             await servers.enter_async_context(
                 shell.server(
                     f"kbs --socket 127.0.0.1:{ports['kbs']} --insecure-http"
