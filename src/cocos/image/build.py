@@ -13,7 +13,7 @@ import msgspec
 
 from cocos._types import JsonObject
 from cocos.errors import FormatError
-from cocos.host import image_tools
+from cocos.host import image_tools, skopeo
 from cocos.host.files import cache_folder
 from cocos.host.image_tools import WORK
 from cocos.image import initrd, measure, rootfs, spec
@@ -150,6 +150,16 @@ class _Build:
         await self._inputs.tools.run(
             ["python3", "-I", "-B", "-c", f"import {modules}"], work=self._folder, root=self._root
         )
+        # The agent would do this at every start, and an emulated VM takes seconds for it.
+        probe = "import asyncio; from cocos.host import skopeo; asyncio.run(skopeo.find())"
+        await self._inputs.tools.run(
+            ["python3", "-I", "-B", "-c", probe],
+            work=self._folder,
+            root=self._root,
+            env={"HOME": "/tmp"},  # noqa: S108 - of the sandbox
+        )
+        marker = self._root / skopeo.CHECKED.relative_to("/")
+        await asyncio.to_thread(marker.touch)
 
     async def _pack(self) -> tuple[str, int]:
         await asyncio.to_thread(rootfs.set_modes, self._root)
