@@ -20,6 +20,8 @@ from cocos.image.config import BuildSettings
 
 REQUIREMENTS = rootfs.GUEST / "requirements.txt"
 
+_LOCK = "lock"
+
 Progress = Callable[[str], None]
 """Told, in a few words, what is done now."""
 
@@ -47,8 +49,8 @@ async def gather(settings: BuildSettings, progress: Progress) -> Inputs:
     cache.mkdir(exist_ok=True, mode=0o700)
     names = spec.packages(debug=settings.debug)
     refresh = settings.refresh
-    with await asyncio.to_thread(_lock, cache / "lock"):
-        guest = cache / f"guest-{_key(spec.SUITE, *names)}.tar"
+    with await asyncio.to_thread(_lock, cache / _LOCK):
+        guest = _guest_archive(cache, debug=settings.debug)
         if refresh or not guest.exists():
             progress("fetching Debian packages")
             await _fetched(guest, partial(image_tools.fetch_packages, names, spec.SUITE))
@@ -73,7 +75,23 @@ async def gather(settings: BuildSettings, progress: Progress) -> Inputs:
             await asyncio.to_thread(shutil.rmtree, wheels, ignore_errors=True)
             new.rename(wheels)
         tool_versions = await asyncio.to_thread(image_tools.versions, tools_archive)
+        used = {_guest_archive(cache, debug=debug) for debug in (False, True)}
+        await asyncio.to_thread(_forget, cache, {*used, tools_archive, tools.folder, wheels})
     return Inputs(guest, wheels, tools, tool_versions)
+
+
+def _guest_archive(cache: Path, *, debug: bool) -> Path:
+    return cache / f"guest-{_key(spec.SUITE, *spec.packages(debug=debug))}.tar"
+
+
+def _forget(cache: Path, used: set[Path]) -> None:
+    """Remove what earlier versions of this program made images of."""
+    for path in cache.iterdir():
+        if path not in used and path.name != _LOCK:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 async def _fetched(path: Path, fetch: Callable[[Path], Awaitable[None]]) -> None:
