@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings of the attestation agent, under the names of the guest components."""
 
-import ipaddress
 from pathlib import Path
 from typing import Annotated
 
@@ -9,27 +8,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from cocos.crypto.tee_key import ALGORITHMS, EC_P256
 from cocos.host.tpm import BOOT_LOG, COMMAND_LINE
+from cocos.transport.loopback import local_address
 
 DEFAULT_ADDRESS = "127.0.0.1:50002"
 _KBC = "cc_kbc"
-_MAX_PORT = 65535  # gRPC takes a larger one modulo 65536
-
-
-def _local(address: str) -> str:
-    """Refuse an address that others can reach: callers get private keys, unasked who they are."""
-    if address.startswith("unix:"):
-        return address
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > _MAX_PORT:
-        raise ValueError("write HOST:PORT or unix:/PATH")
-    if host != "localhost":
-        try:
-            loopback = ipaddress.ip_address(host.strip("[]")).is_loopback
-        except ValueError as error:
-            raise ValueError(f"{host!r} is not an IP address") from error
-        if not loopback:
-            raise ValueError(f"{host} can be reached from other machines; use 127.0.0.1 or unix:")
-    return address
 
 
 def _algorithm(name: str) -> str:
@@ -99,7 +81,8 @@ class ConfigFile(_Frozen):
 class Settings(ConfigFile):
     """Everything the attestation agent is told."""
 
-    attestation_sock: Annotated[str, AfterValidator(_local)] = DEFAULT_ADDRESS
+    # Callers get private keys, unasked who they are.
+    attestation_sock: Annotated[str, AfterValidator(local_address)] = DEFAULT_ADDRESS
     """``HOST:PORT`` on loopback, or ``unix:/PATH``."""
     aa_kbc_params: Annotated[str, AfterValidator(_kbc)] | None = None
     """``cc_kbc::URL``, used when ``token_configs`` names no KBS."""

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files that are whole or absent: temporary name, fsync, rename."""
 
+import contextlib
+import fcntl
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 from cocos.errors import ConfigError
@@ -60,3 +63,25 @@ def cache_folder(name: str) -> Path:
     folder = Path(base) / "cocos" / name
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     return folder
+
+
+def lock_file(path: Path) -> contextlib.AbstractContextManager[None]:
+    """Return once we alone hold the lock that a file stands for; it is held while the block runs.
+
+    Blocks: call it in a thread where an event loop runs.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+    @contextlib.contextmanager
+    def held() -> Iterator[None]:
+        try:
+            yield
+        finally:
+            os.close(descriptor)
+
+    return held()

@@ -7,20 +7,18 @@ Debian's keyring; no service is started.
 """
 
 import asyncio
-import contextlib
-import fcntl
 import os
 import posixpath
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from cocos.errors import IntegrityError, ToolMissingError
 from cocos.host import process
-from cocos.host.files import cache_folder
+from cocos.host.files import cache_folder, lock_file
 
 SUITE = "trixie"
 PROGRAMS = ("skopeo", "docker-registry")
@@ -76,7 +74,7 @@ async def install(check: Callable[[Toolbox], Awaitable[object]]) -> Toolbox:
         ProcessError: the packages could not be fetched.
     """
     base = cache_folder("tools")
-    with await asyncio.to_thread(_lock, base / "lock"):
+    with await asyncio.to_thread(lock_file, base / "lock"):
         if (found := find()) is not None:
             return found
         staging = Path(tempfile.mkdtemp(prefix=".new-", dir=base))
@@ -87,24 +85,6 @@ async def install(check: Callable[[Toolbox], Awaitable[object]]) -> Toolbox:
         finally:
             await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
     return Toolbox(base / SUITE)
-
-
-def _lock(path: Path) -> contextlib.AbstractContextManager[None]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except BaseException:
-        os.close(descriptor)
-        raise
-
-    @contextlib.contextmanager
-    def held() -> Iterator[None]:
-        try:
-            yield
-        finally:
-            os.close(descriptor)
-
-    return held()
 
 
 async def _fetch(folder: Path) -> None:

@@ -2,18 +2,15 @@
 """What images are made of, fetched once: Debian's packages, locked wheels, build tools."""
 
 import asyncio
-import contextlib
-import fcntl
 import hashlib
-import os
 import shutil
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from cocos.host import image_tools
-from cocos.host.files import cache_folder
+from cocos.host.files import cache_folder, lock_file
 from cocos.host.image_tools import Tools
 from cocos.image import rootfs, spec
 from cocos.image.config import BuildSettings
@@ -49,7 +46,7 @@ async def gather(settings: BuildSettings, progress: Progress) -> Inputs:
     cache.mkdir(exist_ok=True, mode=0o700)
     names = spec.packages(debug=settings.debug)
     refresh = settings.refresh
-    with await asyncio.to_thread(_lock, cache / _LOCK):
+    with await asyncio.to_thread(lock_file, cache / _LOCK):
         guest = _guest_archive(cache, debug=settings.debug)
         if refresh or not guest.exists():
             progress("fetching Debian packages")
@@ -102,21 +99,3 @@ async def _fetched(path: Path, fetch: Callable[[Path], Awaitable[None]]) -> None
 
 def _key(*texts: str) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
-
-
-def _lock(path: Path) -> contextlib.AbstractContextManager[None]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except BaseException:
-        os.close(descriptor)
-        raise
-
-    @contextlib.contextmanager
-    def held() -> Iterator[None]:
-        try:
-            yield
-        finally:
-            os.close(descriptor)
-
-    return held()

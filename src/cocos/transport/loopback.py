@@ -3,6 +3,8 @@
 
 import ipaddress
 
+_MAX_PORT = 65535  # gRPC takes a larger one modulo 65536
+
 
 def local_address(address: str) -> str:
     """Return ``address`` if only this machine can reach it; a validator for settings.
@@ -16,7 +18,8 @@ def local_address(address: str) -> str:
     if address.startswith("unix:"):
         return address
     host, colon, port = address.rpartition(":")
-    if not colon or not port.isascii() or not port.isdecimal():
+    digits = port.isascii() and port.isdecimal()
+    if not colon or not digits or int(port) > _MAX_PORT:
         raise ValueError("write HOST:PORT or unix:/PATH")
     if host != "localhost":
         try:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files are whole or absent, and private."""
 
+import fcntl
 import stat
 from pathlib import Path
 
@@ -47,3 +48,11 @@ def test_cache_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     folder = files.cache_folder("tools")
     assert folder == tmp_path / "cocos" / "tools"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
+    with files.lock_file(tmp_path / "lock"), (tmp_path / "lock").open() as other:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with (tmp_path / "lock").open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
