@@ -51,8 +51,8 @@ def test_cache_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
-    with files.lock_file(tmp_path / "lock"), (tmp_path / "lock").open() as other:
-        with pytest.raises(BlockingIOError):
-            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    with (tmp_path / "lock").open() as other:
+    path = tmp_path / "lock"
+    with files.lock_file(path), path.open() as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with path.open() as other:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
