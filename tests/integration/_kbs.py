@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cocos.attesters import InsecureSampleAttester
-from cocos.cli.kbs import compose
+from cocos.cli._kbs_compose import compose
 from cocos.clients.kbs import EvidenceSource, KbsAdmin, KbsClient
 from cocos.crypto import admin_jwt
 from cocos.crypto.tee_key import EC_P256

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cocos._clock import system_clock
-from cocos.cli.kbs import compose
+from cocos.cli._kbs_compose import compose
 from cocos.crypto.tee_key import TeeKeyPair
 from cocos.kbs.admin import DenyAll
 from cocos.kbs.config import Settings

@@ -3,43 +3,22 @@
 
 import asyncio
 import contextlib
-import datetime as dt
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import structlog
 import typer
-from cryptography import x509
 
-from cocos._clock import Clock, system_clock
-from cocos._types import JsonObject
-from cocos.attestation_service.config import AttestationServiceConfig
-from cocos.attestation_service.service import (
-    Appraisal,
-    AppraisalRequest,
-    AttestationService,
-    signing_key,
-)
+from cocos._clock import system_clock
 from cocos.cli import _common as common
+from cocos.cli._kbs_compose import admin_gate, compose
 from cocos.errors import CocosError
-from cocos.host.files import read_file
-from cocos.kbs.admin import AdminGate, DenyAll, InsecureAllowAll, SignedTokens
-from cocos.kbs.app import make_app
 from cocos.kbs.config import Settings
-from cocos.kbs.metrics import KbsMetrics
-from cocos.kbs.resource_policy import ResourcePolicy
-from cocos.kbs.service import KbsService
-from cocos.policy import defaults
 from cocos.stores.base import Store
 from cocos.stores.sql import SqlStore, storage_url
-from cocos.tokens.check import TokenVerifier
 from cocos.transport.http_server import serve_http
-from cocos.transport.web import WebApp
-from cocos.verifiers import verifier_table
-from cocos.verifiers.tpm import parse_ek_cas
-from cocos.wire.kbs import InitData, Tee
 
 NAME = "kbs"
 SWEEP_SECONDS = 60.0
@@ -98,8 +77,9 @@ Storage = Annotated[
 ]
 
 
-@app.command()
+@app.callback(invoke_without_command=True)
 def main_command(
+    context: typer.Context,
     *,
     config_file: Config = None,
     socket: Sockets = None,
@@ -138,12 +118,15 @@ def main_command(
     settings = common.load_settings(
         Settings, file=config_file, environment=ENVIRONMENT, flags=flags
     )
+    context.obj = settings
+    if context.invoked_subcommand is not None:
+        return
     settings.check()
     common.run_async(_serve(settings, as_json=as_json))
 
 
 async def _serve(settings: Settings, *, as_json: bool) -> None:
-    gate = _gate(settings, system_clock)
+    gate = admin_gate(settings, system_clock)
     _warn(settings)
     url = storage_url(settings.storage or str(_data_folder()))
     async with contextlib.AsyncExitStack() as stack:
@@ -156,88 +139,6 @@ async def _serve(settings: Settings, *, as_json: bool) -> None:
             listening = await stack.enter_async_context(serve_http(web, address, tls=settings.tls))
             common.announce(NAME, listening, as_json=as_json)
         await common.wait_for_signal()
-
-
-async def compose(settings: Settings, store: Store, gate: AdminGate, *, clock: Clock) -> WebApp:
-    """Put a key broker together."""
-    metrics = KbsMetrics()
-    key = await signing_key(store)
-    attestation = AttestationService(
-        store,
-        key=key,
-        config=AttestationServiceConfig(insecure_allow_sample=settings.insecure_allow_sample),
-        clock=clock,
-        verifiers=verifier_table(
-            insecure_allow_sample=settings.insecure_allow_sample,
-            clock=clock,
-            tpm_ek_cas=_ek_cas(settings.tpm_ek_ca),
-        ),
-    )
-    service = KbsService(
-        store,
-        _InProcess(attestation),
-        tokens=TokenVerifier([key.public_jwk()]),
-        policy=ResourcePolicy(store, default=defaults.text(defaults.RESOURCE), metrics=metrics),
-        metrics=metrics,
-        clock=clock,
-        session_lifetime=dt.timedelta(minutes=settings.timeout),
-    )
-    return make_app(
-        service, gate, metrics=metrics, max_body_bytes=settings.payload_request_size * 2**20
-    )
-
-
-class _InProcess:
-    """The attestation service of this process, as the key broker wants it."""
-
-    def __init__(self, service: AttestationService) -> None:
-        self._service = service
-        self.demand = service.demand
-        self.set_policy = service.set_policy
-        self.register_reference_values = service.register_reference_values
-        self.get_reference_value = service.get_reference_value
-
-    async def appraise(
-        self,
-        tee: Tee,
-        evidence: Any,
-        additional: Mapping[Tee, Any],
-        runtime_data: JsonObject,
-        init_data: InitData | None,
-        *,
-        state: JsonObject | None,
-    ) -> Appraisal:
-        """Appraise evidence."""
-        return await self._service.appraise(
-            AppraisalRequest(
-                tee=tee,
-                evidence=evidence,
-                runtime_data=runtime_data,
-                additional=additional,
-                init_data=init_data,
-                state=state,
-            )
-        )
-
-
-def _ek_cas(files: Iterable[Path]) -> list[x509.Certificate]:
-    found: list[x509.Certificate] = []
-    for file in files:
-        pem = read_file(file, "the certificate of a TPM manufacturer", limit=2**20)
-        found += parse_ek_cas(pem, str(file))
-    return found
-
-
-def _gate(settings: Settings, clock: Clock) -> AdminGate:
-    if settings.insecure_api:
-        return InsecureAllowAll()
-    if settings.deny_admin:
-        return DenyAll()
-    keys = {
-        name: read_file(file, "the administrator's public key")
-        for name, file in settings.auth_public_keys.items()
-    }
-    return SignedTokens(keys, clock=clock)
 
 
 def _warn(settings: Settings) -> None:

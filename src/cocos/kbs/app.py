@@ -4,14 +4,10 @@
 import datetime as dt
 from collections.abc import Awaitable, Callable, Mapping
 
-import msgspec
-import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from cocos._types import JsonObject
-from cocos.crypto import base64url
 from cocos.errors import (
     AccessDeniedError,
     AuthenticationError,
@@ -20,8 +16,9 @@ from cocos.errors import (
     FormatError,
 )
 from cocos.kbs.admin import AdminGate
+from cocos.kbs.admin_app import admin_routes
+from cocos.kbs.administration import Administration
 from cocos.kbs.metrics import KbsMetrics
-from cocos.kbs.resource_policy import POLICY_ID
 from cocos.kbs.service import Credentials, KbsService
 from cocos.transport.web import (
     MAX_BODY_BYTES,
@@ -35,30 +32,17 @@ from cocos.wire import kbs
 
 PREFIX = "/kbs/v0"
 
-_log = structlog.get_logger(__name__)
-
-
-class _PolicyBody(msgspec.Struct, frozen=True):
-    """Body of ``resource-policy``; Rego as base64url without padding."""
-
-    policy: str
-
-
-class _AttestationPolicyBody(_PolicyBody, frozen=True):
-    """Body of ``attestation-policy``."""
-
-    policy_id: str
-
 
 def make_app(
     service: KbsService,
+    administration: Administration,
     admins: AdminGate,
     *,
     metrics: KbsMetrics,
     max_body_bytes: int = MAX_BODY_BYTES,
 ) -> WebApp:
     """Return the ASGI application of a key broker."""
-    api = _Api(service, admins, metrics)
+    api = _Api(service, metrics)
 
     def route(path: str, handler: Callable[[Request], Awaitable[Response]], method: str) -> Route:
         return Route(f"{PREFIX}/{path}", handler, methods=[method])
@@ -76,14 +60,7 @@ def make_app(
             route("auth", api.alive, "GET"),
             route("attest", api.attest, "POST"),
             route("resource/{path:path}", api.get_resource, "GET"),
-            route("resource/{path:path}", api.set_resource, "POST"),
-            route("resource/{path:path}", api.delete_resource, "DELETE"),
-            route("resource-policy", api.set_resource_policy, "POST"),
-            route("resource-policy", api.list_resource_policies, "GET"),
-            route("attestation-policy", api.set_attestation_policy, "POST"),
-            route("reference-value", api.register_reference_values, "POST"),
-            route("reference-value/{name:path}", api.get_reference_value, "GET"),
-            route("denial/{id}", api.explain, "GET"),
+            *admin_routes(administration, admins, prefix=PREFIX),
             Route("/healthz", api.health),
             Route("/metrics", metrics.http.endpoint),
         ],
@@ -97,9 +74,8 @@ def make_app(
 class _Api:
     """Request → use case → response, and nothing else."""
 
-    def __init__(self, service: KbsService, admins: AdminGate, metrics: KbsMetrics) -> None:
+    def __init__(self, service: KbsService, metrics: KbsMetrics) -> None:
         self._service = service
-        self._admins = admins
         self._metrics = metrics
 
     async def health(self, _request: Request) -> Response:
@@ -146,60 +122,6 @@ class _Api:
         credentials = Credentials(request.cookies.get(kbs.SESSION_COOKIE), _bearer(request))
         sealed = await self._service.read_resource(credentials, path, _query(request))
         return json_response(sealed)
-
-    async def set_resource(self, request: Request) -> Response:
-        admin = self._admit(request)
-        path = kbs.ResourcePath.parse(request.path_params["path"])
-        # RFC 9110 §13.1.2: "*" asks that nothing is overwritten.
-        overwrite = request.headers.get("If-None-Match") != "*"
-        await self._service.set_resource(path, await request.body(), overwrite=overwrite)
-        _log.info("kbs.resource-set", admin=admin, resource=str(path))
-        return Response()
-
-    async def delete_resource(self, request: Request) -> Response:
-        admin = self._admit(request)
-        path = kbs.ResourcePath.parse(request.path_params["path"])
-        await self._service.delete_resource(path)
-        _log.info("kbs.resource-deleted", admin=admin, resource=str(path))
-        return Response()
-
-    async def set_resource_policy(self, request: Request) -> Response:
-        admin = self._admit(request)
-        body: _PolicyBody = await read_json(request, _PolicyBody, "the resource policy request")
-        await self._service.set_resource_policy(_policy_text(body))
-        _log.info("kbs.resource-policy-set", admin=admin)
-        return Response()
-
-    async def list_resource_policies(self, request: Request) -> Response:
-        self._admit(request)
-        return json_response([POLICY_ID])
-
-    async def set_attestation_policy(self, request: Request) -> Response:
-        admin = self._admit(request)
-        body: _AttestationPolicyBody = await read_json(
-            request, _AttestationPolicyBody, "the attestation policy request"
-        )
-        await self._service.set_attestation_policy(body.policy_id, _policy_text(body))
-        _log.info("kbs.attestation-policy-set", admin=admin, policy=body.policy_id)
-        return Response()
-
-    async def register_reference_values(self, request: Request) -> Response:
-        admin = self._admit(request)
-        message: JsonObject = await read_json(request, JsonObject, "the reference value message")
-        await self._service.register_reference_values(message)
-        _log.info("kbs.reference-values-registered", admin=admin)
-        return Response(media_type="application/json")
-
-    async def get_reference_value(self, request: Request) -> Response:
-        self._admit(request)
-        return json_response(await self._service.get_reference_value(request.path_params["name"]))
-
-    async def explain(self, request: Request) -> Response:
-        self._admit(request)
-        return json_response(await self._service.explain(request.path_params["id"]))
-
-    def _admit(self, request: Request) -> str:
-        return self._admins.admit(request.headers.get("authorization"))
 
 
 def problem_type(failed: Failed) -> str:
@@ -261,10 +183,3 @@ def _query(request: Request) -> dict[str, str]:
     if len(query) != len(items):
         raise FormatError("a name stands twice in the query")
     return query
-
-
-def _policy_text(body: _PolicyBody) -> str:
-    try:
-        return base64url.decode(body.policy, "the policy").decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise FormatError("the policy is not UTF-8") from error

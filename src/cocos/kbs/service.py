@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the key broker does: handshakes, resources, policies, explanations.
+"""What the key broker does for guests: handshakes and resources.
 
 Deny by default: a resource leaves only encrypted to the key in a verified token, after the
 resource policy has said yes to the token's claims.
@@ -23,10 +23,9 @@ from cocos.errors import (
     EvidenceError,
     Finding,
     NotFoundError,
-    StateError,
 )
 from cocos.kbs import session as rcar
-from cocos.kbs.denials import Denial, Denials
+from cocos.kbs.denials import Denials
 from cocos.kbs.metrics import KbsMetrics
 from cocos.kbs.resource_policy import ResourcePolicy
 from cocos.stores.base import Namespace, Store
@@ -112,18 +111,6 @@ class AttestationService(Protocol):
         """
         ...
 
-    async def set_policy(self, policy_id: str, text: str) -> None:
-        """Store an attestation policy."""
-        ...
-
-    async def register_reference_values(self, message: JsonObject) -> None:
-        """Store the reference values of an RVPS message."""
-        ...
-
-    async def get_reference_value(self, name: str) -> Any:
-        """Return a reference value, or raise NotFoundError."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
@@ -143,7 +130,7 @@ class Opened:
 
 
 class KbsService:
-    """The use cases of guests and of administrators, who are admitted before."""
+    """The use cases of guests."""
 
     def __init__(
         self,
@@ -152,6 +139,7 @@ class KbsService:
         *,
         tokens: TokenVerifier,
         policy: ResourcePolicy,
+        denials: Denials,
         metrics: KbsMetrics,
         clock: Clock,
         session_lifetime: dt.timedelta = SESSION_LIFETIME,
@@ -163,7 +151,7 @@ class KbsService:
         self._metrics = metrics
         self._clock = clock
         self._lifetime = session_lifetime
-        self._denials = Denials(store, clock=clock)
+        self._denials = denials
 
     async def auth(self, request: kbs.Request) -> Opened:
         """Open a session and challenge the attester.
@@ -248,62 +236,6 @@ class KbsService:
         _log.info("kbs.released", resource=str(path))
         return msgspec.convert(sealed, kbs.Response)
 
-    async def set_resource(
-        self, path: kbs.ResourcePath, data: bytes, *, overwrite: bool = True
-    ) -> None:
-        """Store a resource.
-
-        Raises:
-            StateError: there is one and it may not be overwritten.
-        """
-        if overwrite:
-            await self._store.put(Namespace.RESOURCE, str(path), data)
-        elif not await self._store.put_new(Namespace.RESOURCE, str(path), data):
-            raise StateError(f"there is already a resource {path}")
-        self._metrics.writes.inc()
-
-    async def delete_resource(self, path: kbs.ResourcePath) -> None:
-        """Delete a resource.
-
-        Raises:
-            NotFoundError: there is no such resource.
-        """
-        if not await self._store.delete(Namespace.RESOURCE, str(path)):
-            raise NotFoundError(f"there is no resource {path}")
-        self._metrics.deletes.inc()
-
-    async def set_resource_policy(self, text: str) -> None:
-        """Set the policy that decides who gets which resource.
-
-        Raises:
-            FormatError: it is not Rego.
-        """
-        await self._policy.set(text)
-
-    async def set_attestation_policy(self, policy_id: str, text: str) -> None:
-        """Set a policy that appraises evidence.
-
-        Raises:
-            FormatError: it is not Rego.
-        """
-        await self._attestation.set_policy(policy_id, text)
-
-    async def register_reference_values(self, message: JsonObject) -> None:
-        """Store the reference values of an RVPS message.
-
-        Raises:
-            FormatError: not such a message.
-        """
-        await self._attestation.register_reference_values(message)
-
-    async def get_reference_value(self, name: str) -> Any:
-        """Return a reference value.
-
-        Raises:
-            NotFoundError: there is none.
-        """
-        return await self._attestation.get_reference_value(name)
-
     async def check_health(self) -> None:
         """Return if the store answers.
 
@@ -313,16 +245,8 @@ class KbsService:
         await self._store.get(Namespace.SESSION, "")
 
     async def record_denial(self, denial_id: str, step: str, error: CocosError) -> None:
-        """Keep why something was denied, for :meth:`explain`."""
+        """Keep why something was denied, for administrators."""
         await self._denials.record(denial_id, step, error)
-
-    async def explain(self, denial_id: str) -> Denial:
-        """Return why something was denied.
-
-        Raises:
-            NotFoundError: nothing was denied under that id, or it was too long ago.
-        """
-        return await self._denials.get(denial_id)
 
     async def _spend(self, session_id: str, nonce: str) -> tuple[rcar.Spent, JsonObject | None]:
         stored = await self._store.get(Namespace.SESSION, session_id)

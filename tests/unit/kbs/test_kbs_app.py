@@ -18,7 +18,7 @@ import structlog
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from cocos.cli.kbs import compose
+from cocos.cli._kbs_compose import compose
 from cocos.crypto import admin_jwt
 from cocos.crypto.signing import SigningKey
 from cocos.crypto.tee_key import TeeKeyPair

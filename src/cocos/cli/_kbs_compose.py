@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Puts a key broker together from its settings."""
+
+import datetime as dt
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+
+from cocos._clock import Clock
+from cocos._types import JsonObject
+from cocos.attestation_service.config import AttestationServiceConfig
+from cocos.attestation_service.service import (
+    Appraisal,
+    AppraisalRequest,
+    AttestationService,
+    signing_key,
+)
+from cocos.host.files import read_file
+from cocos.kbs.admin import AdminGate, DenyAll, InsecureAllowAll, SignedTokens
+from cocos.kbs.administration import Administration
+from cocos.kbs.app import make_app
+from cocos.kbs.config import Settings
+from cocos.kbs.denials import Denials
+from cocos.kbs.metrics import KbsMetrics
+from cocos.kbs.resource_policy import ResourcePolicy
+from cocos.kbs.service import KbsService
+from cocos.policy import defaults
+from cocos.stores.base import Store
+from cocos.tokens.check import TokenVerifier
+from cocos.transport.web import WebApp
+from cocos.verifiers import verifier_table
+from cocos.verifiers.tpm import parse_ek_cas
+from cocos.wire.kbs import InitData, Tee
+
+
+async def compose(settings: Settings, store: Store, gate: AdminGate, *, clock: Clock) -> WebApp:
+    """Put a key broker together."""
+    metrics = KbsMetrics()
+    key = await signing_key(store)
+    attestation = AttestationService(
+        store,
+        key=key,
+        config=AttestationServiceConfig(insecure_allow_sample=settings.insecure_allow_sample),
+        clock=clock,
+        verifiers=verifier_table(
+            insecure_allow_sample=settings.insecure_allow_sample,
+            clock=clock,
+            tpm_ek_cas=_ek_cas(settings.tpm_ek_ca),
+        ),
+    )
+    policy = ResourcePolicy(store, default=defaults.text(defaults.RESOURCE), metrics=metrics)
+    denials = Denials(store, clock=clock)
+    service = KbsService(
+        store,
+        _InProcess(attestation),
+        tokens=TokenVerifier([key.public_jwk()]),
+        policy=policy,
+        denials=denials,
+        metrics=metrics,
+        clock=clock,
+        session_lifetime=dt.timedelta(minutes=settings.timeout),
+    )
+    administration = Administration(
+        store, attestation, policy=policy, denials=denials, metrics=metrics
+    )
+    return make_app(
+        service,
+        administration,
+        gate,
+        metrics=metrics,
+        max_body_bytes=settings.payload_request_size * 2**20,
+    )
+
+
+class _InProcess:
+    """The attestation service of this process, as the key broker wants it."""
+
+    def __init__(self, service: AttestationService) -> None:
+        self._service = service
+        self.demand = service.demand
+
+    async def appraise(
+        self,
+        tee: Tee,
+        evidence: Any,
+        additional: Mapping[Tee, Any],
+        runtime_data: JsonObject,
+        init_data: InitData | None,
+        *,
+        state: JsonObject | None,
+    ) -> Appraisal:
+        """Appraise evidence."""
+        return await self._service.appraise(
+            AppraisalRequest(
+                tee=tee,
+                evidence=evidence,
+                runtime_data=runtime_data,
+                additional=additional,
+                init_data=init_data,
+                state=state,
+            )
+        )
+
+
+def _ek_cas(files: Iterable[Path]) -> list[x509.Certificate]:
+    found: list[x509.Certificate] = []
+    for file in files:
+        pem = read_file(file, "the certificate of a TPM manufacturer", limit=2**20)
+        found += parse_ek_cas(pem, str(file))
+    return found
+
+
+def admin_gate(settings: Settings, clock: Clock) -> AdminGate:
+    """Return who decides on administrators."""
+    if settings.insecure_api:
+        return InsecureAllowAll()
+    if settings.deny_admin:
+        return DenyAll()
+    keys = {
+        name: read_file(file, "the administrator's public key")
+        for name, file in settings.auth_public_keys.items()
+    }
+    return SignedTokens(keys, clock=clock)
