@@ -10,7 +10,7 @@ import pytest
 
 from cocos.image.build import build
 from cocos.image.config import BuildSettings
-from cocos.image.pe import Image
+from cocos.wire.pe import Image
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("image"), pytest.mark.timeout(1800)]
 

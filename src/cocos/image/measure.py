@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cocos._types import JsonObject
 from cocos.errors import FormatError
-from cocos.image.pe import Image
+from cocos.wire.pe import Image
 
 PCR_BYTES = 32
 _SHA256_ZERO = bytes(PCR_BYTES)

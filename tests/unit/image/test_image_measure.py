@@ -6,7 +6,7 @@ import pytest
 
 from cocos.errors import FormatError
 from cocos.image import measure
-from cocos.image.pe import Image
+from cocos.wire.pe import Image
 
 Efi = Callable[..., bytes]
 

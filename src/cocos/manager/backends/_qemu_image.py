@@ -8,7 +8,7 @@ from cocos.errors import ConfigError, FormatError, ProcessError, ToolMissingErro
 from cocos.host import process, qemu
 from cocos.host.files import cache_folder
 from cocos.manager.config import ManagerConfig
-from cocos.wire import uki
+from cocos.wire.pe import Image as Program
 
 IMAGE_HINT = "cocos-cli image build makes one; --image-folder names another"
 
@@ -44,7 +44,7 @@ class Image:
     def kernel_command(self) -> str:
         """Return the kernel's command line, which is part of the image."""
         try:
-            line = uki.section(self.kernel.read_bytes(), ".cmdline")
+            line = Program.parse(self.kernel.read_bytes()).section(".cmdline")
         except (OSError, FormatError):
             return ""
         return (line or b"").rstrip(b"\0\n").decode(errors="replace")

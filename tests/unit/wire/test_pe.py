@@ -3,11 +3,16 @@ import hashlib
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cocos.errors import FormatError
-from cocos.image.pe import Image
+from cocos.host import efi_program
+from cocos.wire.pe import Image
 
 Efi = Callable[..., bytes]
+
+PROGRAM = efi_program.build(b"\xc3", {".cmdline": b"roothash=1", ".osrel": b"ID=x\n" * 200})
 
 
 def test_sections_are_read_without_padding(efi: Efi) -> None:
@@ -42,3 +47,14 @@ def test_what_is_cut_off_is_refused(efi: Efi, length: int) -> None:
 def test_other_files_are_refused() -> None:
     with pytest.raises(FormatError):
         Image.parse(b"\x7fELF" + bytes(4096))
+
+
+@given(st.binary(max_size=2048), st.integers(0, 0x300))
+def test_garbage_is_refused_or_read(garbage: bytes, at: int) -> None:
+    try:
+        image = Image.parse(PROGRAM[:at] + garbage + PROGRAM[at + len(garbage) :])
+    except FormatError:
+        return
+    found = image.section(".osrel")
+    assert found is None or len(found) <= len(image.content)
+    assert len(image.authenticode()) == 32

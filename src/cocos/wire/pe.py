@@ -18,13 +18,13 @@ class Section:
 
     Attributes:
         name: With its dot.
-        data: Its bytes as the firmware loads them: ``VirtualSize`` of them.
+        size: How many bytes it has in memory.
         offset: Where its raw data start in the file.
         raw_size: How much of the file it takes, padding included.
     """
 
-    name: str
-    data: bytes
+    name: bytes
+    size: int
     offset: int
     raw_size: int
 
@@ -71,14 +71,21 @@ class Image:
             name, size, _, raw_size, offset = entry[:5]
             if offset + raw_size > len(content):
                 raise ValueError("section beyond the end")
-            data = content[offset : offset + min(size, raw_size)].ljust(size, b"\0")
-            sections.append(Section(name.rstrip(b"\0").decode("ascii"), data, offset, raw_size))
+            sections.append(Section(name.rstrip(b"\0"), size, offset, raw_size))
         directory = header + 112 + _SECURITY * 8
+        if directory + 8 > len(content):
+            raise ValueError("header beyond the end")
         return cls(content, tuple(sections), header + 64, directory, size_of_headers)
 
     def section(self, name: str) -> bytes | None:
-        """Return the bytes of the first section of that name."""
-        return next((each.data for each in self.sections if each.name == name), None)
+        """Return the bytes of the first section of that name, without padding, or None.
+
+        Zeros that are in memory alone, as of ``.bss``, are left out.
+        """
+        for each in self.sections:
+            if each.name == name.encode("ascii"):
+                return self.content[each.offset : each.offset + min(each.size, each.raw_size)]
+        return None
 
     def authenticode(self, algorithm: str = "sha256") -> bytes:
         """Return the digest that firmware measures: all but checksum and signatures."""
