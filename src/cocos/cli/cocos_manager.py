@@ -3,6 +3,7 @@
 
 import contextlib
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -122,8 +123,6 @@ def main_command(
     debug: common.DebugFlag = False,
 ) -> None:
     """Serve until SIGTERM; then every VM of it is stopped, unless it is to be kept."""
-    if context.invoked_subcommand is not None:
-        return
     common.configure_logs(log_level, debug=debug)
     flags: dict[str, object] = {
         "grpc_host": grpc_host,
@@ -144,31 +143,48 @@ def main_command(
         "accelerator": accelerator,
         "authorized_keys": authorized_keys,
     }
+    if context.invoked_subcommand is not None:
+        context.obj = _Before(config_file, flags, as_json)
+        return
     config = common.load_settings(
         ManagerConfig, file=config_file, environment=ENVIRONMENT, flags=flags
     )
     common.run_async(_serve(config, as_json=as_json))
 
 
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What stood before a subcommand; it holds for that, too."""
+
+    config_file: Path | None
+    flags: dict[str, object]
+    as_json: bool
+
+
 @app.command()
 def tpm_ca(
-    *, config_file: Config = None, state_folder: State = None, as_json: common.JsonFlag = False
+    context: typer.Context,
+    *,
+    config_file: Config = None,
+    state_folder: State = None,
+    as_json: common.JsonFlag = False,
 ) -> None:
     """Print the certificate of the CA that certifies the TPMs of our VMs, made if need be.
 
     Who trusts this host gives it to a KBS: kbs --tpm-ek-ca FILE.
     """
+    before: _Before = context.obj
     config = common.load_settings(
         ManagerConfig,
-        file=config_file,
+        file=config_file or before.config_file,
         environment=ENVIRONMENT,
-        flags={"state_folder": state_folder},
+        flags={**before.flags, "state_folder": state_folder or before.flags["state_folder"]},
     )
     ca = TpmCa(config.tpm_ca_folder.absolute())
     ca.make(system_clock())
     pem = ca.certificate_file.read_text("ascii")
     result = {"certificate": pem, "file": str(ca.certificate_file)}
-    common.emit(result, lambda: typer.echo(pem, nl=False), as_json=as_json)
+    common.emit(result, lambda: typer.echo(pem, nl=False), as_json=as_json or before.as_json)
 
 
 async def _serve(config: ManagerConfig, *, as_json: bool) -> None:
