@@ -35,6 +35,15 @@ class AttestationPolicies:
         await try_policy(text)
         await self._store.put(Namespace.ATTESTATION_POLICY, policy_id, text.encode())
 
+    async def delete(self, policy_id: str) -> None:
+        """Delete a stored policy; a default of that id holds again.
+
+        Raises:
+            NotFoundError: none of that id is stored.
+        """
+        if not await self._store.delete(Namespace.ATTESTATION_POLICY, policy_id):
+            raise NotFoundError(f"no attestation policy {policy_id!r} is stored")
+
     async def text(self, policy_id: str) -> str:
         """Return a policy's text.
 

@@ -26,8 +26,8 @@ class Message(msgspec.Struct, frozen=True):
     version: Literal["0.1.0"] = VERSION
 
 
-class _Stored(msgspec.Struct, frozen=True):
-    """The form in the store, that of Trustee's RVPS."""
+class ReferenceValue(msgspec.Struct, frozen=True):
+    """A registered value; also the form in the store, that of Trustee's RVPS."""
 
     version: str
     name: str
@@ -61,7 +61,7 @@ class ReferenceValues:
             check_data({name: value})
         expires = _in_a_year(self._clock())
         for name, value in values.items():
-            stored = _Stored(VERSION, name, expires.strftime(_TIME), value)
+            stored = ReferenceValue(VERSION, name, expires.strftime(_TIME), value)
             await self._store.put(
                 Namespace.REFERENCE_VALUE, name, json.encode(stored), expires=expires
             )
@@ -78,17 +78,32 @@ class ReferenceValues:
             raise NotFoundError(f"there is no reference value {name!r}")
         return stored.value
 
-    async def all(self) -> JsonObject:
-        """Return every value that has not expired, by name."""
+    async def list(self) -> tuple[ReferenceValue, ...]:
+        """Return everything that is registered and has not expired, by name."""
         names = await self._store.keys(Namespace.REFERENCE_VALUE)
         read = [await self._read(name) for name in names]
-        return {stored.name: stored.value for stored in read if stored is not None}
+        return tuple(stored for stored in read if stored is not None)
 
-    async def _read(self, name: str) -> _Stored | None:
+    async def all(self) -> JsonObject:
+        """Return every value that has not expired, by name."""
+        return {stored.name: stored.value for stored in await self.list()}
+
+    async def delete(self, name: str) -> None:
+        """Delete a value.
+
+        Raises:
+            NotFoundError: there is none, or it has expired.
+        """
+        if not await self._store.delete(Namespace.REFERENCE_VALUE, name):
+            raise NotFoundError(f"there is no reference value {name!r}")
+
+    async def _read(self, name: str) -> ReferenceValue | None:
         data = await self._store.get(Namespace.REFERENCE_VALUE, name)
         if data is None:
             return None
-        stored: _Stored = json.decode(data, _Stored, f"the stored reference value {name!r}")
+        stored: ReferenceValue = json.decode(
+            data, ReferenceValue, f"the stored reference value {name!r}"
+        )
         # The store drops what has expired; values from elsewhere may have come without.
         expiration = dt.datetime.strptime(stored.expiration, _TIME).replace(tzinfo=dt.UTC)
         return stored if expiration > self._clock() else None

@@ -16,7 +16,7 @@ from cocos._types import JsonObject
 from cocos.attestation_service.annotate import compose, parse_init_data
 from cocos.attestation_service.config import AttestationServiceConfig
 from cocos.attestation_service.policies import AttestationPolicies
-from cocos.attestation_service.reference_values import ReferenceValues
+from cocos.attestation_service.reference_values import ReferenceValue, ReferenceValues
 from cocos.crypto.signing import SigningKey
 from cocos.errors import ConfigError, EvidenceError, Finding, FormatError, NotFoundError
 from cocos.policy.appraisal import Verdict, appraise
@@ -192,6 +192,11 @@ class AttestationService:
         """Return the ids of all policies, stored and default."""
         return await self._policies.ids()
 
+    async def delete_policy(self, policy_id: str) -> None:
+        """Delete a stored policy, or raise NotFoundError; a default of that id holds again."""
+        await self._policies.delete(policy_id)
+        _log.info("attestation.policy_deleted", policy=policy_id)
+
     async def register_reference_values(self, message: JsonObject) -> None:
         """Store the reference values of an RVPS message.
 
@@ -204,6 +209,15 @@ class AttestationService:
     async def get_reference_value(self, name: str) -> Any:
         """Return a reference value, or raise NotFoundError."""
         return await self._values.get(name)
+
+    async def list_reference_values(self) -> tuple[ReferenceValue, ...]:
+        """Return every reference value that has not expired, by name."""
+        return await self._values.list()
+
+    async def delete_reference_value(self, name: str) -> None:
+        """Delete a reference value, or raise NotFoundError."""
+        await self._values.delete(name)
+        _log.info("attestation.reference_value_deleted", name=name)
 
     async def _verify(
         self, request: AppraisalRequest, init_data: InitDocument | None, values: JsonObject

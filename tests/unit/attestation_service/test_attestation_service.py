@@ -414,3 +414,30 @@ async def test_challenges_differ(make: Make) -> None:
     nonces = {await make().challenge() for _ in range(20)}
     assert len(nonces) == 20
     assert {len(nonce) for nonce in nonces} == {44}
+
+
+async def test_policies_are_deleted(make: Make) -> None:
+    service = make()
+    with pytest.raises(NotFoundError):
+        await service.delete_policy("default_cpu")
+    await service.set_policy("default_cpu", 'package policy\ntrust_claims := {"hardware": 97}')
+    assert (await status(service))[0] == "contraindicated"
+    await service.delete_policy("default_cpu")
+    assert await service.get_policy("default_cpu") == defaults.text("default_cpu")
+    assert (await status(service))[0] == "affirming"
+
+
+async def test_reference_values_are_listed_and_deleted(make: Make, clock: Clock) -> None:
+    service = make()
+    name = "rvps:///a b/c:1"
+    await service.register_reference_values(message({name: [1], "svn": "0"}))
+    listed = await service.list_reference_values()
+    assert [(each.name, each.value) for each in listed] == [(name, [1]), ("svn", "0")]
+    assert {each.expiration for each in listed} == {"2027-11-23T12:00:00Z"}
+    await service.delete_reference_value(name)
+    with pytest.raises(NotFoundError):
+        await service.get_reference_value(name)
+    with pytest.raises(NotFoundError):
+        await service.delete_reference_value(name)
+    clock.now = START + dt.timedelta(days=366)
+    assert await service.list_reference_values() == ()
