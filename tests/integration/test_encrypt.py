@@ -101,7 +101,7 @@ async def test_the_same_key_again(plain: str, tmp_path: Path) -> None:
     keys = ["--keys", str(tmp_path / "keys")]
     first = await encrypt(plain, f"oci:{tmp_path}/one", *keys)
     before = KeyFolder(tmp_path / "keys").read(KEY)
-    second = await encrypt(plain, f"oci:{tmp_path}/two", *keys, "--algorithm", "A256CTR")
+    second = await encrypt(plain, f"oci:{tmp_path}/two", *keys)
     assert (first["key_made"], second["key_made"]) == (True, False)
     assert KeyFolder(tmp_path / "keys").read(KEY) == before
     assert first["digest"] != second["digest"]

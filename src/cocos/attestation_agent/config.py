@@ -7,11 +7,12 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from cocos.crypto.tee_key import ALGORITHMS, EC_P256
+from cocos.errors import FormatError
 from cocos.host.tpm import BOOT_LOG, COMMAND_LINE
 from cocos.transport.loopback import local_address
+from cocos.wire.aa_kbc_params import AaKbcParams
 
 DEFAULT_ADDRESS = "127.0.0.1:50002"
-_KBC = "cc_kbc"
 
 
 def _algorithm(name: str) -> str:
@@ -21,9 +22,10 @@ def _algorithm(name: str) -> str:
 
 
 def _kbc(params: str) -> str:
-    parts = params.split("::")
-    if len(parts) != 2 or parts[0] != _KBC:  # noqa: PLR2004 - a pair
-        raise ValueError(f"write {_KBC}::URL")
+    try:
+        AaKbcParams.parse(params)
+    except FormatError as error:
+        raise ValueError(error.message) from error
     return params
 
 
@@ -58,6 +60,8 @@ class EventlogConfig(_Frozen):
     enable_eventlog: bool = False
     init_pcr: int | None = Field(default=None, ge=0, le=23)
     """Register of runtime events, as a PCR number; by default the platform's own."""
+    eventlog_algorithm: str | None = None
+    """Of older files, without effect: the platform has one hash."""
 
 
 class LogConfig(_Frozen):
@@ -85,9 +89,11 @@ class Settings(ConfigFile):
     attestation_sock: Annotated[str, AfterValidator(local_address)] = DEFAULT_ADDRESS
     """``HOST:PORT`` on loopback, or ``unix:/PATH``."""
     aa_kbc_params: Annotated[str, AfterValidator(_kbc)] | None = None
-    """``cc_kbc::URL``, used when ``token_configs`` names no KBS."""
+    """``cc_kbc::URL``, used when ``token_configs`` names no KBS; ``offline_fs_kbc::null``."""
     insecure_sample: bool = False
     """Accept evidence that proves nothing when no TEE is found."""
+    sample_device: bool = False
+    """Claim a device beside the TEE; its evidence proves nothing, either."""
     initdata_digest: str | None = None
     """Standard base64 of the digest of the init data."""
     initdata_toml: Path | None = None
@@ -105,4 +111,5 @@ class Settings(ConfigFile):
         """Return the KBS for tokens: of the file, else of ``aa_kbc_params``."""
         if self.token_configs.kbs is not None or self.aa_kbc_params is None:
             return self.token_configs.kbs
-        return KbsConfig(url=self.aa_kbc_params.split("::")[1])
+        url = AaKbcParams.parse(self.aa_kbc_params).url
+        return None if url is None else KbsConfig(url=url)

@@ -7,11 +7,13 @@ from cocos.attesters._base import (
     MAX_REPORT_DATA,
     AttestationKey,
     Attester,
+    DeviceAttester,
     Devices,
     SignedQuote,
     TpmDevice,
 )
 from cocos.attesters.sample import InsecureSampleAttester
+from cocos.attesters.sample_device import InsecureSampleDevice
 from cocos.attesters.tpm import TpmAttester
 from cocos.errors import UnsupportedError
 
@@ -20,6 +22,7 @@ __all__ = [
     "MAX_REPORT_DATA",
     "AttestationKey",
     "Attester",
+    "DeviceAttester",
     "Devices",
     "InsecureSampleAttester",
     "SignedQuote",
@@ -34,7 +37,9 @@ ATTESTERS: tuple[type[Attester], ...] = (TpmAttester, InsecureSampleAttester)
 _log = structlog.get_logger(__name__)
 
 
-async def detect(devices: Devices | None = None, *, insecure_sample: bool) -> Attester:
+async def detect(
+    devices: Devices | None = None, *, insecure_sample: bool, sample_device: bool = False
+) -> Attester:
     """Return the attester of this machine's TEE.
 
     A machine whose TEE we do not know is refused. It never becomes a sample by itself:
@@ -43,6 +48,7 @@ async def detect(devices: Devices | None = None, *, insecure_sample: bool) -> At
     Args:
         devices: What this machine has for attesters to use.
         insecure_sample: Accept evidence that proves nothing when no TEE is found.
+        sample_device: Claim a device beside the TEE, which proves nothing, either.
 
     Raises:
         UnsupportedError: no TEE was found, and sample evidence is not allowed.
@@ -59,6 +65,13 @@ async def detect(devices: Devices | None = None, *, insecure_sample: bool) -> At
                 tee=attester.kind.value,
                 problem="evidence of this machine proves nothing",
             )
+        if sample_device:
+            _log.warning(
+                "attester.insecure",
+                tee=InsecureSampleDevice.kind.value,
+                problem="evidence of this device proves nothing",
+            )
+            attester.devices = (InsecureSampleDevice(),)
         return attester
     raise UnsupportedError(
         "this machine is in no trusted execution environment that we know",

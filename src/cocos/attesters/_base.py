@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Protocol, Self
 
 from cocos._types import JsonObject
 from cocos.errors import FormatError, UnsupportedError
+from cocos.wire.json import encode
 from cocos.wire.kbs import Tee
 
 MAX_REPORT_DATA = 64
@@ -89,6 +90,20 @@ class Devices:
     tpm: TpmDevice | None = None
 
 
+class DeviceAttester(abc.ABC):
+    """Makes evidence about one device beside the CPU.
+
+    Attributes:
+        kind: The kind of device.
+    """
+
+    kind: ClassVar[Tee]
+
+    @abc.abstractmethod
+    async def evidence(self, report_data: bytes) -> Any:
+        """Return fresh evidence, as JSON, that carries ``report_data``."""
+
+
 class Attester(abc.ABC):
     """Makes evidence about the machine that it runs on.
 
@@ -98,12 +113,14 @@ class Attester(abc.ABC):
         register_hash: Name of the hash of its runtime registers; None without registers
             that software cannot reset.
         default_register: Number of the register for events that name none.
+        devices: What is attested beside the CPU; one of each kind.
     """
 
     kind: ClassVar[Tee]
     insecure: ClassVar[bool] = False
     register_hash: ClassVar[str | None] = None
     default_register: ClassVar[int] = 17
+    devices: tuple[DeviceAttester, ...] = ()
 
     @classmethod
     @abc.abstractmethod
@@ -135,15 +152,18 @@ class Attester(abc.ABC):
 
     async def additional_tees(self) -> tuple[Tee, ...]:
         """Return the devices that can be attested beside the CPU."""
-        return ()
+        return tuple(device.kind for device in self.devices)
 
-    async def additional_evidence(self, report_data: bytes) -> str:  # noqa: ARG002
+    async def additional_evidence(self, report_data: bytes) -> str:
         """Return JSON text, TEE → evidence of each device; empty without devices.
 
         Args:
             report_data: As for :meth:`evidence`; the devices' differs from the CPU's.
         """
-        return ""
+        if not self.devices:
+            return ""
+        found = {device.kind: await device.evidence(report_data) for device in self.devices}
+        return encode(found).decode()
 
     async def read_register(self, index: int) -> bytes:
         """Return the present value of a runtime register.

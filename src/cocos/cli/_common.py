@@ -146,7 +146,7 @@ def load_settings(
 
     Args:
         shape: Frozen pydantic model; unknown members are an error.
-        file: TOML file.
+        file: TOML, or JSON if its name ends in ``.json``.
         environment: Setting name → variable name.
         flags: Setting name → value; None means not given.
 
@@ -155,12 +155,7 @@ def load_settings(
     """
     values: dict[str, object] = {}
     if file is not None:
-        try:
-            values.update(tomllib.loads(file.read_text("utf-8")))
-        except OSError as error:
-            raise ConfigError(f"cannot read {file}: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{file} is not TOML: {error}") from error
+        values.update(read_settings(file))
     for setting, variable in (environment or {}).items():
         if os.environ.get(variable):
             values[setting] = os.environ[variable]
@@ -172,6 +167,25 @@ def load_settings(
         place = ".".join(map(str, first["loc"])) or "configuration"
         problem = first["msg"].removeprefix("Value error, ")
         raise ConfigError(f"{place}: {problem}") from error
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """Read a configuration file: JSON if its name ends so, else TOML.
+
+    Raises:
+        ConfigError: it cannot be read, or is not of that form.
+    """
+    form = "JSON" if file.suffix == ".json" else "TOML"
+    try:
+        text = file.read_text("utf-8")
+        values: Any = json.loads(text) if form == "JSON" else tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{file} is not {form}: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file} is not a JSON object")
+    return values
 
 
 def emit(data: object, human: Callable[[], None], *, as_json: bool) -> None:

@@ -17,6 +17,7 @@ from cocos.attestation_agent.service import AttestationAgent
 from cocos.attestation_agent.tokens import KbsTokens
 from cocos.attesters import Attester, Devices, detect
 from cocos.cli import _common as common
+from cocos.cli import _guest as guest
 from cocos.clients.kbs import KbsClient
 from cocos.crypto.tee_key import EC_P256
 from cocos.errors import PeerError, UnsupportedError
@@ -29,7 +30,6 @@ from cocos.wire.kbs import InitData
 
 NAME = "attestation-agent"
 ENVIRONMENT = {
-    "aa_kbc_params": "AA_KBC_PARAMS",
     "aael_path": "AAEL_PATH",
     "command_line": "COCOS_COMMAND_LINE",
     "insecure_sample": "COCOS_INSECURE_SAMPLE",
@@ -58,9 +58,7 @@ def main_command(
             help="Listen there: HOST:PORT on loopback, or unix:/PATH. [default: 127.0.0.1:50002]",
         ),
     ] = None,
-    config_file: Annotated[
-        Path | None, typer.Option("-c", "--config-file", help="Settings, as TOML.")
-    ] = None,
+    config_file: guest.ConfigFile = None,
     initdata_digest: Annotated[
         str | None,
         typer.Option("-i", "--initdata-digest", help="Digest of the init data, as base64."),
@@ -77,18 +75,14 @@ def main_command(
             "[env: COCOS_INSECURE_SAMPLE]",
         ),
     ] = None,
-    log_level: Annotated[
-        str | None,
-        typer.Option(
-            "--log-level", envvar="COCOS_LOG_LEVEL", help="debug, info, warning or error."
-        ),
-    ] = None,
+    log_level: guest.LogLevel = None,
     as_json: common.JsonFlag = False,
     debug: common.DebugFlag = False,
 ) -> None:
     """Serve until SIGTERM. AA_KBC_PARAMS=cc_kbc::URL names the KBS that makes tokens.
 
     The TPM is /dev/tpmrm0 or AA_TPM_DEVICE; runtime events are logged at AAEL_PATH.
+    ENABLE_SAMPLE_DEVICE, whatever its value, adds evidence of a device that does not exist.
     """
     file = common.load_settings(ConfigFile, file=config_file, flags={})
     settings = common.load_settings(
@@ -96,20 +90,26 @@ def main_command(
         environment=ENVIRONMENT,
         flags={
             **dict(file),
+            "aa_kbc_params": guest.aa_kbc_params(),
             "attestation_sock": attestation_sock,
             "initdata_digest": initdata_digest,
             "initdata_toml": initdata_toml,
             "insecure_sample": insecure_sample,
+            "sample_device": "ENABLE_SAMPLE_DEVICE" in os.environ,
         },
     )
-    common.configure_logs(log_level or settings.log.level, debug=debug)
+    common.configure_logs(guest.log_level(log_level, settings.log.level), debug=debug)
     common.run_async(_serve(settings, as_json=as_json))
 
 
 async def _serve(settings: Settings, *, as_json: bool) -> None:
     os.umask(0o077)  # callers get private keys: nobody else may open our socket
     async with contextlib.AsyncExitStack() as stack:
-        attester = await _attester(settings, stack)
+        attester = await detect(
+            Devices(tpm=await _tpm(settings, stack)),
+            insecure_sample=settings.insecure_sample,
+            sample_device=settings.sample_device,
+        )
         init_data = await _bind_init_data(settings, attester)
         machine = Machine(attester, await _event_log(settings, attester))
         tokens = await stack.enter_async_context(_tokens(settings, machine, init_data))
@@ -121,11 +121,11 @@ async def _serve(settings: Settings, *, as_json: bool) -> None:
         await common.wait_for_signal()
 
 
-async def _attester(settings: Settings, stack: contextlib.AsyncExitStack) -> Attester:
-    """Return the attester of what this machine has."""
+async def _tpm(settings: Settings, stack: contextlib.AsyncExitStack) -> tpm.Tpm | None:
+    """Return the TPM of this machine, if it has one that can be used."""
     tcti = tpm.find(settings.tpm)
     if tcti is None:
-        return await detect(insecure_sample=settings.insecure_sample)
+        return None
     device = tpm.Tpm(tcti, boot_log=settings.tpm_event_log, command_line=settings.command_line)
     await stack.enter_async_context(device)
     try:
@@ -135,14 +135,16 @@ async def _attester(settings: Settings, stack: contextlib.AsyncExitStack) -> Att
         if settings.tpm is not None or not settings.insecure_sample:
             raise
         _log.warning("attester.tpm-unusable", problem=error.message)
-        return await detect(insecure_sample=True)
-    return await detect(Devices(tpm=device), insecure_sample=settings.insecure_sample)
+        return None
+    return device
 
 
 async def _event_log(settings: Settings, attester: Attester) -> EventLog | None:
     config = settings.eventlog_config
     if not config.enable_eventlog:
         return None
+    if config.eventlog_algorithm is not None:
+        _log.warning("config.without-effect", setting="eventlog_config.eventlog_algorithm")
     register = attester.default_register if config.init_pcr is None else config.init_pcr
     log = EventLog(settings.aael_path, attester, register)
     await log.open()

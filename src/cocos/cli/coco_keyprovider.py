@@ -13,14 +13,17 @@ import typer
 from cocos._clock import system_clock
 from cocos.attesters import detect
 from cocos.cli import _common as common
+from cocos.cli import _guest as guest
 from cocos.cli._daemon import daemonize, runtime_folder
 from cocos.clients.attestation_agent import AttestationAgent
 from cocos.clients.kbs import EvidenceSource, TokenSource
+from cocos.clients.resources import KbsResources, ResourceSource
 from cocos.errors import FormatError, UsageError
 from cocos.host.files import read_file
 from cocos.host.key_folder import KeyFolder
+from cocos.host.offline_fs import OfflineResources
 from cocos.keyprovider.config import AGENT_ADDRESS, Settings
-from cocos.keyprovider.keys import KbsKeys, Registrar
+from cocos.keyprovider.keys import Registrar
 from cocos.keyprovider.server import service
 from cocos.keyprovider.service import KeyProvider
 from cocos.transport.rpc import serve
@@ -29,7 +32,6 @@ from cocos.wire.kbs import InitData
 
 NAME = "coco-keyprovider"
 ENVIRONMENT = {
-    "aa_kbc_params": "AA_KBC_PARAMS",
     "aa": "COCOS_AA_ADDRESS",
     "insecure_sample": "COCOS_INSECURE_SAMPLE",
 }
@@ -86,6 +88,14 @@ InsecureSample = Annotated[
         "allow the well-known sample key. [env: COCOS_INSECURE_SAMPLE]",
     ),
 ]
+InsecureCtr = Annotated[
+    bool | None,
+    typer.Option(
+        "--insecure-ctr",
+        help="Take A256CTR, too: whoever stores such an image can change its layer keys, and "
+        "learn them so.",
+    ),
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -100,9 +110,8 @@ def main_command(
     aa: Agent = None,
     initdata_toml: InitDataToml = None,
     insecure_sample: InsecureSample = None,
-    config_file: Annotated[
-        Path | None, typer.Option("-c", "--config-file", help="Settings, as TOML.")
-    ] = None,
+    insecure_ctr: InsecureCtr = None,
+    config_file: guest.ConfigFile = None,
     daemon: Annotated[
         bool,
         typer.Option(
@@ -112,7 +121,7 @@ def main_command(
             "/run/confidential-containers.",
         ),
     ] = False,
-    log_level: common.LogLevel = "info",
+    log_level: guest.LogLevel = None,
     as_json: common.JsonFlag = False,
     debug: common.DebugFlag = False,
 ) -> None:
@@ -124,12 +133,15 @@ def main_command(
         flags={
             "socket": socket,
             "kbs": kbs,
+            "aa_kbc_params": guest.aa_kbc_params(),
+            "offline_files": guest.offline_files(),
             "kbs_ca": kbs_ca,
             "auth_private_key": auth_private_key,
             "keys": keys,
             "aa": aa,
             "initdata_toml": initdata_toml,
             "insecure_sample": insecure_sample,
+            "insecure_ctr": insecure_ctr,
         },
     )
     if context.invoked_subcommand is not None:
@@ -137,7 +149,7 @@ def main_command(
         common.configure_logs("error", debug=debug)
         context.obj = settings
         return
-    common.configure_logs(log_level, debug=debug)
+    common.configure_logs(guest.log_level(log_level), debug=debug)
     ready = daemonize(runtime_folder(), "coco_keyprovider") if daemon else None
     common.run_async(_serve(settings, ready, as_json=as_json))
 
@@ -179,21 +191,27 @@ async def _serve(settings: Settings, ready: Callable[[], None] | None, *, as_jso
 @contextlib.asynccontextmanager
 async def _provider(settings: Settings) -> AsyncIterator[KeyProvider]:
     async with contextlib.AsyncExitStack() as stack:
-        source = await stack.enter_async_context(_source(settings))
-        kbs = await stack.enter_async_context(
-            KbsKeys(
-                source,
-                url=settings.kbs_url,
-                ca_file=settings.kbs_ca,
-                init_data=_init_data(settings),
-            )
-        )
         yield KeyProvider(
             folder=None if settings.keys is None else KeyFolder(settings.keys),
-            kbs=kbs,
+            resources=await _resources(settings, stack),
             registrar=_registrar(settings),
             insecure_sample=settings.insecure_sample,
+            insecure_ctr=settings.insecure_ctr,
         )
+
+
+async def _resources(settings: Settings, stack: contextlib.AsyncExitStack) -> ResourceSource:
+    if settings.offline:
+        return OfflineResources(settings.offline_files)
+    source = await stack.enter_async_context(_source(settings))
+    resources = KbsResources(
+        source,
+        url=settings.kbs_url,
+        ca_file=settings.kbs_ca,
+        init_data=_init_data(settings),
+        what="key",
+    )
+    return await stack.enter_async_context(resources)
 
 
 @contextlib.asynccontextmanager

@@ -15,7 +15,6 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeE
 from cocos._clock import system_clock
 from cocos.cli import _common as common
 from cocos.crypto import kek
-from cocos.crypto.kek import WrapType
 from cocos.errors import CocosError, FormatError, IntegrityError, StateError, UsageError
 from cocos.host import skopeo
 from cocos.host.files import read_file
@@ -33,7 +32,6 @@ class _Job:
     source: oci.Reference
     destination: oci.Reference
     key: ResourcePath
-    wrap_type: WrapType
     folder: KeyFolder
     key_file: Path | None
     registrar: Registrar | None
@@ -85,10 +83,6 @@ def encrypt(
     kbs_ca: KbsCa = None,
     keys: Keys = None,
     key_file: KeyFile = None,
-    algorithm: Annotated[
-        WrapType,
-        typer.Option(help="How layer keys are wrapped; cocos-agent takes A256GCM only."),
-    ] = WrapType.A256GCM,
     authfile: AuthFile = None,
     registries: Registries = None,
     log_level: common.LogLevel = "warning",
@@ -114,7 +108,6 @@ def encrypt(
         source=oci.Reference.parse(source),
         destination=oci.Reference.parse(destination),
         key=path,
-        wrap_type=algorithm,
         folder=KeyFolder.default() if keys is None else KeyFolder(keys),
         key_file=key_file,
         registrar=registrar,
@@ -135,7 +128,6 @@ async def _encrypt(job: _Job) -> tuple[Copied, bool]:
         # First: an image whose key nobody has registered is of no use to anybody.
         await _register(job, job.registrar, key, new=made)
         common.stderr.print(f"key {job.key.uri} is registered at {job.registrar.url}")
-    parameter = f"keyid={job.key.uri}::algorithm={job.wrap_type.value}"
     with tempfile.TemporaryDirectory(prefix="cocos-encrypt-") as name, _progress() as bar:
         config = Path(name) / "ocicrypt.json"
         folder = os.path.abspath(job.folder.folder)  # noqa: ASYNC240, PTH100 - reads no file
@@ -145,7 +137,7 @@ async def _encrypt(job: _Job) -> tuple[Copied, bool]:
         copied = await tool.copy(
             found.reference,
             job.destination,
-            encryption_key=parameter,
+            encryption_key=f"keyid={job.key.uri}",
             keyprovider_config=config,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total),
         )

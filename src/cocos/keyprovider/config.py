@@ -7,8 +7,9 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from cocos.errors import FormatError
-from cocos.keyprovider.parameters import parse_unwrap
+from cocos.host.offline_fs import FILES
 from cocos.transport.loopback import local_address
+from cocos.wire.aa_kbc_params import OFFLINE, AaKbcParams
 
 DEFAULT_ADDRESS = "127.0.0.1:50011"
 AGENT_ADDRESS = "127.0.0.1:50002"
@@ -16,9 +17,9 @@ AGENT_ADDRESS = "127.0.0.1:50002"
 
 def _kbc(text: str) -> str:
     try:
-        parse_unwrap([text])
+        AaKbcParams.parse(text)
     except FormatError as error:
-        raise ValueError(f"{error.message}; write cc_kbc::URL") from error
+        raise ValueError(error.message) from error
     return text
 
 
@@ -32,7 +33,9 @@ class Settings(BaseModel):
     kbs: str | None = None
     """URL of the KBS."""
     aa_kbc_params: Annotated[str, AfterValidator(_kbc)] | None = None
-    """``cc_kbc::URL``, used when ``kbs`` is not set."""
+    """``cc_kbc::URL`` or ``offline_fs_kbc::null``, used when ``kbs`` is not set."""
+    offline_files: tuple[Path, ...] = FILES
+    """Files of ``offline_fs_kbc``, in order; later ones win."""
     kbs_ca: Path | None = None
     """The only CA to trust for KBSs, PEM."""
     auth_private_key: Path | None = None
@@ -45,10 +48,18 @@ class Settings(BaseModel):
     """What the host passed in, for the KBS to appraise."""
     insecure_sample: bool = False
     """Without an agent's address: evidence that proves nothing; and the sample key."""
+    insecure_ctr: bool = False
+    """Wrap and unwrap with A256CTR, too: nobody notices when such a packet is changed."""
 
     @property
     def kbs_url(self) -> str | None:
         """The KBS: ``kbs``, else that of ``aa_kbc_params``."""
         if self.kbs is not None or self.aa_kbc_params is None:
             return self.kbs
-        return parse_unwrap([self.aa_kbc_params])
+        return AaKbcParams.parse(self.aa_kbc_params).url
+
+    @property
+    def offline(self) -> bool:
+        """Whether keys come from files of this machine."""
+        params = self.aa_kbc_params
+        return self.kbs is None and params is not None and AaKbcParams.parse(params).kbc == OFFLINE

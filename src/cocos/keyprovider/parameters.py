@@ -9,7 +9,8 @@ For encryption, pieces joined by ``::`` in any order::
     sample=true                                          the well-known key; insecure
     Enabled                                              nothing: what Skopeo sends for no text
 
-For decryption ``cc_kbc::URL`` names the KBS and ``cc_kbc::null`` leaves it to the settings.
+For decryption ``cc_kbc::URL`` names the KBS; ``cc_kbc::null`` and ``offline_fs_kbc::null``
+leave it to the settings.
 A piece that we do not know is an error: it may be a setting with a typing mistake.
 """
 
@@ -17,10 +18,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from cocos.crypto.kek import WrapType
 from cocos.errors import FormatError
+from cocos.wire.aa_kbc_params import kbs_url
 from cocos.wire.kbs import ResourceUri
 from cocos.wire.ocicrypt import parse_key_id
 
@@ -102,13 +103,9 @@ def _kbs_url(text: str) -> str | None:
     if kbc and not _KBC.fullmatch(kbc):
         raise problem
     try:
-        parts = urlsplit(url)
-        valid = parts.scheme in {"http", "https"} and parts.hostname and parts.username is None
-    except ValueError as error:
+        return kbs_url(url)
+    except FormatError as error:
         raise problem from error
-    if not valid:
-        raise problem
-    return url.rstrip("/")
 
 
 def _wrap_type(text: str) -> WrapType:

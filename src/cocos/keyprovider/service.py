@@ -4,7 +4,7 @@
 Wrap: the key-encryption key comes, in this order, from the file that the parameter names,
 the owner's key folder, the KBS by attestation like any guest. A key that the KBS does not
 have is made and registered, if we have its administrator's key. Unwrap: from the folder,
-which a guest does not have, or the KBS.
+which a guest does not have, or the KBS. Instead of a KBS there can be files.
 
 Layer keys never reach a log, a message or an exception.
 """
@@ -14,12 +14,14 @@ import uuid
 
 import structlog
 
+from cocos.clients.resources import ResourceSource
 from cocos.crypto import kek
-from cocos.errors import ConfigError, FormatError, NotFoundError
+from cocos.crypto.kek import WrapType
+from cocos.errors import ConfigError, FormatError, IntegrityError, NotFoundError
 from cocos.host.files import read_file
 from cocos.host.key_folder import KeyFolder
 from cocos.keyprovider import parameters
-from cocos.keyprovider.keys import KbsKeys, Registrar, resource_path
+from cocos.keyprovider.keys import Registrar, fetch, resource_path
 from cocos.keyprovider.parameters import WrapParameters
 from cocos.wire import ocicrypt
 from cocos.wire.kbs import ResourceUri
@@ -37,23 +39,26 @@ class KeyProvider:
 
     Args:
         folder: The owner's own keys.
-        kbs: Keys of KBSs.
+        resources: Who has the other keys: KBSs, or files of this machine.
         registrar: Where new keys go; without one none are made.
         insecure_sample: Allow the well-known sample key.
+        insecure_ctr: Allow packets that show no change of them.
     """
 
     def __init__(
         self,
         *,
         folder: KeyFolder | None = None,
-        kbs: KbsKeys | None = None,
+        resources: ResourceSource | None = None,
         registrar: Registrar | None = None,
         insecure_sample: bool = False,
+        insecure_ctr: bool = False,
     ) -> None:
         self._folder = folder
-        self._kbs = kbs
+        self._resources = resources
         self._registrar = registrar
         self._insecure_sample = insecure_sample
+        self._insecure_ctr = insecure_ctr
         # Two layers must not make two keys of one name.
         self._making = asyncio.Lock()
 
@@ -84,6 +89,7 @@ class KeyProvider:
                 hint="give --encryption-key once",
             )
         wanted = parameters.parse_wrap(request.parameters[0])
+        self._check_type(wanted.wrap_type)
         key_id, key = await self._wrapping_key(wanted)
         packet = ocicrypt.Packet(key_id, kek.wrap(key, request.options, wanted.wrap_type))
         _log.info("key.wrapped", key=str(key_id), wrap_type=wanted.wrap_type.value)
@@ -101,15 +107,28 @@ class KeyProvider:
         request = ocicrypt.parse_unwrap(document)
         url = parameters.parse_unwrap(request.parameters)
         packet = ocicrypt.Packet.parse(request.annotation)
+        self._check_type(packet.wrapped.wrap_type)
         key = self._own_key(packet.key)
         if key is None:
-            if self._kbs is None:
+            if self._resources is None:
                 raise ConfigError(f"the key {packet.key} is needed, but no KBS can be asked")
-            key = await self._kbs.key(packet.key, url)
+            key = await fetch(self._resources, packet.key, url)
         options = kek.unwrap(key, packet.wrapped, f"the key {packet.key}")
         ocicrypt.check_options(options)
         _log.info("key.unwrapped", key=str(packet.key))
         return ocicrypt.unwrap_output(options)
+
+    def _check_type(self, wrap_type: WrapType) -> None:
+        """Refuse a packet whose change nobody would notice.
+
+        Whoever stores an image could turn A256GCM into A256CTR, which is the same cipher
+        without the tag, change bits, and learn the layer key from which changes fail early.
+        """
+        if wrap_type is not WrapType.A256GCM and not self._insecure_ctr:
+            raise IntegrityError(
+                f"the layer key is wrapped with {wrap_type}, which shows no change of it",
+                hint="encrypt the image with A256GCM; --insecure-ctr takes it as it is",
+            )
 
     async def _wrapping_key(self, wanted: WrapParameters) -> tuple[ResourceUri, bytes]:
         if wanted.sample:
@@ -140,12 +159,12 @@ class KeyProvider:
             key = self._own_key(key_id)
             if key is not None:
                 return key
-            if self._kbs is not None:
+            if self._resources is not None:
                 try:
-                    return await self._kbs.key(key_id)
+                    return await fetch(self._resources, key_id)
                 except NotFoundError as error:
                     problem = error
-        if self._registrar is None or (self._kbs is None and not new):
+        if self._registrar is None or (self._resources is None and not new):
             # Without having asked the KBS we could overwrite a key that others use.
             raise problem
         key = kek.generate()

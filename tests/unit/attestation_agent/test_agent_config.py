@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import json
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,26 @@ def test_the_guest_components_file(tmp_path: Path) -> None:
     assert settings.log.level == "debug"
 
 
+def test_the_same_as_json_and_with_what_older_files_say(tmp_path: Path) -> None:
+    members = tomllib.loads(FILE)
+    members["eventlog_config"]["eventlog_algorithm"] = "sha384"
+    file = tmp_path / "aa.json"
+    file.write_text(json.dumps(members))
+    found = load_settings(ConfigFile, file=file, flags={})
+    assert found.token_configs.kbs is not None
+    assert found.eventlog_config.eventlog_algorithm == "sha384"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("[]", "not a JSON object"), ("{", "not JSON"), ("[" * 10**5, "not JSON")]
+)
+def test_a_file_that_is_no_settings_is_named(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "aa.json"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=words):
+        load_settings(ConfigFile, file=file, flags={})
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -91,14 +113,21 @@ def test_a_certificate_can_be_given_as_text() -> None:
     assert kbs.ca_file() is None
 
 
-def test_the_kbs_of_aa_kbc_params() -> None:
-    kbs = load(aa_kbc_params="cc_kbc::http://127.0.0.1:8080").kbs()
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8080", "https://[fd00::1]:8080"])
+def test_the_kbs_of_aa_kbc_params(url: str) -> None:
+    kbs = load(aa_kbc_params=f"cc_kbc::{url}/").kbs()
     assert kbs is not None
-    assert kbs.url == "http://127.0.0.1:8080"
+    assert kbs.url == url
+
+
+@pytest.mark.parametrize("params", ["offline_fs_kbc::null", "offline_fs_kbc::", "cc_kbc::null"])
+def test_aa_kbc_params_may_name_no_kbs(params: str) -> None:
+    assert load(aa_kbc_params=params).kbs() is None
 
 
 @pytest.mark.parametrize(
-    "params", ["http://x", "cc_kbc:http://x", "cc_kbc::a::b", "other::http://x", "cc_kbc"]
+    "params",
+    ["http://x", "cc_kbc:http://x", "cc_kbc::a::b", "other::http://x", "cc_kbc", "cc_kbc::ftp://x"],
 )
 def test_other_aa_kbc_params_are_refused(params: str) -> None:
     with pytest.raises(ConfigError, match="aa_kbc_params"):

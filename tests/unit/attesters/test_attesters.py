@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import json
+
 import pytest
 from structlog.testing import capture_logs
 
@@ -69,3 +71,15 @@ async def test_sample_has_no_devices() -> None:
     attester = InsecureSampleAttester()
     assert await attester.additional_tees() == ()
     assert not await attester.additional_evidence(bytes(48))
+
+
+async def test_a_sample_device_is_added_by_its_name_only() -> None:
+    plain = await attesters.detect(insecure_sample=True)
+    assert await plain.additional_tees() == ()
+    assert await plain.additional_evidence(b"abc") == ""
+    with capture_logs() as logs:
+        attester = await attesters.detect(insecure_sample=True, sample_device=True)
+    assert [line["tee"] for line in logs] == ["sample", "sampledevice"]
+    assert await attester.additional_tees() == (kbs.Tee.SAMPLE_DEVICE,)
+    found = json.loads(await attester.additional_evidence(b"abc"))
+    assert found == {"sampledevice": {"svn": "2", "report_data": "YWJj"}}

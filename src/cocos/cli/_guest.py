@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the guest's programs are told in the guest components' own ways."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cocos.host.offline_fs import FILES
+from cocos.host.tpm import COMMAND_LINE
+from cocos.wire.aa_kbc_params import of_command_line
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("-c", "--config-file", help="Settings, as TOML or .json.")
+]
+LogLevel = Annotated[
+    str | None,
+    typer.Option(
+        "--log-level",
+        envvar="COCOS_LOG_LEVEL",
+        help="debug, info, warning or error. [default: RUST_LOG's, the file's, or info]",
+    ),
+]
+
+_RUST_LEVELS = {
+    "trace": "debug",
+    "debug": "debug",
+    "info": "info",
+    "warn": "warning",
+    "error": "error",
+    "off": "critical",
+}
+
+
+def aa_kbc_params() -> str | None:
+    """Return ``AA_KBC_PARAMS``, else what the kernel's command line says, else None."""
+    found = os.environ.get("AA_KBC_PARAMS")
+    if found:
+        return found
+    try:
+        return of_command_line(COMMAND_LINE.read_text("utf-8", "replace"))
+    except OSError:
+        return None
+
+
+def offline_files() -> tuple[Path, ...]:
+    """Return the files of ``offline_fs_kbc``: the usual ones, then those of the environment."""
+    more = os.environ.get("OFFLINE_FS_KBC_EXTRA_FILE_PATH", "")
+    return (*FILES, *(Path(name.strip()) for name in more.split(",") if name.strip()))
+
+
+def log_level(flag: str | None, configured: str = "info") -> str:
+    """Return the level of logs: the flag's, else that of ``RUST_LOG``, else the file's.
+
+    Of ``RUST_LOG`` the level that names no module counts: the modules are another program's.
+    """
+    for directive in os.environ.get("RUST_LOG", "").lower().split(","):
+        if flag is None and directive.strip() in _RUST_LEVELS:
+            return _RUST_LEVELS[directive.strip()]
+    return flag or _RUST_LEVELS.get(configured.lower(), configured)

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Resources for the guest's programs, fetched as any guest does.
+
+There is one client per KBS, and one request at a time per resource, however many ask for
+it. Nothing is kept: what a KBS released once it may refuse the next time.
+"""
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import Final, Protocol, Self
+
+from cocos.clients.kbs import EvidenceSource, KbsClient, TokenSource
+from cocos.errors import CocosError, ConfigError, StateError, UnreachableError
+from cocos.wire.kbs import InitData, ResourceUri
+
+REQUEST_SECONDS: Final = 60.0
+"""For one resource, handshake included. Skopeo itself would wait for ever."""
+
+_MAX_CLIENTS: Final = 64
+
+
+class ResourceSource(Protocol):
+    """Where resources come from."""
+
+    async def get(self, uri: ResourceUri, url: str | None = None) -> bytes:
+        """Return a resource.
+
+        Args:
+            uri: Its name.
+            url: The KBS to ask; the configured one if None.
+
+        Raises:
+            NotFoundError: there is no such resource.
+            CocosError: as the KBS says.
+        """
+        ...
+
+
+class KbsResources:
+    """Resources of KBSs; an async context manager.
+
+    Args:
+        source: The attestation agent, or who makes evidence without one.
+        url: The KBS to ask when a request names none.
+        ca_file: The only CA to trust.
+        ca: The same as text; ``ca_file`` wins.
+        init_data: What the host passed in, for the KBS to appraise; an agent knows it itself.
+        what: What the resources are, for messages.
+    """
+
+    def __init__(
+        self,
+        source: EvidenceSource | TokenSource,
+        *,
+        url: str | None,
+        ca_file: Path | None = None,
+        ca: str | None = None,
+        init_data: InitData | None = None,
+        what: str = "resource",
+    ) -> None:
+        self._source = source
+        self._url = url
+        self._ca_file = ca_file
+        self._ca = ca
+        self._init_data = init_data
+        self._what = what
+        self._stack = contextlib.AsyncExitStack()
+        self._opening = asyncio.Lock()
+        self._clients: dict[str, KbsClient] = {}
+        self._running: dict[tuple[str, ResourceUri], asyncio.Task[bytes]] = {}
+
+    async def __aenter__(self) -> Self:
+        await self._stack.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        for job in self._running.values():
+            job.cancel()
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
+        await self._stack.aclose()
+
+    async def get(self, uri: ResourceUri, url: str | None = None) -> bytes:
+        """Return a resource.
+
+        Raises:
+            NotFoundError: the KBS has no such resource.
+            AuthenticationError: it does not accept this machine's evidence.
+            AccessDeniedError: its policy says no.
+            UnreachableError: it, or the attestation agent, does not answer.
+        """
+        server = url or self._url
+        if server is None:
+            raise ConfigError(
+                f"the {self._what} {uri} is needed, but no KBS is configured",
+                hint="start it with AA_KBC_PARAMS=cc_kbc::URL, or decrypt with cc_kbc::URL",
+            )
+        job = self._running.get((server, uri))
+        if job is None:
+            job = asyncio.create_task(self._fetch(uri, server))
+            self._running[server, uri] = job
+            job.add_done_callback(lambda done: self._finished((server, uri), done))
+        return await asyncio.shield(job)
+
+    def _finished(self, name: tuple[str, ResourceUri], job: asyncio.Task[bytes]) -> None:
+        del self._running[name]
+        if not job.cancelled():
+            job.exception()  # all who asked may have gone
+
+    async def _fetch(self, uri: ResourceUri, url: str) -> bytes:
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS):
+                return await (await self._client(url)).get_resource(uri)
+        except TimeoutError as error:
+            raise UnreachableError(
+                f"{self._what} {uri}: the KBS at {url} did not answer within {REQUEST_SECONDS:g} s"
+            ) from error
+        except CocosError as error:
+            # Whoever runs Skopeo sees this sentence and nothing else.
+            if str(uri) not in error.message:
+                error.message = f"{self._what} {uri}: {error.message}"
+            raise
+
+    async def _client(self, url: str) -> KbsClient:
+        async with self._opening:
+            if url not in self._clients:
+                if len(self._clients) == _MAX_CLIENTS:
+                    raise StateError(f"{_MAX_CLIENTS} KBSs are enough for one machine")
+                client = KbsClient(
+                    url,
+                    self._source,
+                    ca_file=self._ca_file,
+                    ca=self._ca,
+                    init_data=self._init_data,
+                )
+                self._clients[url] = await self._stack.enter_async_context(client)
+            return self._clients[url]
