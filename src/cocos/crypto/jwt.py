@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compact JWT with ES256 or EdDSA (RFC 7515, RFC 7518 §3.4, RFC 8037 §3.1).
+"""Compact JWT (RFC 7515, RFC 7519).
 
 The key decides the algorithm; a header that names another is refused before anything is
 verified. joserfc is not used here: it warns at the name EdDSA, which Trustee requires,
@@ -9,33 +9,15 @@ and its header limit is smaller than a header with a certificate chain.
 import datetime as dt
 import json
 import math
-from collections.abc import Mapping
-from typing import Any, Final, TypeAlias
+from collections.abc import Collection, Mapping
+from typing import Any, Final
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from cryptography.hazmat.primitives.asymmetric.utils import (
-    decode_dss_signature,
-    encode_dss_signature,
-)
-
-from cocos.crypto import base64url
+from cocos.crypto import base64url, signature
+from cocos.crypto.signature import SigningPrivateKey, SigningPublicKey, algorithms
 from cocos.errors import AuthenticationError, FormatError
-
-SigningPrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
-SigningPublicKey: TypeAlias = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 
 MAX_BYTES: Final = 2**20
 LEEWAY: Final = dt.timedelta(seconds=60)
-_P256_BYTES = 32
-_ES256 = ec.ECDSA(hashes.SHA256())
-
-
-def algorithm(key: SigningPrivateKey | SigningPublicKey) -> str:
-    """Return the ``alg`` that ``key`` stands for."""
-    is_ec = isinstance(key, ec.EllipticCurvePrivateKey | ec.EllipticCurvePublicKey)
-    return "ES256" if is_ec else "EdDSA"
 
 
 def sign(header: dict[str, Any], claims: dict[str, Any], key: SigningPrivateKey) -> str:
@@ -44,12 +26,12 @@ def sign(header: dict[str, Any], claims: dict[str, Any], key: SigningPrivateKey)
     Args:
         header: Members after ``typ`` and ``alg``.
         claims: JSON object.
-        key: P-256 or Ed25519.
+        key: EC or Ed25519.
 
     Raises:
         FormatError: the claims hold a value that JSON does not have.
     """
-    full = {"typ": "JWT", "alg": algorithm(key), **header}
+    full = {"typ": "JWT", "alg": algorithms(key)[0], **header}
     try:
         parts = [
             json.dumps(part, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
@@ -58,13 +40,8 @@ def sign(header: dict[str, Any], claims: dict[str, Any], key: SigningPrivateKey)
     except (TypeError, ValueError, RecursionError) as error:
         raise FormatError("these claims cannot be written as JSON") from error
     signed = ".".join(map(base64url.encode, parts))
-    data = signed.encode("ascii")
-    if isinstance(key, ed25519.Ed25519PrivateKey):
-        signature = key.sign(data)
-    else:
-        r, s = decode_dss_signature(key.sign(data, _ES256))
-        signature = r.to_bytes(_P256_BYTES, "big") + s.to_bytes(_P256_BYTES, "big")
-    return f"{signed}.{base64url.encode(signature)}"
+    made = signature.sign(signed.encode("ascii"), key)
+    return f"{signed}.{base64url.encode(made)}"
 
 
 def header_of(token: str) -> dict[str, Any]:
@@ -76,8 +53,15 @@ def header_of(token: str) -> dict[str, Any]:
     return _object(_split(token)[0], "header")
 
 
-def verify(token: str, key: SigningPublicKey) -> dict[str, Any]:
+def verify(
+    token: str, key: SigningPublicKey, allowed: Collection[str] | None = None
+) -> dict[str, Any]:
     """Verify a compact JWS and return its claims; times are the caller's business.
+
+    Args:
+        token: The token.
+        key: Whose signature it must carry.
+        allowed: The only algorithms to accept, if not all that fit the key.
 
     Raises:
         FormatError: not a compact JWS of a JSON object.
@@ -86,24 +70,14 @@ def verify(token: str, key: SigningPublicKey) -> dict[str, Any]:
     """
     header_text, claims_text, signature_text = _split(token)
     header = _object(header_text, "header")
-    wanted = algorithm(key)
-    if header.get("alg") != wanted:
-        raise AuthenticationError(f"the token is not signed with {wanted}")
+    wanted = [name for name in algorithms(key) if allowed is None or name in allowed]
+    algorithm = header.get("alg")
+    if not isinstance(algorithm, str) or algorithm not in wanted:
+        raise AuthenticationError(f"the token is not signed with {' or '.join(wanted)}")
     if "crit" in header or "b64" in header:
         raise AuthenticationError("the token needs a header extension that we do not know")
-    signature = base64url.decode(signature_text, "the token's signature")
-    data = f"{header_text}.{claims_text}".encode("ascii")
-    try:
-        if isinstance(key, ed25519.Ed25519PublicKey):
-            key.verify(signature, data)
-        else:
-            if len(signature) != 2 * _P256_BYTES:
-                raise AuthenticationError("an ES256 signature has 64 bytes")
-            r, s = signature[:_P256_BYTES], signature[_P256_BYTES:]
-            der = encode_dss_signature(int.from_bytes(r, "big"), int.from_bytes(s, "big"))
-            key.verify(der, data, _ES256)
-    except InvalidSignature as error:
-        raise AuthenticationError("the token is not signed by the expected key") from error
+    made = base64url.decode(signature_text, "the token's signature")
+    signature.verify(made, f"{header_text}.{claims_text}".encode("ascii"), key, algorithm)
     return _object(claims_text, "claims")
 
 

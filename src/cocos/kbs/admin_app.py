@@ -12,7 +12,7 @@ from starlette.routing import Route
 from cocos._types import JsonObject
 from cocos.crypto import base64url
 from cocos.errors import FormatError
-from cocos.kbs.admin import AdminGate
+from cocos.kbs.admin import AdminGate, AdminRequest
 from cocos.kbs.administration import Administration
 from cocos.kbs.resource_policy import POLICY_ID
 from cocos.transport.web import json_response, read_json
@@ -60,7 +60,7 @@ class _Api:
         self._admins = admins
 
     async def set_resource(self, request: Request) -> Response:
-        admin = self._admit(request)
+        admin = await self._admit(request)
         path = kbs.ResourcePath.parse(request.path_params["path"])
         # RFC 9110 §13.1.2: "*" asks that nothing is overwritten.
         overwrite = request.headers.get("If-None-Match") != "*"
@@ -69,25 +69,25 @@ class _Api:
         return Response()
 
     async def delete_resource(self, request: Request) -> Response:
-        admin = self._admit(request)
+        admin = await self._admit(request)
         path = kbs.ResourcePath.parse(request.path_params["path"])
         await self._administration.delete_resource(path)
         _log.info("kbs.resource-deleted", admin=admin, resource=str(path))
         return Response()
 
     async def set_resource_policy(self, request: Request) -> Response:
-        admin = self._admit(request)
+        admin = await self._admit(request)
         body: _PolicyBody = await read_json(request, _PolicyBody, "the resource policy request")
         await self._administration.set_resource_policy(_policy_text(body))
         _log.info("kbs.resource-policy-set", admin=admin)
         return Response()
 
     async def list_resource_policies(self, request: Request) -> Response:
-        self._admit(request)
+        await self._admit(request)
         return json_response([POLICY_ID])
 
     async def set_attestation_policy(self, request: Request) -> Response:
-        admin = self._admit(request)
+        admin = await self._admit(request)
         body: _AttestationPolicyBody = await read_json(
             request, _AttestationPolicyBody, "the attestation policy request"
         )
@@ -96,24 +96,26 @@ class _Api:
         return Response()
 
     async def register_reference_values(self, request: Request) -> Response:
-        admin = self._admit(request)
+        admin = await self._admit(request)
         message: JsonObject = await read_json(request, JsonObject, "the reference value message")
         await self._administration.register_reference_values(message)
         _log.info("kbs.reference-values-registered", admin=admin)
         return Response(media_type="application/json")
 
     async def get_reference_value(self, request: Request) -> Response:
-        self._admit(request)
+        await self._admit(request)
         return json_response(
             await self._administration.get_reference_value(request.path_params["name"])
         )
 
     async def explain(self, request: Request) -> Response:
-        self._admit(request)
+        await self._admit(request)
         return json_response(await self._administration.explain(request.path_params["id"]))
 
-    def _admit(self, request: Request) -> str:
-        return self._admins.admit(request.headers.get("authorization"))
+    async def _admit(self, request: Request) -> str:
+        return await self._admins.admit(
+            AdminRequest(request.headers.get("authorization"), request.scope["path"])
+        )
 
 
 def _policy_text(body: _PolicyBody) -> str:

@@ -135,7 +135,10 @@ _GUEST: Mapping[type[CocosError], str] = {
     EvidenceError: "TokenVerifierError",
     AccessDeniedError: "PolicyDeny",
 }
-_ADMIN: Mapping[type[CocosError], str] = {AuthenticationError: "AdminAuthAccess"}
+_ADMIN: Mapping[type[CocosError], str] = {
+    AuthenticationError: "AdminAuthAccess",
+    AccessDeniedError: "AdminAuthAccess",
+}
 _ENDPOINTS = {
     "auth": "AttestationError",
     "attest": "AttestationError",
