@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make sure of a Skopeo that knows key providers, and of a registry to test with.
+"""Make sure of a Skopeo that knows key providers, and of servers to test with.
 
-Neither comes as a package of this system: Debian 12's Skopeo cannot, and its
-``docker-registry`` starts a service on port 5000. Both are fetched from Debian 13 into a
-private folder of the user's cache when they are missing.
+None of it comes as a package of this system: Debian 12's Skopeo cannot, and its packages of
+servers start services. They are fetched from Debian 13 into private folders of the user's
+cache when they are missing.
 """
 
 import shlex
@@ -11,6 +11,8 @@ import shutil
 import sys
 import time
 from pathlib import Path
+
+import databases
 
 from cocos.cli._common import configure_logs, run_async, stderr
 from cocos.errors import CocosError, ToolMissingError
@@ -41,6 +43,15 @@ async def install() -> None:
         words = shlex.join(await skopeo.find_registry())
         script = f'#!/bin/sh\nexec {words} "$@"\n'
         write_atomic(BIN / "docker-registry", script.encode(), mode=0o755)
+    if databases.find() is None:
+        print(
+            "setup: fetching PostgreSQL and Valkey, which the tests start and stop, into your "
+            "cache folder …",
+            flush=True,
+        )
+        begin = time.monotonic()
+        await databases.install()
+        print(f"setup: fetched and tried them in {time.monotonic() - begin:.1f} s")
 
 
 async def check(box: toolbox.Toolbox) -> None:

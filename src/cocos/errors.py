@@ -19,6 +19,7 @@
     ├── ComputationError           somebody's algorithm failed
     ├── PeerError                  another program or server
     │   ├── UnreachableError
+    │   ├── StorageError           a database or disk cannot serve at the moment
     │   ├── ProtocolError          it answered, but not what the protocol says
     │   ├── ToolMissingError
     │   └── ProcessError
@@ -224,6 +225,17 @@ class UnreachableError(PeerError):
 
     code = "unreachable"
     exit_code = 69  # os.EX_UNAVAILABLE
+    http_status = 503
+
+
+class StorageError(PeerError):
+    """A database does not answer, or a disk is full, read-only or broken.
+
+    What was asked has not been done, or nobody knows; it can be asked again later.
+    """
+
+    code = "storage"
+    exit_code = 74  # os.EX_IOERR
     http_status = 503
 
 

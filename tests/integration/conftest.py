@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real tools for the tests of images: Skopeo and a registry."""
+"""Real tools for the tests: Skopeo and a registry, PostgreSQL and Valkey."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import databases
 import pytest
+from _databases import Postgres, in_a_thread
 from _programs import docker_registry
 
 from cocos.host import skopeo
@@ -25,3 +27,19 @@ async def registry(tool: Skopeo, tmp_path: Path) -> AsyncIterator[str]:
     folder.mkdir()
     async with docker_registry(await skopeo.find_registry(), folder) as address:
         yield address
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A PostgreSQL that many tests share; each makes a database of its own."""
+    # No test asks what survives the machine's crash.
+    server = databases.postgres(tmp_path_factory.mktemp("postgres"), "fsync=off")
+    with in_a_thread(server) as running:
+        yield Postgres(running)
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a Valkey that many tests share; their sessions have random ids."""
+    with in_a_thread(databases.valkey(tmp_path_factory.mktemp("valkey"))) as running:
+        yield running.url

@@ -14,15 +14,16 @@ import typer
 from cocos._clock import system_clock
 from cocos.cli import _common as common
 from cocos.cli._kbs_compose import admin_gate, compose
-from cocos.errors import CocosError
+from cocos.errors import CocosError, UsageError
 from cocos.kbs.config import Settings
 from cocos.stores.base import Store
-from cocos.stores.sql import SqlStore, storage_url
+from cocos.stores.opening import open_store
+from cocos.stores.sql import describe, has_password, storage_url
 from cocos.transport.http_server import serve_http
 
 NAME = "kbs"
 SWEEP_SECONDS = 60.0
-ENVIRONMENT = {"storage": "KBS_STORAGE"}
+ENVIRONMENT = {"storage": "KBS_STORAGE", "session_storage": "KBS_SESSION_STORAGE"}
 
 _log = structlog.get_logger(__name__)
 
@@ -73,7 +74,18 @@ TpmEkCa = Annotated[
 ]
 Timeout = Annotated[int | None, _option("Lifetime of a session, minutes. [5]", "-t", "--timeout")]
 Storage = Annotated[
-    str | None, _option("Folder, or sqlite:////FILE. [KBS_STORAGE, else a folder of the user]")
+    str | None,
+    _option(
+        "Folder, sqlite:////FILE or postgresql://USER@HOST/DB. [KBS_STORAGE, else a folder of the "
+        "user]"
+    ),
+]
+SessionStorage = Annotated[
+    str | None,
+    _option(
+        "Sessions in Redis: rediss://HOST:PORT. [KBS_SESSION_STORAGE, else with the storage]",
+        "--session-storage",
+    ),
 ]
 
 
@@ -93,6 +105,7 @@ def main_command(
     tpm_ek_ca: TpmEkCa = None,
     timeout: Timeout = None,
     storage: Storage = None,
+    session_storage: SessionStorage = None,
     log_level: common.LogLevel = "info",
     as_json: common.JsonFlag = False,
     debug: common.DebugFlag = False,
@@ -113,7 +126,10 @@ def main_command(
         "insecure_allow_sample": insecure_allow_sample,
         "tpm_ek_ca": tpm_ek_ca or None,
         "timeout": timeout,
-        "storage": storage,
+        "storage": _without_password(storage, "--storage", "KBS_STORAGE, PGPASSWORD or ~/.pgpass"),
+        "session_storage": _without_password(
+            session_storage, "--session-storage", "KBS_SESSION_STORAGE"
+        ),
     }
     settings = common.load_settings(
         Settings, file=config_file, environment=ENVIRONMENT, flags=flags
@@ -130,15 +146,25 @@ async def _serve(settings: Settings, *, as_json: bool) -> None:
     _warn(settings)
     url = storage_url(settings.storage or str(_data_folder()))
     async with contextlib.AsyncExitStack() as stack:
-        store = await SqlStore.open(url)
+        store = await open_store(url, sessions_url=settings.session_storage)
         stack.push_async_callback(store.close)
-        _log.info("kbs.storage", url=url)
+        _log.info("kbs.storage", url=describe(url))
         web = await compose(settings, store, gate, clock=system_clock)
         await stack.enter_async_context(_sweeping(store))
         for address in settings.addresses:
             listening = await stack.enter_async_context(serve_http(web, address, tls=settings.tls))
             common.announce(NAME, listening, as_json=as_json)
         await common.wait_for_signal()
+
+
+def _without_password(url: str | None, flag: str, instead: str) -> str | None:
+    """Return a URL of the command line, which every user of this machine can read."""
+    if url is not None and has_password(url):
+        raise UsageError(
+            f"{flag} has a password, which other users of this machine can see",
+            hint=f"put it into {instead}, or the URL into the configuration file",
+        )
+    return url
 
 
 def _warn(settings: Settings) -> None:

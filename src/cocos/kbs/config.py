@@ -47,6 +47,7 @@ class Settings(BaseModel):
         attestation_token_type: Kind of token; CoCo is the only one.
         timeout: Lifetime of a session, minutes.
         storage: Folder or database URL; None is a folder of the user.
+        session_storage: URL of Redis for sessions; None keeps them with the storage.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,7 +64,8 @@ class Settings(BaseModel):
     tpm_ek_ca: tuple[Path, ...] = ()
     attestation_token_type: Literal["CoCo"] = "CoCo"  # noqa: S105 - a kind, no secret
     timeout: int = Field(default=5, ge=1, le=24 * 60)
-    storage: str | None = None
+    storage: str | None = Field(default=None, repr=False)
+    session_storage: str | None = Field(default=None, repr=False)
 
     @model_validator(mode="before")
     @classmethod

@@ -4,6 +4,7 @@
 import abc
 import datetime as dt
 import enum
+from typing import overload
 
 
 class Namespace(enum.StrEnum):
@@ -16,6 +17,20 @@ class Namespace(enum.StrEnum):
     SESSION = "session"
     KEY = "key"
     DENIAL = "denial"
+
+
+@overload
+def microseconds(moment: dt.datetime) -> int: ...
+@overload
+def microseconds(moment: None) -> None: ...
+@overload
+def microseconds(moment: dt.datetime | None) -> int | None: ...
+def microseconds(moment: dt.datetime | None) -> int | None:
+    """Return microseconds since 1970, UTC: how stores keep when a value expires."""
+    if moment is None:
+        return None
+    since = moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+    return since // dt.timedelta(microseconds=1)
 
 
 class Store(abc.ABC):

@@ -1,262 +1,169 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The store on an SQL database: SQLite in WAL mode.
+"""The store on an SQL database: one table per namespace, one statement per call.
 
-One table per namespace; migrations are the only thing that makes tables. Every method is
-one SQL statement in a transaction of its own, so each is atomic by itself and PostgreSQL
-needs nothing but its driver. ``synchronous=FULL`` makes a commit durable before it
-returns; ``secure_delete`` overwrites deleted keys.
+Each method is one statement, so each is atomic by itself. Migrations are the only thing
+that makes tables.
 """
 
-import contextlib
 import datetime as dt
-import os
-import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
-
-import sqlalchemy as sa
-import structlog
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import URL, Connection, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from typing import Final
+from urllib.parse import parse_qsl, urlsplit
 
 from cocos._clock import Clock, system_clock
-from cocos.errors import ConfigError, InternalError
-from cocos.stores.base import Namespace, Store
+from cocos.errors import ConfigError
+from cocos.stores import postgres
+from cocos.stores.base import Namespace, Store, microseconds
+from cocos.stores.database import Database
+from cocos.stores.migrate import migrate_postgres, migrate_sqlite
+from cocos.stores.postgres import PostgresDatabase
+from cocos.stores.sqlite import SqliteDatabase
 
-DATABASE_FILE = "cocos.sqlite3"
-BUSY_SECONDS = 10
+DATABASE_FILE: Final = "cocos.sqlite3"
 
-_MIGRATIONS = Path(__file__).with_name("migrations")
-_DRIVERS = {"sqlite": "sqlite+aiosqlite"}
-
-_log = structlog.get_logger(__name__)
-
-metadata = sa.MetaData()
-TABLES = {
-    namespace: sa.Table(
-        namespace.value,
-        metadata,
-        sa.Column("key", sa.Text, primary_key=True),
-        sa.Column("value", sa.LargeBinary, nullable=False),
-        sa.Column("expires", sa.BigInteger, index=True, comment="microseconds since 1970, UTC"),
-    )
-    for namespace in Namespace
-}
+_SQLITE: Final = "sqlite:///"
+_HINT: Final = "a folder, sqlite:////folder/file or postgresql://user@host/database"
 
 
 def storage_url(text: str) -> str:
     """Return the database URL for what a user wrote: a URL, or the path of a folder."""
     if "://" in text:
         return text
-    return f"sqlite:///{Path(text).expanduser().absolute() / DATABASE_FILE}"
+    return f"{_SQLITE}{Path(text).expanduser().absolute() / DATABASE_FILE}"
+
+
+def describe(url: str) -> str:
+    """Return a URL as it may be shown: without a password."""
+    return url if url.startswith(_SQLITE) else postgres.describe(url)
+
+
+def has_password(url: str) -> bool:
+    """Tell whether the URL of a database or of Redis holds a password."""
+    parts = urlsplit(url)
+    words = {name for name, _ in parse_qsl(parts.query)}
+    return ":" in parts.netloc.rpartition("@")[0] or any("password" in word for word in words)
+
+
+def sqlite_file(url: str) -> Path | None:
+    """Return the file that a URL names, or None where it names none."""
+    path = url.removeprefix(_SQLITE) if url.startswith(_SQLITE) else ""
+    return Path(path) if path and path != ":memory:" and "?" not in path else None
+
+
+async def open_database(url: str) -> Database:
+    """Open a database, make it if it is an absent SQLite file, and migrate it.
+
+    Args:
+        url: ``sqlite:///PATH`` (four slashes for an absolute path) or ``postgresql://…``.
+
+    Raises:
+        ConfigError: not a URL, an unsupported database, or it cannot be opened.
+    """
+    scheme, separator, _ = url.partition("://")
+    if not separator or not scheme:
+        raise ConfigError("this is not a storage URL", hint=_HINT)
+    if scheme in postgres.SCHEMES:
+        return await PostgresDatabase.open(url, migrate_postgres)
+    if scheme != "sqlite":
+        raise ConfigError(f"storage of kind {scheme!r} is not supported", hint=_HINT)
+    file = sqlite_file(url)
+    if file is None:
+        raise ConfigError(f"the storage {url} names no file", hint=_HINT)
+    return await SqliteDatabase.open(file, migrate_sqlite)
+
+
+def _each(sql: str) -> dict[Namespace, str]:
+    return {namespace: sql.format(table=namespace.value) for namespace in Namespace}
+
+
+_GET: Final = _each("SELECT value FROM {table} WHERE key = ?1 AND coalesce(expires > ?2, true)")
+_PUT: Final = _each(
+    "INSERT INTO {table} (key, value, expires) VALUES (?1, ?2, ?3) ON CONFLICT (key) "
+    "DO UPDATE SET value = excluded.value, expires = excluded.expires"
+)
+_PUT_NEW: Final = {name: f"{sql} WHERE {name}.expires <= ?4" for name, sql in _PUT.items()}
+_REPLACE: Final = _each(
+    "UPDATE {table} SET value = ?3 WHERE key = ?1 AND value = ?2 AND coalesce(expires > ?4, true)"
+)
+_DELETE: Final = _each("DELETE FROM {table} WHERE key = ?1 AND coalesce(expires > ?2, true)")
+# Not LIKE: SQLite's ignores the case of ASCII letters.
+_KEYS: Final = _each(
+    "SELECT key FROM {table} WHERE substr(key, 1, ?2) = ?1 AND coalesce(expires > ?3, true)"
+)
+_SWEEP: Final = _each("DELETE FROM {table} WHERE expires <= ?1")
 
 
 class SqlStore(Store):
-    """Keeps bytes in an SQL database; make one with :meth:`open`."""
+    """Keeps bytes in an SQL database."""
 
-    def __init__(self, engine: AsyncEngine, *, clock: Clock) -> None:
-        self._engine = engine
+    def __init__(
+        self,
+        database: Database,
+        *,
+        clock: Clock = system_clock,
+        namespaces: Iterable[Namespace] = Namespace,
+    ) -> None:
+        """Make the store.
+
+        Args:
+            database: With the tables of ``namespaces``.
+            clock: What decides whether a value has expired.
+            namespaces: What may be kept in it.
+        """
+        self.database = database
+        self._namespaces = tuple(namespaces)
         self._clock = clock
-        dialect: Any = {"sqlite": sqlite, "postgresql": postgresql}[engine.dialect.name]
-        self._insert = dialect.insert
 
     @classmethod
     async def open(cls, url: str, *, clock: Clock = system_clock) -> "SqlStore":
-        """Open a database, make it if it is an absent SQLite file, and migrate it.
-
-        Args:
-            url: ``sqlite:///PATH`` (four slashes for an absolute path). The folder is made
-                with mode 0700, the file with 0600.
-            clock: What decides whether a value has expired.
-
-        Raises:
-            ConfigError: not a URL, an unsupported database, or it cannot be opened.
-        """
-        parsed = _parse(url)
-        if parsed.get_backend_name() == "sqlite":
-            _make_private(Path(parsed.database or ""))
-        engine = create_async_engine(
-            parsed.set(drivername=_DRIVERS[parsed.get_backend_name()]),
-            isolation_level="AUTOCOMMIT",
-            # Parameters are secrets; without this they stand in every exception.
-            hide_parameters=True,
-        )
-        sa.event.listen(engine.sync_engine, "connect", _set_pragmas)
-        try:
-            async with engine.connect() as connection:
-                await connection.run_sync(_migrate)
-        except CommandError as error:
-            await engine.dispose()
-            raise ConfigError(
-                f"the storage {_shown(parsed)} was written by another version of this program: "
-                f"{error}"
-            ) from error
-        except (SQLAlchemyError, OSError) as error:
-            await engine.dispose()
-            raise ConfigError(
-                f"cannot open the storage {_shown(parsed)}: {getattr(error, 'orig', error)}"
-            ) from error
-        return cls(engine, clock=clock)
+        """Open a database as :func:`open_database` does, and make the store."""
+        return cls(await open_database(url), clock=clock)
 
     async def get(self, namespace: Namespace, key: str) -> bytes | None:
         """Return the value, or None when there is none."""
-        table = TABLES[namespace]
-        query = sa.select(table.c.value).where(table.c.key == key, self._live(table))
-        with _mapped():
-            async with self._engine.connect() as connection:
-                value: bytes | None = (await connection.execute(query)).scalar_one_or_none()
-        return value
+        rows = await self.database.read(_GET[namespace], key, self._now())
+        return rows[0][0] if rows else None
 
     async def put(
         self, namespace: Namespace, key: str, value: bytes, *, expires: dt.datetime | None = None
     ) -> None:
         """Write the value, over an old one if there is one."""
-        row = {"value": value, "expires": _microseconds(expires)}
-        statement = self._insert(TABLES[namespace]).values(key=key, **row)
-        await self._write(statement.on_conflict_do_update(index_elements=["key"], set_=row))
+        await self.database.write(_PUT[namespace], key, value, microseconds(expires))
 
     async def put_new(
         self, namespace: Namespace, key: str, value: bytes, *, expires: dt.datetime | None = None
     ) -> bool:
         """Write the value unless there is one; return whether it was written."""
-        table = TABLES[namespace]
-        row = {"value": value, "expires": _microseconds(expires)}
-        statement = self._insert(table).values(key=key, **row)
-        return await self._write(
-            statement.on_conflict_do_update(
-                index_elements=["key"], set_=row, where=sa.not_(self._live(table))
-            )
-        )
+        row = (key, value, microseconds(expires))
+        return bool(await self.database.write(_PUT_NEW[namespace], *row, self._now()))
 
     async def replace(self, namespace: Namespace, key: str, old: bytes, new: bytes) -> bool:
         """Write ``new`` if the value is still ``old``; return whether it was.
 
         When it expires stays as it is.
         """
-        table = TABLES[namespace]
-        return await self._write(
-            sa.update(table)
-            .where(table.c.key == key, table.c.value == old, self._live(table))
-            .values(value=new)
-        )
+        return bool(await self.database.write(_REPLACE[namespace], key, old, new, self._now()))
 
     async def delete(self, namespace: Namespace, key: str) -> bool:
         """Delete the value; return whether there was one."""
-        table = TABLES[namespace]
-        return await self._write(sa.delete(table).where(table.c.key == key, self._live(table)))
+        return bool(await self.database.write(_DELETE[namespace], key, self._now()))
 
     async def keys(self, namespace: Namespace, prefix: str = "") -> list[str]:
         """Return the keys that start with ``prefix``, sorted."""
-        table = TABLES[namespace]
-        # Not LIKE: SQLite's ignores the case of ASCII letters.
-        starts = sa.func.substr(table.c.key, 1, len(prefix)) == prefix
-        with _mapped():
-            async with self._engine.connect() as connection:
-                found = await connection.execute(
-                    sa.select(table.c.key).where(starts, self._live(table))
-                )
-                return sorted(found.scalars())
+        rows = await self.database.scan(_KEYS[namespace], prefix, len(prefix), self._now())
+        return sorted(row[0] for row in rows)
 
     async def sweep(self) -> int:
         """Delete what has expired; return how many values that were."""
         swept = 0
-        with _mapped():
-            async with self._engine.connect() as connection:
-                for table in TABLES.values():
-                    gone = await connection.execute(
-                        sa.delete(table).where(sa.not_(self._live(table)))
-                    )
-                    swept += gone.rowcount
+        for namespace in self._namespaces:
+            swept += await self.database.write(_SWEEP[namespace], self._now())
         return swept
 
     async def close(self) -> None:
         """Release connections."""
-        await self._engine.dispose()
+        await self.database.close()
 
-    def _live(self, table: sa.Table) -> sa.ColumnElement[bool]:
-        now = _microseconds(self._clock())
-        return sa.func.coalesce(table.c.expires > now, sa.true())
-
-    async def _write(self, statement: sa.Executable) -> bool:
-        with _mapped():
-            async with self._engine.connect() as connection:
-                result: Any = await connection.execute(statement)
-                return bool(result.rowcount)
-
-
-def _microseconds(moment: dt.datetime | None) -> int | None:
-    if moment is None:
-        return None
-    since = moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-    return since // dt.timedelta(microseconds=1)
-
-
-def _parse(url: str) -> URL:
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise ConfigError(f"{url!r} is not a storage URL", hint="sqlite:////folder/file") from error
-    if parsed.get_backend_name() not in _DRIVERS:
-        raise ConfigError(
-            f"storage of kind {parsed.get_backend_name()!r} is not supported",
-            hint=f"supported: {', '.join(_DRIVERS)}",
-        )
-    if not parsed.database or parsed.database == ":memory:" or parsed.query:
-        raise ConfigError(
-            f"the storage {_shown(parsed)} names no file", hint="sqlite:////folder/file"
-        )
-    return parsed
-
-
-def _shown(url: URL) -> str:
-    return url.render_as_string(hide_password=True)
-
-
-def _make_private(file: Path) -> None:
-    """Make folder and file before SQLite does, which would follow the umask.
-
-    The write-ahead log gets the permissions of the file.
-    """
-    try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        file.chmod(0o600)
-    except OSError as error:
-        raise ConfigError(f"cannot make the storage {file}: {error.strerror}") from error
-
-
-def _set_pragmas(connection: Any, _record: object) -> None:
-    cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.execute("PRAGMA secure_delete=ON")
-    cursor.close()
-
-
-def _migrate(connection: Connection) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    # Two programs that start at once must not both make the tables.
-    connection.exec_driver_sql("BEGIN EXCLUSIVE")
-    try:
-        command.upgrade(config, "head")
-    except BaseException:
-        connection.exec_driver_sql("ROLLBACK")
-        raise
-    connection.exec_driver_sql("COMMIT")
-
-
-@contextlib.contextmanager
-def _mapped() -> Iterator[None]:
-    try:
-        yield
-    except (SQLAlchemyError, sqlite3.Error) as error:
-        raise InternalError("the storage failed; the server's log has the cause") from error
+    def _now(self) -> int:
+        return microseconds(self._clock())

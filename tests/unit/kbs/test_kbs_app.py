@@ -715,9 +715,8 @@ async def test_health_and_unknown_routes(world: World) -> None:
 
 
 async def test_health_means_that_the_store_answers(world: World) -> None:
-    async with world.store._engine.connect() as connection:
-        await connection.exec_driver_sql("DROP TABLE session")
-    assert (await world.call("GET", "/healthz")).status_code == 500
+    await world.store.database.write("DROP TABLE session")
+    assert (await world.call("GET", "/healthz")).status_code == 503
 
 
 async def test_metrics_name_no_secret(world: World) -> None:

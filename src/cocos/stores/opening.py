@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opens the storage of a key broker: everything in a database, sessions where they are quick.
+
+A session may be lost by a crash of the machine, since its client attests again, but it must
+not come back as it was: its nonce would serve twice. So sessions are where a crash leaves
+nothing of them: a file of this boot that is never flushed, PostgreSQL's unlogged table, or
+keys of this run of Redis.
+"""
+
+import datetime as dt
+import secrets
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+from cocos._clock import Clock, system_clock
+from cocos.errors import ConfigError
+from cocos.stores.base import Namespace, Store
+from cocos.stores.redis import RedisStore
+from cocos.stores.sql import SqlStore, open_database, sqlite_file
+from cocos.stores.sqlite import SqliteDatabase
+
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_LAYOUT: Final = "sessions-1-"
+
+
+class SplitStore(Store):
+    """One store for sessions, another for everything else."""
+
+    def __init__(self, main: Store, sessions: Store) -> None:
+        self._main = main
+        self._sessions = sessions
+
+    async def get(self, namespace: Namespace, key: str) -> bytes | None:
+        """Return the value, or None when there is none."""
+        return await self._of(namespace).get(namespace, key)
+
+    async def put(
+        self, namespace: Namespace, key: str, value: bytes, *, expires: dt.datetime | None = None
+    ) -> None:
+        """Write the value, over an old one if there is one."""
+        await self._of(namespace).put(namespace, key, value, expires=expires)
+
+    async def put_new(
+        self, namespace: Namespace, key: str, value: bytes, *, expires: dt.datetime | None = None
+    ) -> bool:
+        """Write the value unless there is one; return whether it was written."""
+        return await self._of(namespace).put_new(namespace, key, value, expires=expires)
+
+    async def replace(self, namespace: Namespace, key: str, old: bytes, new: bytes) -> bool:
+        """Write ``new`` if the value is still ``old``; return whether it was."""
+        return await self._of(namespace).replace(namespace, key, old, new)
+
+    async def delete(self, namespace: Namespace, key: str) -> bool:
+        """Delete the value; return whether there was one."""
+        return await self._of(namespace).delete(namespace, key)
+
+    async def keys(self, namespace: Namespace, prefix: str = "") -> list[str]:
+        """Return the keys that start with ``prefix``, sorted."""
+        return await self._of(namespace).keys(namespace, prefix)
+
+    async def sweep(self) -> int:
+        """Delete what has expired; return how many values that were."""
+        return await self._main.sweep() + await self._sessions.sweep()
+
+    async def close(self) -> None:
+        """Release connections."""
+        await self._sessions.close()
+        await self._main.close()
+
+    def _of(self, namespace: Namespace) -> Store:
+        return self._sessions if namespace is Namespace.SESSION else self._main
+
+
+async def open_store(
+    url: str, *, sessions_url: str | None = None, clock: Clock = system_clock
+) -> Store:
+    """Open the storage.
+
+    Args:
+        url: Database, as :func:`open_database` takes it.
+        sessions_url: Redis, as :class:`RedisStore` takes it; None keeps sessions with the
+            database, which is enough for one machine or for replicas on one PostgreSQL.
+        clock: What decides whether a value has expired.
+
+    Raises:
+        ConfigError: one of them cannot be opened.
+    """
+    main = SqlStore(await open_database(url), clock=clock)
+    try:
+        if sessions_url is not None:
+            return SplitStore(main, await RedisStore.open(sessions_url, clock=clock))
+        file = sqlite_file(url)
+        return main if file is None else SplitStore(main, await _of_this_boot(file, clock))
+    except BaseException:
+        await main.close()
+        raise
+
+
+async def _of_this_boot(file: Path, clock: Clock) -> Store:
+    """Return sessions in a file beside ``file``, without those of an earlier boot."""
+    try:
+        boot = _BOOT_ID.read_text().strip()
+    except OSError:
+        boot = secrets.token_hex(8)  # then sessions end with the program
+    name = f"{_LAYOUT}{boot}.sqlite3"
+    try:
+        for old in file.parent.glob("sessions-*.sqlite3*"):
+            if not old.name.startswith(name):
+                old.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot delete old sessions in {file.parent}: {error}") from error
+    database = await SqliteDatabase.open(file.with_name(name), _make_table, durable=False)
+    return SqlStore(database, clock=clock, namespaces=(Namespace.SESSION,))
+
+
+def _make_table(connection: sqlite3.Connection) -> None:
+    """Make what migration 0001 makes; the file does not live long enough for another."""
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS session "
+        "(key TEXT PRIMARY KEY, value BLOB NOT NULL, expires BIGINT)"
+    )
+    connection.execute("CREATE INDEX IF NOT EXISTS ix_session_expires ON session (expires)")
