@@ -344,7 +344,8 @@ def _log_error(failed: Failed, status: int, error: Exception) -> None:
         for finding in getattr(known, "findings", ())
     ]
     crashed = isinstance(known, InternalError)
-    write = _log.error if crashed else _log.info
+    ours = status >= InternalError.http_status
+    write = _log.error if ours else _log.info
     more: dict[str, Any] = {"exc_info": error} if crashed else {}
     if findings:
         more["findings"] = findings
