@@ -14,5 +14,5 @@ from cocos.image.config import BuildSettings
 def debug_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a debug image."""
     folder = tmp_path_factory.mktemp("image") / "debug"
-    asyncio.run(build(BuildSettings(output=folder, debug=True), lambda _: None))
+    asyncio.run(build(BuildSettings(output=folder, debug=True), lambda *_: None))
     return folder

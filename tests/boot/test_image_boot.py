@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from _guest_console import machine
 
-from cocos.image.build import ROOT, UKI
+from cocos.image.describe import ROOT, UKI
 from cocos.wire.init_data import build
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("image"), pytest.mark.timeout(1800)]

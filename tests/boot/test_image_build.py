@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds of the image: the same inputs give the same bytes."""
+"""Builds of the image: the same inputs give the same bytes, and nothing is done twice."""
 
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from cocos.image.build import build
-from cocos.image.config import BuildSettings
+from cocos.image.config import BuildSettings, Step
+from cocos.image.describe import ROOT
 from cocos.wire.pe import Image
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("image"), pytest.mark.timeout(1800)]
@@ -22,20 +24,35 @@ def digests(folder: Path) -> dict[str, str]:
 async def test_two_builds_give_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps: list[str] = []
+    steps: list[Step] = []
     first, second = tmp_path / "first", tmp_path / "second"
-    description = await build(BuildSettings(output=first), steps.append)
-    # Another user's habits must not show.
+    outcome = await build(BuildSettings(output=first), lambda step, _: steps.append(step))
+    assert not outcome.up_to_date
+    assert steps[-1] is Step.PREDICT
+
+    # An image with a changed byte is made anew, and another user's habits do not show.
+    shutil.copytree(first, second)
+    with (second / ROOT).open("r+b") as root:
+        root.seek(5_000_000)
+        root.write(b"?")
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     monkeypatch.setenv("LANG", "de_DE.UTF-8")
     monkeypatch.setenv("PYTHONHASHSEED", "7")
     umask = os.umask(0o077)
     try:
-        await build(BuildSettings(output=second), steps.append)
+        again = await build(BuildSettings(output=second), lambda *_: None)
     finally:
         os.umask(umask)
+    assert not again.up_to_date
     assert digests(first) == digests(second)
-    assert steps
+
+    steps.clear()
+    third = await build(BuildSettings(output=second), lambda step, _: steps.append(step))
+    assert third.up_to_date
+    assert third.description == outcome.description
+    assert set(steps) <= {Step.WAIT}
+
+    description = outcome.description
     assert {"skopeo", "runc", "umoci", "systemd", "python3"} <= description["packages"].keys()
     line = Image.parse((first / "cocos.efi").read_bytes()).section(".cmdline")
     assert line is not None
@@ -44,4 +61,3 @@ async def test_two_builds_give_the_same_bytes(
     assert b"cocos.debug" not in line
     values = json.loads((first / "reference-values.json").read_bytes())
     assert set(values) > {"tpm_pcr04", "tpm_pcr11", "tpm_pcr12", "inputs"}
-    assert not list((first / "..").glob(".new-*"))

@@ -3,15 +3,18 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import typer
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from cocos.cli import _common as common
 from cocos.errors import ConfigError
 from cocos.host.files import cache_folder, read_file
 from cocos.image import build as image_build
-from cocos.image.config import DEBUG_NAME, DEFAULT_NAME, BuildSettings
+from cocos.image.build import Outcome
+from cocos.image.config import DEBUG_NAME, DEFAULT_NAME, BuildSettings, Step
+from cocos.image.describe import DESCRIPTION, REFERENCE_VALUES
 
 app = common.make_app("Build the image that confidential VMs boot, and say what it measures.")
 
@@ -45,23 +48,16 @@ def build(
 ) -> None:
     """Build an image from Debian 13's packages, locked wheels and this program's own files.
 
-    The same inputs give the same bytes. reference-values.json beside it is for
-    `kbs-client config set-reference-values`.
+    Does nothing when that would change nothing. The same inputs give the same bytes.
+    reference-values.json beside it is for `kbs-client config set-reference-values`.
     """
     name = DEBUG_NAME if debug_image else DEFAULT_NAME
     folder = (output or cache_folder("image") / name).absolute()
     settings = BuildSettings(output=folder, debug=debug_image, refresh=refresh)
-    with common.stderr.status("starting") as status:
-
-        def show(step: str) -> None:
-            status.update(step)
-            if not common.stderr.is_terminal:
-                common.stderr.print(f"image: {step}", markup=False)
-
-        description = common.run_async(image_build.build(settings, show))
-    common.emit(
-        {"folder": str(folder), **description}, lambda: _show(folder, description), as_json=as_json
-    )
+    with _Bar() as bar:
+        outcome = common.run_async(image_build.build(settings, bar.show))
+    result = {"folder": str(folder), "up_to_date": outcome.up_to_date, **outcome.description}
+    common.emit(result, lambda: _show_built(folder, outcome), as_json=as_json)
 
 
 @app.command()
@@ -74,13 +70,44 @@ def inspect(
 ) -> None:
     """Show what an image measures, and from which inputs that was computed."""
     place = folder or cache_folder("image") / DEFAULT_NAME
-    description = _read(place / image_build.DESCRIPTION)
-    values = _read(place / image_build.REFERENCE_VALUES)
+    description = _read(place / DESCRIPTION)
+    values = _read(place / REFERENCE_VALUES)
     common.emit(
         {"folder": str(place), **description, "reference_values": values},
         lambda: _show(place, description),
         as_json=as_json,
     )
+
+
+class _Bar:
+    """Shows how far a build is: a bar on a terminal, elsewhere a line per step."""
+
+    def __init__(self) -> None:
+        self._step: Step | None = None
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            console=common.stderr.console(),
+            transient=True,
+            disable=not common.stderr.is_terminal,
+        )
+        self._task = self._bar.add_task("looking at the inputs", total=len(Step))
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def show(self, step: Step, detail: str) -> None:
+        text = f"{step}, {detail}" if detail else str(step)
+        self._bar.update(self._task, description=text, completed=list(Step).index(step))
+        if step != self._step and not common.stderr.is_terminal:
+            common.stderr.print(f"image: {step}", markup=False)
+        self._step = step
 
 
 def _read(path: Path) -> Any:
@@ -93,6 +120,12 @@ def _read(path: Path) -> Any:
         ) from error
 
 
+def _show_built(folder: Path, outcome: Outcome) -> None:
+    if outcome.up_to_date:
+        common.stdout.print("up to date: nothing that decides the image has changed")
+    _show(folder, outcome.description)
+
+
 def _show(folder: Path, description: dict[str, Any]) -> None:
     lines = [f"folder      {folder}", f"kernel      {description['kernel']}"]
     if description["debug"]:
@@ -101,7 +134,7 @@ def _show(folder: Path, description: dict[str, Any]) -> None:
         size = f"{file['bytes'] / _MIB:7.2f} MiB"
         lines.append(f"{name:26}{size}  sha256 {file['sha256']}")
     lines.append(f"command line\n  {description['cmdline']}")
-    for name, value in _read(folder / image_build.REFERENCE_VALUES).items():
+    for name, value in _read(folder / REFERENCE_VALUES).items():
         if isinstance(value, list):
             lines += [f"{name:26}{each}" for each in value if isinstance(each, str)]
     common.stdout.print("\n".join(lines), markup=False)

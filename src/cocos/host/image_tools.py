@@ -6,7 +6,6 @@ bubblewrap with their own folder as root file system, so that neither this machi
 versions nor its configuration can show in their output.
 """
 
-import asyncio
 import os
 import sys
 import tarfile
@@ -32,6 +31,10 @@ class Tools:
     """A root file system of Debian 13 with build tools."""
 
     folder: Path
+
+    def versions(self) -> dict[str, str]:
+        """Return package → version of what is in the folder."""
+        return versions((self.folder / _PACKAGE_LIST).read_text("utf-8"))
 
     async def run(
         self,
@@ -94,16 +97,20 @@ async def fetch_packages(names: Sequence[str], suite: str, archive: Path) -> Non
     )
 
 
-def versions(archive: Path) -> dict[str, str]:
-    """Return package → version of an archive of :func:`fetch_packages`."""
+def package_list(archive: Path) -> str:
+    """Return the list of packages of an archive of :func:`fetch_packages`."""
     with tarfile.open(archive) as tar:
         for member in tar:
             if member.name.removeprefix("./") == _PACKAGE_LIST:
                 file = tar.extractfile(member)
-                names = file.read().decode().split() if file else []
-                debs = [name.removesuffix(".deb").split("_") for name in names if "_" in name]
-                return {deb[0]: deb[1].replace("%3a", ":") for deb in debs}
+                return file.read().decode() if file else ""
     raise IntegrityError(f"{archive} has no list of packages")
+
+
+def versions(package_list: str) -> dict[str, str]:
+    """Return package → version of a list of packages."""
+    debs = [name.removesuffix(".deb").split("_") for name in package_list.split() if "_" in name]
+    return {deb[0]: deb[1].replace("%3a", ":") for deb in debs}
 
 
 def unpack(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> None:
@@ -151,6 +158,7 @@ async def fetch_wheels(requirements: Path, folder: Path, *, python: str) -> None
         words += ["--platform", name]
     pip = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
     pip |= {name: os.environ[name] for name in ("SSL_CERT_FILE",) if name in os.environ}
+    pip["TMPDIR"] = str(folder.parent)
     try:
         await process.run(
             [*words, "--target", str(folder), "-r", str(requirements)],
@@ -165,8 +173,7 @@ async def fetch_wheels(requirements: Path, folder: Path, *, python: str) -> None
         raise
 
 
-async def unpack_tools(archive: Path, folder: Path) -> Tools:
+def unpack_tools(archive: Path, folder: Path) -> None:
     """Unpack an archive of tools into a new folder."""
-    await asyncio.to_thread(folder.mkdir, mode=0o700)
-    await asyncio.to_thread(unpack, archive, folder, lambda path: not path.startswith("var/"))
-    return Tools(folder)
+    folder.mkdir(mode=0o700)
+    unpack(archive, folder, lambda path: not path.startswith("var/"))

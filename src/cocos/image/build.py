@@ -2,37 +2,53 @@
 """Build an image: root file system with hash tree, initrd, unified kernel image, predictions."""
 
 import asyncio
-import hashlib
 import re
 import shutil
-import tempfile
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-
-import msgspec
 
 from cocos._types import JsonObject
 from cocos.errors import FormatError
 from cocos.host import image_tools, skopeo
-from cocos.host.files import cache_folder
 from cocos.host.image_tools import WORK
 from cocos.image import initrd, measure, rootfs, spec
-from cocos.image.config import BuildSettings
-from cocos.image.inputs import REQUIREMENTS, Inputs, Progress, gather
+from cocos.image.config import BuildSettings, Progress, Step
+from cocos.image.describe import (
+    DESCRIPTION,
+    FILES,
+    REFERENCE_VALUES,
+    ROOT,
+    UKI,
+    current,
+    describe,
+    encode,
+)
+from cocos.image.inputs import Inputs, gather, locked_cache
 
 BLOCK = 4096
-UKI = "cocos.efi"
-ROOT = "root.img"
-REFERENCE_VALUES = "reference-values.json"
-DESCRIPTION = "image.json"
 
+_STAGING = ".build"
 _STUB = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub"
 _ROOT_HASH = re.compile(r"Root hash:\s+([0-9a-f]{64})")
 _LIBRARY = re.compile(r"(/\S+)\s+\(0x")
 
 
-async def build(settings: BuildSettings, progress: Progress) -> JsonObject:
-    """Build an image and return its description, the content of ``image.json``.
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a build has led to.
+
+    Attributes:
+        description: The content of ``image.json``.
+        up_to_date: It was all there already, whole and from the same inputs.
+    """
+
+    description: JsonObject
+    up_to_date: bool
+
+
+async def build(settings: BuildSettings, progress: Progress) -> Outcome:
+    """Build an image, unless it is there already.
 
     Two builds from the same inputs give the same bytes. Files appear in the output folder
     only when all of them are finished.
@@ -45,14 +61,20 @@ async def build(settings: BuildSettings, progress: Progress) -> JsonObject:
         ToolMissingError: a program of this machine is missing.
         ProcessError: a step failed.
     """
-    inputs = await gather(settings, progress)
-    staging = Path(tempfile.mkdtemp(prefix=".new-", dir=cache_folder("image")))
-    try:
-        description = await _Build(settings, inputs, staging).run(progress)
-        await asyncio.to_thread(_publish, staging / "out", settings.output)
-    finally:
+    async with locked_cache(progress) as cache:
+        inputs = await gather(cache, settings, progress)
+        found = await asyncio.to_thread(current, settings.output, settings, inputs)
+        if found is not None:
+            return Outcome(found, up_to_date=True)
+        staging = cache / _STAGING
         await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
-    return description
+        staging.mkdir(mode=0o700)
+        try:
+            description = await _Build(settings, inputs, staging).run(progress)
+            await asyncio.to_thread(_publish, staging / "out", settings.output)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
+    return Outcome(description, up_to_date=False)
 
 
 class _Build:
@@ -68,20 +90,27 @@ class _Build:
     async def run(self, progress: Progress) -> JsonObject:
         self._root.mkdir()
         self._out.mkdir()
-        progress("putting the root file system together")
+        progress(Step.ASSEMBLE, "")
         await asyncio.to_thread(self._assemble)
         release, kernel, modules = await asyncio.to_thread(self._kernel)
         ramdisk = await self._initrd(modules)
-        progress("compiling Python modules")
+        progress(Step.COMPILE, "")
         await self._compile()
         await self._check()
-        progress("packing the root file system")
+        progress(Step.PACK, "")
         root_hash, blocks = await self._pack()
-        progress("linking the unified kernel image")
+        progress(Step.LINK, "")
         line = spec.command_line(root_hash, blocks, debug=self._settings.debug)
         await self._link(release, kernel, ramdisk, line)
-        progress("predicting measurements")
-        return await asyncio.to_thread(self._describe, release, line, root_hash)
+        progress(Step.PREDICT, "")
+        return await asyncio.to_thread(self._describe)
+
+    def _describe(self) -> JsonObject:
+        values = measure.reference_values((self._out / UKI).read_bytes())
+        (self._out / REFERENCE_VALUES).write_bytes(encode(values))
+        description = describe(self._out, self._settings, self._inputs)
+        (self._out / DESCRIPTION).write_bytes(encode(description))
+        return description
 
     def _unpack(self, folder: Path, name: str) -> None:
         """Unpack a part of the packages that is not in the root file system."""
@@ -192,29 +221,6 @@ class _Build:
             f"--output=out/{UKI}",
         )
 
-    def _describe(self, release: str, line: str, root_hash: str) -> JsonObject:
-        values = measure.reference_values((self._out / UKI).read_bytes())
-        _write_json(self._out / REFERENCE_VALUES, values)
-        description: JsonObject = {
-            "debug": self._settings.debug,
-            "kernel": release,
-            "cmdline": line,
-            "roothash": root_hash,
-            "epoch": self._settings.epoch,
-            "files": {
-                name: {
-                    "bytes": (self._out / name).stat().st_size,
-                    "sha256": hashlib.sha256((self._out / name).read_bytes()).hexdigest(),
-                }
-                for name in (UKI, ROOT, REFERENCE_VALUES)
-            },
-            "packages": image_tools.versions(self._inputs.guest),
-            "tools": self._inputs.tool_versions,
-            "wheels": _locked_versions(),
-        }
-        _write_json(self._out / DESCRIPTION, description)
-        return description
-
     async def _tool(self, *argv: str) -> str:
         environment = {
             "LC_ALL": "C.UTF-8",
@@ -243,22 +249,10 @@ def _add_modules(files: dict[str, bytes | str], folder: Path) -> None:
         files[f"modules/{group}"] = "".join(f"{name}\n" for name in names).encode()
 
 
-def _locked_versions() -> dict[str, str]:
-    lines = REQUIREMENTS.read_text("utf-8").splitlines()
-    pairs = [
-        line.split("\\")[0].split(";")[0].strip().split("==") for line in lines if "==" in line
-    ]
-    return dict(pairs)
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
-
-
 def _publish(source: Path, target: Path) -> None:
     """Move finished files to where they are wanted; the description goes last."""
     target.mkdir(parents=True, exist_ok=True)
-    for name in (ROOT, UKI, REFERENCE_VALUES, DESCRIPTION):
+    for name in (*FILES, DESCRIPTION):
         new = target / f".{name}.new"
         shutil.copyfile(source / name, new)
         new.replace(target / name)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of an image build."""
+"""Settings of an image build, and what it tells while it runs."""
 
+import enum
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -22,3 +24,21 @@ class BuildSettings(BaseModel):
     """Fetch packages and wheels anew, although they are in the cache."""
     epoch: int = 1_767_225_600
     """Time stamp of all files, in seconds since 1970; 2026-01-01."""
+
+
+class Step(enum.StrEnum):
+    """What a build does, in order; steps whose result is there already are left out."""
+
+    WAIT = "waiting for another build"
+    PACKAGES = "fetching Debian packages"
+    TOOLS = "fetching build tools"
+    WHEELS = "fetching Python wheels"
+    ASSEMBLE = "putting the root file system together"
+    COMPILE = "compiling Python modules"
+    PACK = "packing the root file system"
+    LINK = "linking the unified kernel image"
+    PREDICT = "predicting measurements"
+
+
+Progress = Callable[[Step, str], None]
+"""Told what is done now, and of some steps, again and again, how far they are."""

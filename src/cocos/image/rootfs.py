@@ -3,7 +3,7 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cocos.image import spec
@@ -57,6 +57,17 @@ def set_modes(root: Path) -> None:
     (root / "etc" / "shadow").chmod(0o600)
 
 
+def own_files() -> Iterator[tuple[str, Path]]:
+    """Yield the files of our package that the guest gets, with their names in it."""
+    for path in sorted(PACKAGE.rglob("*")):
+        name = path.relative_to(PACKAGE)
+        if not path.is_file() or "__pycache__" in name.parts or name.suffix == ".pyi":
+            continue
+        top_level = len(name.parts) == 1 and name.suffix == ".py"
+        if top_level or name.parts[0] in spec.OUR_PACKAGES or str(name) in spec.OUR_MODULES:
+            yield str(name), path
+
+
 def _add_python(root: Path, wheels: Path) -> None:
     site = root / spec.SITE_PACKAGES
     shutil.copytree(wheels, site, ignore=shutil.ignore_patterns("bin", "__pycache__", "*.pyi"))
@@ -67,15 +78,10 @@ def _add_python(root: Path, wheels: Path) -> None:
         for path in metadata.iterdir():
             if path.name not in {"METADATA", "entry_points.txt"}:
                 _remove(path)
-    ours = site / "cocos"
-    ours.mkdir()
-    ignore = shutil.ignore_patterns("__pycache__", "*.pyi")
-    for path in sorted(PACKAGE.iterdir()):
-        if path.is_file() and path.suffix == ".py":
-            shutil.copyfile(path, ours / path.name)
-        elif path.name in spec.OUR_PACKAGES:
-            shutil.copytree(path, ours / path.name, ignore=ignore)
-    _remove(ours / "image" / "guest")
+    for name, path in own_files():
+        target = site / "cocos" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
     launchers = {**spec.PROGRAMS, "cocos-initdata": "cocos.image.unpack"}
     folder = root / "usr" / "local" / "bin"
     folder.mkdir(parents=True, exist_ok=True)

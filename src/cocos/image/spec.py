@@ -72,12 +72,17 @@ OUR_PACKAGES: Final = (
     "crypto",
     "evidence",
     "host",
-    "image",
     "keyprovider",
     "transport",
     "wire",
 )
 """Packages of ours that the guest's programs import; the rest would only be measured."""
+
+OUR_MODULES: Final = ("image/__init__.py", "image/unpack.py")
+"""Single modules of others."""
+
+LIBRARIES: Final = ("sev-snp-measure",)
+"""Python packages of this machine whose version shows in the output."""
 
 ROOT_FORMAT: Final = "squashfs"
 

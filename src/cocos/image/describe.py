@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files of a finished image, and what ``image.json`` says of them."""
+
+import hashlib
+import re
+from pathlib import Path
+
+import msgspec
+
+from cocos._types import JsonObject
+from cocos.errors import FormatError
+from cocos.image.config import BuildSettings
+from cocos.image.inputs import REQUIREMENTS, Inputs, digest
+from cocos.wire.pe import Image
+
+UKI = "cocos.efi"
+ROOT = "root.img"
+REFERENCE_VALUES = "reference-values.json"
+DESCRIPTION = "image.json"
+FILES = (ROOT, UKI, REFERENCE_VALUES)
+
+_ROOT_HASH = re.compile(r"(?:^| )roothash=([0-9a-f]{64})(?: |$)")
+
+
+def describe(folder: Path, settings: BuildSettings, inputs: Inputs) -> JsonObject:
+    """Return the description of the files in a folder, as built from these inputs.
+
+    Raises:
+        FormatError: the kernel image is none of ours.
+        OSError: a file is missing.
+    """
+    uki = Image.parse((folder / UKI).read_bytes())
+    line = _text(uki, ".cmdline")
+    found = _ROOT_HASH.search(line)
+    if found is None:
+        raise FormatError("the kernel's command line has no root hash")
+    return {
+        "inputs": digest(settings, inputs),
+        "debug": settings.debug,
+        "kernel": _text(uki, ".uname"),
+        "cmdline": line,
+        "roothash": found[1],
+        "epoch": settings.epoch,
+        "files": {name: _file(folder / name) for name in FILES},
+        "packages": inputs.packages,
+        "tools": inputs.tool_versions,
+        "wheels": _locked_versions(),
+    }
+
+
+def current(folder: Path, settings: BuildSettings, inputs: Inputs) -> JsonObject | None:
+    """Return the description of an image that is as a build would leave it; else None."""
+    try:
+        description = describe(folder, settings, inputs)
+        written = (folder / DESCRIPTION).read_bytes()
+    except (OSError, FormatError):
+        return None
+    return description if written == encode(description) else None
+
+
+def encode(value: object) -> bytes:
+    """Return a value as JSON for people."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+
+
+def _text(uki: Image, section: str) -> str:
+    content = uki.section(section)
+    if content is None:
+        raise FormatError(f"the kernel image has no section {section}")
+    return content.decode(errors="replace")
+
+
+def _file(path: Path) -> JsonObject:
+    with path.open("rb") as file:
+        return {
+            "bytes": path.stat().st_size,
+            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+        }
+
+
+def _locked_versions() -> dict[str, str]:
+    lines = REQUIREMENTS.read_text("utf-8").splitlines()
+    pairs = [
+        line.split("\\")[0].split(";")[0].strip().split("==") for line in lines if "==" in line
+    ]
+    return dict(pairs)
