@@ -109,8 +109,8 @@ async def kbs(tmp_path: Path) -> AsyncIterator[Kbs]:
 
 @pytest.fixture
 async def agent(tmp_path: Path) -> AsyncIterator[str]:
-    """Address of an attestation agent that makes sample evidence."""
-    address = f"unix:{tmp_path}/aa.sock"
+    """Address of an attestation agent that makes sample evidence, and speaks ttrpc."""
+    address = f"unix://{tmp_path}/aa.sock"
     async with running(
         "attestation-agent", "--attestation_sock", address, "--insecure-sample"
     ) as program:
@@ -216,10 +216,11 @@ async def test_kbs_down_and_agent_down(tmp_path: Path, kbs: Kbs, agent: str) -> 
     async with provider("--kbs", "http://127.0.0.1:1", "--aa", agent) as program:
         with pytest.raises(UnreachableError, match=rf"{KEY.uri}.*http://127\.0\.0\.1:1"):
             await unwrap(program.address, packet(kek.generate()))
-    nobody = f"unix:{tmp_path}/nobody.sock"
-    async with provider("--kbs", kbs.url, "--aa", nobody) as program:
-        with pytest.raises(UnreachableError, match=f"{KEY.uri}.*attestation agent at {nobody}"):
-            await unwrap(program.address, packet(kek.generate()))
+    for scheme in ("unix:", "unix://"):
+        nobody = f"{scheme}{tmp_path}/nobody.sock"
+        async with provider("--kbs", kbs.url, "--aa", nobody) as program:
+            with pytest.raises(UnreachableError, match=f"{KEY.uri}.*attestation agent at {nobody}"):
+                await unwrap(program.address, packet(kek.generate()))
 
 
 async def test_new_key_is_made_once_and_registered(kbs: Kbs, agent: str, tmp_path: Path) -> None:

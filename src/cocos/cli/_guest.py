@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the guest's programs are told in the guest components' own ways."""
 
+import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +11,8 @@ import typer
 
 from cocos.host.offline_fs import FILES
 from cocos.host.tpm import COMMAND_LINE
+from cocos.transport import rpc, ttrpc
+from cocos.transport.rpc import Service
 from cocos.wire.aa_kbc_params import of_command_line
 
 ConfigFile = Annotated[
@@ -31,6 +35,13 @@ _RUST_LEVELS = {
     "error": "error",
     "off": "critical",
 }
+
+
+def serve(address: str, services: Sequence[Service]) -> contextlib.AbstractAsyncContextManager[str]:
+    """Serve as the guest components do: ttrpc at ``unix:///PATH``, else gRPC."""
+    if address.startswith("unix://"):
+        return ttrpc.serve(address, services)
+    return rpc.serve(address, services)
 
 
 def aa_kbc_params() -> str | None:

@@ -23,7 +23,6 @@ from cocos.crypto.tee_key import EC_P256
 from cocos.errors import PeerError, UnsupportedError
 from cocos.host import tpm
 from cocos.host.files import read_file
-from cocos.transport.rpc import serve
 from cocos.wire.init_data import InitDocument, from_disk
 from cocos.wire.json import b64decode
 from cocos.wire.kbs import InitData
@@ -55,7 +54,8 @@ def main_command(
             "--attestation_sock",
             "--attestation-sock",
             metavar="ADDRESS",
-            help="Listen there: HOST:PORT on loopback, or unix:/PATH. [default: 127.0.0.1:50002]",
+            help="Listen there: HOST:PORT on loopback or unix:/PATH (gRPC), or unix:///PATH "
+            "(ttrpc). [default: 127.0.0.1:50002]",
         ),
     ] = None,
     config_file: guest.ConfigFile = None,
@@ -115,7 +115,7 @@ async def _serve(settings: Settings, *, as_json: bool) -> None:
         tokens = await stack.enter_async_context(_tokens(settings, machine, init_data))
         agent = AttestationAgent(machine, tokens)
         address = await stack.enter_async_context(
-            serve(settings.attestation_sock, [service(agent)])
+            guest.serve(settings.attestation_sock, [service(agent)])
         )
         common.announce(NAME, address, as_json=as_json)
         await common.wait_for_signal()

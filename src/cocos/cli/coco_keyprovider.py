@@ -26,7 +26,6 @@ from cocos.keyprovider.config import AGENT_ADDRESS, Settings
 from cocos.keyprovider.keys import Registrar
 from cocos.keyprovider.server import service
 from cocos.keyprovider.service import KeyProvider
-from cocos.transport.rpc import serve
 from cocos.wire.init_data import InitDocument
 from cocos.wire.kbs import InitData
 
@@ -49,7 +48,8 @@ Socket = Annotated[
         "-s",
         "--socket",
         metavar="ADDRESS",
-        help="Listen there: HOST:PORT on loopback, or unix:/PATH. [default: 127.0.0.1:50011]",
+        help="Listen there: HOST:PORT on loopback or unix:/PATH (gRPC), or unix:///PATH "
+        "(ttrpc). [default: 127.0.0.1:50011]",
     ),
 ]
 Kbs = Annotated[
@@ -180,7 +180,7 @@ async def _serve(settings: Settings, ready: Callable[[], None] | None, *, as_jso
     os.umask(0o077)  # callers get layer keys: nobody else may open our socket
     async with (
         _provider(settings) as provider,
-        serve(settings.socket, [service(provider)]) as address,
+        guest.serve(settings.socket, [service(provider)]) as address,
     ):
         common.announce(NAME, address, as_json=as_json)
         if ready is not None:

@@ -21,7 +21,7 @@ from cocos.clients.kbs_session import (
     Session,
     SessionSource,
     TokenSource,
-    cookie_header,
+    proof_header,
 )
 from cocos.crypto.tee_key import EC_P256, TeeKeyPair
 from cocos.errors import FormatError, IntegrityError, ProtocolError
@@ -139,7 +139,7 @@ class KbsClient:
 
     async def _get(self, uri: kbs.ResourceUri, session: Session) -> Answer:
         return await self._server.request(
-            "GET", f"{BASE}/{uri.route}", headers=cookie_header(session.cookies)
+            "GET", f"{BASE}/{uri.route}", headers=proof_header(session)
         )
 
 

@@ -231,7 +231,13 @@ class AgentSessions:
         """Return the agent's present session, unless it is the one that has ended."""
         found = await self._tokens.kbs_token(self._url, refused=ended.token if ended else "")
         key = TeeKeyPair.from_pem(found.tee_keypair.encode())
-        return _session(found.token, key, {kbs.SESSION_COOKIE: found.session})
+        cookies = {kbs.SESSION_COOKIE: found.session} if found.session else {}
+        return _session(found.token, key, cookies)
+
+
+def proof_header(session: Session) -> dict[str, str]:
+    """Return the header that shows a session: its cookie, else its token."""
+    return cookie_header(session.cookies) or {"Authorization": f"Bearer {session.token}"}
 
 
 def cookie_header(cookies: dict[str, str]) -> dict[str, str]:

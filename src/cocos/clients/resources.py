@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Resources for the guest's programs, fetched as any guest does.
 
-There is one client per KBS, and one request at a time per resource, however many ask for
-it. Nothing is kept: what a KBS released once it may refuse the next time.
+There is one client per KBS. Every call asks the KBS itself, in the session of this moment:
+what is on its way to one computation is never given to another, which may have been
+measured meanwhile, and what a KBS released once it may refuse the next time.
 """
 
 import asyncio
@@ -68,16 +69,12 @@ class KbsResources:
         self._stack = contextlib.AsyncExitStack()
         self._opening = asyncio.Lock()
         self._clients: dict[str, KbsClient] = {}
-        self._running: dict[tuple[str, ResourceUri], asyncio.Task[bytes]] = {}
 
     async def __aenter__(self) -> Self:
         await self._stack.__aenter__()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        for job in self._running.values():
-            job.cancel()
-        await asyncio.gather(*self._running.values(), return_exceptions=True)
         await self._stack.aclose()
 
     async def get(self, uri: ResourceUri, url: str | None = None) -> bytes:
@@ -95,25 +92,13 @@ class KbsResources:
                 f"the {self._what} {uri} is needed, but no KBS is configured",
                 hint="start it with AA_KBC_PARAMS=cc_kbc::URL, or decrypt with cc_kbc::URL",
             )
-        job = self._running.get((server, uri))
-        if job is None:
-            job = asyncio.create_task(self._fetch(uri, server))
-            self._running[server, uri] = job
-            job.add_done_callback(lambda done: self._finished((server, uri), done))
-        return await asyncio.shield(job)
-
-    def _finished(self, name: tuple[str, ResourceUri], job: asyncio.Task[bytes]) -> None:
-        del self._running[name]
-        if not job.cancelled():
-            job.exception()  # all who asked may have gone
-
-    async def _fetch(self, uri: ResourceUri, url: str) -> bytes:
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
-                return await (await self._client(url)).get_resource(uri)
+                return await (await self._client(server)).get_resource(uri)
         except TimeoutError as error:
             raise UnreachableError(
-                f"{self._what} {uri}: the KBS at {url} did not answer within {REQUEST_SECONDS:g} s"
+                f"{self._what} {uri}: the KBS at {server} did not answer within "
+                f"{REQUEST_SECONDS:g} s"
             ) from error
         except CocosError as error:
             # Whoever runs Skopeo sees this sentence and nothing else.

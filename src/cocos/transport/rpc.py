@@ -13,12 +13,13 @@ from typing import Any
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from cocos import errors
-from cocos.errors import CocosError, ConfigError, UnreachableError
+from cocos.errors import CocosError, ConfigError, FormatError, UnreachableError
 
 MAX_MESSAGE_BYTES = 4 * 2**20  # the default of gRPC's peers
 GRACE_SECONDS = 5.0
@@ -57,23 +58,44 @@ class _ErrorsToStatus(aio.ServerInterceptor):
 
         async def guarded_stream(request: object, context: aio.ServicerContext[Any, Any]) -> Any:
             try:
-                async for reply in call(request, context):
+                async for reply in call(_parsed(request), context):
                     yield reply
             except Exception as error:  # noqa: BLE001 - the edge of the process
                 await _abort(context, method, error)
 
         async def guarded(request: object, context: aio.ServicerContext[Any, Any]) -> Any:
             try:
-                return await call(request, context)
+                return await call(_parsed(request), context)
             except Exception as error:  # noqa: BLE001 - the edge of the process
                 await _abort(context, method, error)
 
         make: Any = getattr(grpc, f"{kind}_rpc_method_handler")
         return make(
             guarded_stream if handler.response_streaming else guarded,
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=_deserializer(handler),
             response_serializer=handler.response_serializer,
         )
+
+
+def _deserializer(handler: Any) -> Callable[[bytes], object]:
+    """Return a deserializer that does not raise: gRPC would call that a fault of ours."""
+    deserialize: Callable[[bytes], object] = handler.request_deserializer
+    if handler.request_streaming:
+        return deserialize
+
+    def parse(data: bytes) -> object:
+        try:
+            return deserialize(data)
+        except DecodeError as error:
+            return error
+
+    return parse
+
+
+def _parsed(request: object) -> object:
+    if isinstance(request, DecodeError):
+        raise request
+    return request
 
 
 def _arity(streaming: bool) -> str:
@@ -83,19 +105,26 @@ def _arity(streaming: bool) -> str:
 async def _abort(context: aio.ServicerContext[Any, Any], method: str, error: Exception) -> None:
     if isinstance(error, aio.AbortError):
         raise error
-    if isinstance(error, CocosError):
-        _log.info(
-            "rpc.failed",
-            method=method,
-            code=error.code,
-            error=error.message,
-            exc_info=error.__cause__,
-        )
-        status = grpc.StatusCode[error.grpc_status]
-        text = error.message if error.hint is None else f"{error.message} ({error.hint})"
-        await context.abort(status, text)
-    _log.error("rpc.crashed", method=method, exc_info=error)
-    await context.abort(grpc.StatusCode.INTERNAL, "internal error; the server's log has the cause")
+    await context.abort(*failure(method, error))
+
+
+def failure(method: str, error: Exception) -> tuple[grpc.StatusCode, str]:
+    """Log a failed call and return what the peer is told of it."""
+    if isinstance(error, DecodeError):
+        malformed = FormatError("the request is not the message that the method takes")
+        return failure(method, malformed)
+    if not isinstance(error, CocosError):
+        _log.error("rpc.crashed", method=method, exc_info=error)
+        return grpc.StatusCode.INTERNAL, "internal error; the server's log has the cause"
+    _log.info(
+        "rpc.failed",
+        method=method,
+        code=error.code,
+        error=error.message,
+        exc_info=error.__cause__,
+    )
+    text = error.message if error.hint is None else f"{error.message} ({error.hint})"
+    return grpc.StatusCode[error.grpc_status], text
 
 
 @asynccontextmanager
@@ -165,6 +194,20 @@ def client_error(address: str, error: grpc.RpcError, what: str) -> CocosError:
     """Translate a failed call into the error of the same status code."""
     status = error.code() if isinstance(error, grpc.Call | aio.AioRpcError) else None
     detail = (error.details() if isinstance(error, grpc.Call | aio.AioRpcError) else "") or ""
+    return status_error(address, status, detail, what)
+
+
+def status_error(
+    address: str, status: grpc.StatusCode | None, detail: str, what: str
+) -> CocosError:
+    """Return the error that a status code stands for.
+
+    Args:
+        address: Who answered.
+        status: The code; None if there is none.
+        detail: The peer's text.
+        what: Who that is, for the message.
+    """
     if status is grpc.StatusCode.UNAVAILABLE:
         return UnreachableError(f"{what} at {address} does not answer: {detail}")
     if status is grpc.StatusCode.DEADLINE_EXCEEDED:
