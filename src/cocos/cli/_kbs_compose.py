@@ -17,12 +17,16 @@ from cocos.attestation_service.service import (
     AttestationService,
     signing_key,
 )
+from cocos.clients.key_sets import KeySet, parse_pem
+from cocos.crypto import jwk
+from cocos.errors import ConfigError
 from cocos.host.files import read_file
-from cocos.kbs.admin import AdminGate, DenyAll, InsecureAllowAll, SignedTokens
+from cocos.kbs.admin import AccessList, AdminGate, DenyAll, InsecureAllowAll, SignedTokens
 from cocos.kbs.administration import Administration
 from cocos.kbs.app import make_app
-from cocos.kbs.config import Settings
+from cocos.kbs.config import ProviderSettings, Settings
 from cocos.kbs.denials import Denials
+from cocos.kbs.identity_providers import BearerTokens, IdentityProvider
 from cocos.kbs.metrics import KbsMetrics
 from cocos.kbs.resource_policy import ResourcePolicy
 from cocos.kbs.service import KbsService
@@ -42,7 +46,7 @@ async def compose(settings: Settings, store: Store, gate: AdminGate, *, clock: C
     attestation = AttestationService(
         store,
         key=key,
-        config=AttestationServiceConfig(insecure_allow_sample=settings.insecure_allow_sample),
+        config=_attestation_config(settings),
         clock=clock,
         verifiers=verifier_table(
             insecure_allow_sample=settings.insecure_allow_sample,
@@ -50,7 +54,7 @@ async def compose(settings: Settings, store: Store, gate: AdminGate, *, clock: C
             tpm_ek_cas=_ek_cas(settings.tpm_ek_ca),
         ),
     )
-    policy = ResourcePolicy(store, default=defaults.text(defaults.RESOURCE), metrics=metrics)
+    policy = ResourcePolicy(store, default=_resource_policy(settings), metrics=metrics)
     denials = Denials(store, clock=clock)
     service = KbsService(
         store,
@@ -118,8 +122,50 @@ def admin_gate(settings: Settings, clock: Clock) -> AdminGate:
         return InsecureAllowAll()
     if settings.deny_admin:
         return DenyAll()
+    access = None
+    if settings.access_rules is not None:
+        access = AccessList((rule.role, rule.allowed_endpoints) for rule in settings.access_rules)
+    if settings.identity_providers:
+        return BearerTokens(
+            [_provider(provider, clock) for provider in settings.identity_providers],
+            access or AccessList([]),
+            clock=clock,
+            role_claim=settings.role_claim,
+        )
     keys = {
         name: read_file(file, "the administrator's public key")
         for name, file in settings.auth_public_keys.items()
     }
-    return SignedTokens(keys, clock=clock)
+    return SignedTokens(keys, clock=clock, access=access)
+
+
+def _provider(settings: ProviderSettings, clock: Clock) -> IdentityProvider:
+    places = ((settings.public_key_uri, parse_pem), (settings.jwk_set_uri, jwk.parse_set))
+    keys = tuple(KeySet(place, parse, clock=clock) for place, parse in places if place)
+    return IdentityProvider(keys, settings.issuer, settings.audience)
+
+
+def _resource_policy(settings: Settings) -> str:
+    """Return the policy that holds until an administrator sets one."""
+    if settings.resource_policy_file is None:
+        return defaults.text(defaults.RESOURCE)
+    data = read_file(settings.resource_policy_file, "the resource policy", limit=2**20)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{settings.resource_policy_file} is not UTF-8 text") from error
+
+
+def _attestation_config(settings: Settings) -> AttestationServiceConfig:
+    given = {
+        "issuer_name": settings.token_issuer,
+        "developer_name": settings.token_developer,
+        "build_name": settings.token_build,
+        "profile_name": settings.token_profile,
+        "duration_minutes": settings.token_minutes,
+        "verbose_token": settings.verbose_token,
+        "insecure_allow_sample": settings.insecure_allow_sample,
+    }
+    return AttestationServiceConfig.model_validate(
+        {name: value for name, value in given.items() if value is not None}
+    )

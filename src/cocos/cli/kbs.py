@@ -4,6 +4,7 @@
 import asyncio
 import contextlib
 import os
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ from cocos._clock import system_clock
 from cocos.cli import _common as common
 from cocos.cli._kbs_compose import admin_gate, compose
 from cocos.errors import CocosError, UsageError
+from cocos.kbs import trustee_config
 from cocos.kbs.config import Settings
 from cocos.stores.base import Store
 from cocos.stores.opening import open_store
@@ -23,7 +25,14 @@ from cocos.transport.http_server import serve_http
 
 NAME = "kbs"
 SWEEP_SECONDS = 60.0
-ENVIRONMENT = {"storage": "KBS_STORAGE", "session_storage": "KBS_SESSION_STORAGE"}
+_MEMORY = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a private folder in it
+# The last two are Trustee's: they count where its storage section asks for such a server.
+ENVIRONMENT = {
+    "storage": "KBS_STORAGE",
+    "session_storage": "KBS_SESSION_STORAGE",
+    "POSTGRES_URL": "POSTGRES_URL",
+    "REDIS_URL": "REDIS_URL",
+}
 
 _log = structlog.get_logger(__name__)
 
@@ -144,8 +153,8 @@ def main_command(
 async def _serve(settings: Settings, *, as_json: bool) -> None:
     gate = admin_gate(settings, system_clock)
     _warn(settings)
-    url = storage_url(settings.storage or str(_data_folder()))
     async with contextlib.AsyncExitStack() as stack:
+        url = storage_url(_storage(settings, stack))
         store = await open_store(url, sessions_url=settings.session_storage)
         stack.push_async_callback(store.close)
         _log.info("kbs.storage", url=describe(url))
@@ -174,8 +183,18 @@ def _warn(settings: Settings) -> None:
             meaning="everybody who reaches this port can read policies and replace keys",
             sockets=settings.addresses,
         )
+    for note in settings.notes:
+        _log.warning("kbs.setting-without-effect", setting=note)
     if settings.insecure_http:
         _log.warning("kbs.insecure-http", meaning="sessions and admin tokens travel in clear")
+
+
+def _storage(settings: Settings, stack: contextlib.AsyncExitStack) -> str:
+    if settings.storage != trustee_config.MEMORY:
+        return settings.storage or str(_data_folder())
+    _log.warning("kbs.storage-in-memory", meaning="everything is lost when this program ends")
+    # SQLite in a file system that is memory: several connections can share it.
+    return stack.enter_context(tempfile.TemporaryDirectory(prefix="cocos-kbs-", dir=_MEMORY))
 
 
 def _data_folder() -> Path:

@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings of the key broker: its own flat names, and the sections of Trustee's file.
 
-A file may use either; sections are translated to the flat names before validation. What
-Trustee can do and we cannot yet is refused by name, never ignored.
+A file may use either; sections are translated to the flat names before validation.
 """
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cocos.errors import ConfigError
+from cocos.kbs import trustee_config
 from cocos.transport.http_server import TlsFiles, split_address
 
 DEFAULT_PORT: Final = 8080
@@ -29,6 +28,45 @@ _MAKE_ADMIN: Final = (
 )
 
 
+# Settings that a file of Trustee can have and that nothing here honours yet.
+_NOT_YET: Final = (
+    "token_key",
+    "token_certificate",
+    "token_certificate_url",
+    "trusted_certs",
+    "trusted_jwk_sets",
+    "extra_teekey_paths",
+    "insecure_header_jwk",
+)
+
+
+class AccessRule(BaseModel):
+    """Which paths a role may reach, as a regular expression."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    role: str
+    allowed_endpoints: str
+
+
+class ProviderSettings(BaseModel):
+    """An identity provider of administrators.
+
+    Attributes:
+        issuer: What ``iss`` of its tokens is; None does not look.
+        audience: What ``aud`` must contain; None does not look.
+        public_key_uri: Its key as PEM: a file, ``file://`` or ``https://``.
+        jwk_set_uri: Its keys as JWK set, or the issuer of OpenID Connect.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    issuer: str | None = None
+    audience: str | None = None
+    public_key_uri: str | None = None
+    jwk_set_uri: str | None = None
+
+
 class Settings(BaseModel):
     """Settings of one key broker.
 
@@ -37,17 +75,37 @@ class Settings(BaseModel):
         insecure_http: Serve plain HTTP.
         certificate: Certificate chain, PEM, leaf first.
         private_key: Its key, PEM, unencrypted.
+        tls_min_version: Oldest version of TLS to speak.
         payload_request_size: Largest request body, MiB.
         auth_public_keys: Administrator's name → Ed25519 public key file, PEM.
         insecure_api: Admit everybody as administrator.
         deny_admin: Admit nobody as administrator.
+        identity_providers: Whose tokens prove administrators, too; instead of keys.
+        role_claim: Where their tokens name roles; dots lead into objects.
+        access_rules: What roles may reach; with keys the role is the administrator's name.
+            None lets every administrator with a key reach everything.
         insecure_allow_sample: Count sample evidence, which proves nothing, as good.
         tpm_ek_ca: Files of those who certify endorsement keys of TPMs, PEM; every
             certificate in them is trusted.
         attestation_token_type: Kind of token; CoCo is the only one.
+        token_minutes: Lifetime of a token.
+        token_issuer: Claim ``iss`` of tokens.
+        token_developer: Developer of the verifier, in tokens.
+        token_build: Build of the verifier, in tokens.
+        token_profile: Claim ``eat_profile`` of tokens.
+        verbose_token: Keep the devices' raw evidence in tokens.
+        token_key: Key that signs tokens, PEM; without it one is made and kept.
+        token_certificate: Its certificate chain, PEM.
+        token_certificate_url: Where its certificate chain is.
+        trusted_certs: Files of those who certify other issuers of tokens, PEM.
+        trusted_jwk_sets: Keys of other issuers of tokens.
+        extra_teekey_paths: JSON pointers to the TEE's key in tokens of others.
+        insecure_header_jwk: Believe the key that a token itself names.
         timeout: Lifetime of a session, minutes.
-        storage: Folder or database URL; None is a folder of the user.
+        storage: Folder, database URL, or ``memory:``; None is a folder of the user.
         session_storage: URL of Redis for sessions; None keeps them with the storage.
+        resource_policy_file: What decides on resources until an administrator sets a policy.
+        notes: What a configuration file says that has no effect here, and why.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,28 +114,42 @@ class Settings(BaseModel):
     insecure_http: bool = False
     certificate: Path | None = None
     private_key: Path | None = None
+    tls_min_version: Literal["1.2", "1.3"] = "1.3"
     payload_request_size: int = Field(default=2, ge=1, le=64)
     auth_public_keys: dict[str, Path] = Field(default_factory=dict)
     insecure_api: bool = False
     deny_admin: bool = False
+    identity_providers: tuple[ProviderSettings, ...] = ()
+    role_claim: str = "role"
+    access_rules: tuple[AccessRule, ...] | None = None
     insecure_allow_sample: bool = False
     tpm_ek_ca: tuple[Path, ...] = ()
     attestation_token_type: Literal["CoCo"] = "CoCo"  # noqa: S105 - a kind, no secret
+    token_minutes: int = Field(default=5, ge=1, le=24 * 60)
+    token_issuer: str | None = None
+    token_developer: str | None = None
+    token_build: str | None = None
+    token_profile: str | None = None
+    verbose_token: bool = True
+    token_key: Path | None = None
+    token_certificate: Path | None = None
+    token_certificate_url: str | None = None
+    trusted_certs: tuple[Path, ...] = ()
+    trusted_jwk_sets: tuple[str, ...] = ()
+    extra_teekey_paths: tuple[str, ...] = ()
+    insecure_header_jwk: bool = False
     timeout: int = Field(default=5, ge=1, le=24 * 60)
     storage: str | None = Field(default=None, repr=False)
     session_storage: str | None = Field(default=None, repr=False)
+    resource_policy_file: Path | None = None
+    notes: tuple[str, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
     def _flatten(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        flat: dict[str, Any] = {}
-        for name, value in values.items():
-            if name in _SECTIONS:
-                flat |= _SECTIONS[name](_Section(name, value))
-        # What stands outside of a section (flags do) wins.
-        flat |= {name: value for name, value in values.items() if name not in _SECTIONS}
+        flat = trustee_config.flatten(values, _OWN)
         if (file := flat.pop("auth_public_key", None)) is not None:
             flat["auth_public_keys"] = {"admin": file}
         return flat
@@ -93,7 +165,7 @@ class Settings(BaseModel):
         """Certificate and key, or None for plain HTTP."""
         if self.certificate is None or self.private_key is None:
             return None
-        return TlsFiles(self.certificate, self.private_key)
+        return TlsFiles(self.certificate, self.private_key, self.tls_min_version)
 
     def check(self) -> None:
         """Refuse settings that contradict each other or leave a door undecided.
@@ -109,87 +181,21 @@ class Settings(BaseModel):
             raise ConfigError("--insecure-http contradicts --certificate and --private-key")
         if not self.insecure_http and len(files) != len(("certificate", "private_key")):
             raise ConfigError("HTTPS needs a certificate and its key", hint=_MAKE_CERTIFICATE)
-        ways = [self.insecure_api, self.deny_admin, bool(self.auth_public_keys)]
-        if not any(ways):
+        ways = {
+            "--insecure-api": self.insecure_api,
+            "DenyAll": self.deny_admin,
+            "an administrator's key": bool(self.auth_public_keys),
+            "identity providers": bool(self.identity_providers),
+        }
+        chosen = [name for name, is_chosen in ways.items() if is_chosen]
+        if not chosen:
             raise ConfigError("nobody could administer this KBS", hint=_MAKE_ADMIN)
-        if sum(ways) > 1:
-            raise ConfigError("--insecure-api and an administrator's key contradict each other")
+        if len(chosen) > 1:
+            raise ConfigError(f"{' and '.join(chosen)} contradict each other")
+        for name in _NOT_YET:
+            if getattr(self, name):
+                raise ConfigError(f"{name} is not possible yet")
 
 
-class _Section:
-    """A table of Trustee's file, read name by name; what is left over is an error."""
-
-    def __init__(self, name: str, table: object) -> None:
-        if not isinstance(table, dict):
-            raise ConfigError(f"{name} is not a table")
-        self._name = name
-        self._left = dict(table)
-
-    def take(self, *names: str) -> dict[str, Any]:
-        """Remove and return those of ``names`` that are present."""
-        return {name: self._left.pop(name) for name in names if name in self._left}
-
-    def end(self) -> None:
-        """Refuse what nobody took."""
-        for name in self._left:
-            raise ConfigError(f"{self._name}.{name} is not a setting that this KBS knows")
-
-    def only(self, name: str, allowed: str) -> None:
-        """Take ``name``, which may have the value ``allowed`` only."""
-        value = self.take(name).get(name, allowed)
-        if value != allowed:
-            raise ConfigError(
-                f"{self._name}.{name} = {value!r} is not possible here", hint=f"only {allowed!r}"
-            )
-
-
-def _http_server(section: _Section) -> dict[str, Any]:
-    found = section.take(
-        "sockets", "insecure_http", "private_key", "certificate", "payload_request_size"
-    )
-    section.end()
-    return found
-
-
-def _admin(section: _Section) -> dict[str, Any]:
-    """Every generation of ``[admin]`` that can be had without an identity provider."""
-    found = section.take("auth_public_key", "insecure_api")
-    mode = section.take("type", "authorization_mode")
-    personas = section.take("personas").get("personas", [])
-    section.end()
-    for name, value in mode.items():
-        if value == "InsecureAllowAll":
-            found["insecure_api"] = True
-        elif value == "DenyAll":
-            found["deny_admin"] = True
-        elif not (name == "type" and value == "Simple"):
-            raise ConfigError(
-                f"admin.{name} = {value!r} is not possible here",
-                hint='type = "Simple" with personas, "InsecureAllowAll" or "DenyAll"',
-            )
-    if personas:
-        found["auth_public_keys"] = dict(map(_persona, personas))
-    return found
-
-
-def _persona(persona: object) -> tuple[str, Path]:
-    section = _Section("admin.personas", persona)
-    found = section.take("id", "public_key_path")
-    section.end()
-    if len(found) != len(("id", "public_key_path")):
-        raise ConfigError("admin.personas needs id and public_key_path")
-    return str(found["id"]), Path(str(found["public_key_path"]))
-
-
-def _attestation_service(section: _Section) -> dict[str, Any]:
-    section.only("type", "coco_as_builtin")
-    found = section.take("timeout")
-    section.end()
-    return found
-
-
-_SECTIONS: Mapping[str, Callable[[_Section], dict[str, Any]]] = {
-    "http_server": _http_server,
-    "admin": _admin,
-    "attestation_service": _attestation_service,
-}
+# A single key is the historic way to name one administrator; notes are ours to write.
+_OWN: Final = frozenset(Settings.model_fields) - {"notes"} | {"auth_public_key"}

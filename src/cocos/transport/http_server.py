@@ -12,7 +12,7 @@ import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from granian._granian import SocketHolder
 from granian.constants import HTTPModes, Interfaces, SSLProtocols
@@ -37,10 +37,14 @@ _LOG_TO_STDERR: Final = {
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """PEM files of a server: certificate chain, leaf first, and its unencrypted key."""
+    """PEM files of a server: certificate chain, leaf first, and its unencrypted key.
+
+    ``min_version`` is the oldest TLS to speak: 1.3 or 1.2.
+    """
 
     certificate: Path
     private_key: Path
+    min_version: Literal["1.2", "1.3"] = "1.3"
 
 
 class _Server(Server):
@@ -64,7 +68,7 @@ async def serve_http(app: Any, address: str, *, tls: TlsFiles | None = None) -> 
     Args:
         app: ASGI application.
         address: ``host:port`` or ``[ipv6]:port``; port 0 takes any free one.
-        tls: Serve HTTPS (TLS 1.3) with these; plain HTTP without.
+        tls: Serve HTTPS with these; plain HTTP without.
 
     Yields:
         The URL with the real port, once a request has been answered there.
@@ -91,7 +95,7 @@ async def serve_http(app: Any, address: str, *, tls: TlsFiles | None = None) -> 
         log_dictconfig=_LOG_TO_STDERR,
         ssl_cert=tls.certificate if tls else None,
         ssl_key=tls.private_key if tls else None,
-        ssl_protocol_min=SSLProtocols.tls13,
+        ssl_protocol_min=SSLProtocols(f"tls{tls.min_version}" if tls else "tls1.3"),
     )
     running: asyncio.Task[None] = asyncio.create_task(server.serve())
     try:

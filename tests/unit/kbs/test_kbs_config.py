@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from cocos.cli._common import load_settings
-from cocos.errors import CallerError, ConfigError, UsageError
+from cocos.errors import ConfigError, UsageError
 from cocos.kbs.config import Settings
 
 
@@ -70,79 +70,6 @@ def test_contradictions_are_refused(tmp_path: Path, flags: dict[str, Any]) -> No
 def test_addresses_are_checked(tmp_path: Path, socket: str) -> None:
     with pytest.raises(UsageError, match="not an address"):
         load(tmp_path, insecure_http=True, insecure_api=True, sockets=[socket]).check()
-
-
-def test_trustee_s_sections_are_understood_and_flags_win(tmp_path: Path) -> None:
-    settings = load(
-        tmp_path,
-        """
-        [http_server]
-        sockets = ["127.0.0.1:1"]
-        insecure_http = true
-        payload_request_size = 4
-        [admin]
-        type = "Simple"
-        [[admin.personas]]
-        id = "alice"
-        public_key_path = "/keys/alice.pub"
-        [[admin.personas]]
-        id = "bob"
-        public_key_path = "/keys/bob.pub"
-        [attestation_service]
-        type = "coco_as_builtin"
-        timeout = 7
-        """,
-        sockets=["127.0.0.1:2"],
-    )
-    settings.check()
-    assert settings.addresses == ("127.0.0.1:2",)
-    assert settings.insecure_http
-    assert settings.payload_request_size == 4
-    assert settings.timeout == 7
-    assert settings.auth_public_keys == {
-        "alice": Path("/keys/alice.pub"),
-        "bob": Path("/keys/bob.pub"),
-    }
-
-
-@pytest.mark.parametrize(
-    ("toml", "expected"),
-    [
-        ('type = "InsecureAllowAll"', "insecure_api"),
-        ('authorization_mode = "InsecureAllowAll"', "insecure_api"),
-        ("insecure_api = true", "insecure_api"),
-        ('authorization_mode = "DenyAll"', "deny_admin"),
-    ],
-)
-def test_every_generation_of_admin(tmp_path: Path, toml: str, expected: str) -> None:
-    settings = load(tmp_path, f"[admin]\n{toml}", insecure_http=True)
-    settings.check()
-    assert getattr(settings, expected) is True
-
-
-@pytest.mark.parametrize(
-    ("toml", "named"),
-    [
-        ("colour = 1", "colour"),
-        ("[storage_backend]\nstorage_type = 'Redis'", "storage_backend"),
-        ("[http_server]\nworker_count = 4", "http_server.worker_count"),
-        ("[admin]\nauthorization_mode = 'AuthenticatedAuthorization'", "admin.authorization_mode"),
-        ("[admin]\nauthorization_mode = 'Simple'", "admin.authorization_mode"),
-        ("[admin]\nacls = []", "admin.acls"),
-        ("[[admin.personas]]\nid = 'a'", "admin.personas"),
-        ("[[admin.personas]]\nid = 'a'\npublic_key_path = 'b'\nrole = 'c'", "admin.personas.role"),
-        ("[attestation_service]\ntype = 'intel_ta'", "attestation_service.type"),
-        ("http_server = 1", "http_server"),
-        ("timeout = 0", "timeout"),
-        ("payload_request_size = 65", "payload_request_size"),
-        ("attestation_token_type = 'Jwk'", "attestation_token_type"),
-        ("insecure_http = 'perhaps'", "insecure_http"),
-    ],
-)
-def test_what_we_cannot_do_is_named(tmp_path: Path, toml: str, named: str) -> None:
-    with pytest.raises(CallerError) as caught:
-        load(tmp_path, toml)
-    assert named in caught.value.message
 
 
 def test_manufacturers_of_tpms(tmp_path: Path) -> None:

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A table of a configuration file, read key by key, so that nothing in it goes unnoticed.
+
+Whoever reads a table asks for every key that there is; :meth:`Table.end` then names what
+was never asked for, with the nearest name that was. Values are not shown: they may be
+secrets.
+"""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
+
+from cocos.errors import ConfigError
+
+T = TypeVar("T")
+
+_KINDS: Final[Mapping[type, str]] = {
+    str: "a text",
+    bool: "true or false",
+    int: "a whole number",
+    dict: "a table",
+    list: "a list",
+}
+
+
+class Table:
+    """One table, its place in the file, and what is still unread.
+
+    Args:
+        value: What the file has there.
+        place: Where: ``admin.personas[0]``; empty for the whole file.
+        notes: Collects sentences on what is accepted, but has no effect here.
+    """
+
+    def __init__(self, value: object, place: str, notes: list[str]) -> None:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{place} is not a table")
+        self.place = place
+        self.notes = notes
+        self._left: dict[str, Any] = dict(value)
+        self._asked: set[str] = set()
+
+    def __contains__(self, name: str) -> bool:
+        self._asked.add(name)
+        return name in self._left
+
+    def name(self, key: str) -> str:
+        """Return the whole name of a key: ``admin.personas[0].id``."""
+        return f"{self.place}.{key}" if self.place else key
+
+    def text(self, key: str) -> str | None:
+        """Take a text."""
+        return self._take(key, str)
+
+    def flag(self, key: str) -> bool | None:
+        """Take a truth value."""
+        return self._take(key, bool)
+
+    def number(self, key: str) -> int | None:
+        """Take a whole number."""
+        return self._take(key, int)
+
+    def texts(self, key: str) -> tuple[str, ...] | None:
+        """Take a list of texts."""
+        value = self._take(key, list)
+        if value is not None and not all(isinstance(item, str) for item in value):
+            raise ConfigError(f"{self.name(key)} is not a list of texts")
+        return None if value is None else tuple(value)
+
+    def table(self, key: str) -> "Table":
+        """Take a table; an empty one when there is none."""
+        return Table(self._take(key, dict) or {}, self.name(key), self.notes)
+
+    def tables(self, key: str) -> list["Table"]:
+        """Take a list of tables."""
+        return [
+            Table(value, f"{self.name(key)}[{number}]", self.notes)
+            for number, value in enumerate(self._take(key, list) or [])
+        ]
+
+    def required(self, key: str) -> str:
+        """Take a text that must be there."""
+        value = self.text(key)
+        if not value:
+            raise ConfigError(f"{self.place} needs {key}")
+        return value
+
+    def choice(self, key: str, choices: Mapping[str, str | None]) -> str | None:
+        """Take a text that is one of some.
+
+        Args:
+            key: Its name.
+            choices: What is possible in Trustee → why not here, or None if it is.
+        """
+        value = self.text(key)
+        if value is None:
+            return None
+        possible = [name for name, why_not in choices.items() if why_not is None]
+        if value not in choices:
+            raise ConfigError(
+                f"{self.name(key)} = {value[:64]!r} is unknown",
+                hint=f"possible: {', '.join(possible)}",
+            )
+        if (why_not := choices[value]) is not None:
+            raise ConfigError(
+                f"{self.name(key)} = {value!r} is not possible here: {why_not}",
+                hint=f"possible: {', '.join(possible)}" if possible else None,
+            )
+        return value
+
+    def without_effect(self, because: str, *keys: str) -> None:
+        """Take keys, whatever their values, that change nothing here, and note why."""
+        for key in keys:
+            if key in self:
+                del self._left[key]
+                self.notes.append(f"{self.name(key)}: {because}")
+
+    def refuse(self, because: str, *keys: str, unless: tuple[object, ...] = ()) -> None:
+        """Refuse keys that are there.
+
+        Args:
+            because: Why they are not possible here.
+            keys: Their names.
+            unless: Values that mean the same as leaving the key out.
+        """
+        for key in keys:
+            if key not in self:
+                continue
+            if self._left.pop(key) not in unless:
+                raise ConfigError(f"{self.name(key)} is not possible here: {because}")
+
+    def unread(self, key: str) -> Any:
+        """Take a value of whatever kind, for somebody else to check; None when absent."""
+        return self._left.pop(key, None) if key in self else None
+
+    def end(self) -> None:
+        """Refuse what nobody asked for."""
+        for key in self._left:
+            raise ConfigError(
+                f"{self.name(key)} is not a setting that this KBS knows",
+                hint=_nearest(key, sorted(self._asked)),
+            )
+
+    def _take(self, key: str, kind: type[T]) -> T | None:
+        if key not in self:
+            return None
+        value = self._left.pop(key)
+        # A bool is an int to Python.
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise ConfigError(f"{self.name(key)} is not {_KINDS[kind]}")
+        return value
+
+
+def _nearest(word: str, known: list[str]) -> str | None:
+    found = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {found[0]}?" if found else None
