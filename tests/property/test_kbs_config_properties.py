@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The reader of configuration files: nothing in a file goes unnoticed, nothing crashes it."""
 
+import contextlib
 import copy
 import tomllib
 from typing import Any
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cocos.errors import ConfigError
+from cocos.errors import ConfigError, UsageError
 from cocos.kbs.config import Settings
 
 FILE = tomllib.loads("""
@@ -121,8 +122,8 @@ def test_any_value_anywhere(data: st.DataObject, value: Any) -> None:
     table[key] = value
     said = load(file)
     if isinstance(said, Settings):
-        assert said.storage
-        assert len(said.identity_providers) == 1
+        with contextlib.suppress(ConfigError, UsageError):
+            said.check()
 
 
 @given(st.dictionaries(st.text(max_size=10) | st.sampled_from(list(FILE)), VALUES, max_size=3))

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import structlog
 from cryptography import x509
 
 from cocos._clock import Clock
@@ -37,6 +38,8 @@ from cocos.transport.web import WebApp
 from cocos.verifiers import verifier_table
 from cocos.verifiers.tpm import parse_ek_cas
 from cocos.wire.kbs import InitData, Tee
+
+_log = structlog.get_logger(__name__)
 
 
 async def compose(settings: Settings, store: Store, gate: AdminGate, *, clock: Clock) -> WebApp:
@@ -147,13 +150,17 @@ def _provider(settings: ProviderSettings, clock: Clock) -> IdentityProvider:
 
 def _resource_policy(settings: Settings) -> str:
     """Return the policy that holds until an administrator sets one."""
-    if settings.resource_policy_file is None:
+    file = settings.resource_policy_file
+    if file is None or not file.exists():
+        if file is not None:
+            # Trustee's files name one that is only written later.
+            _log.warning("kbs.no-resource-policy-file", file=str(file), instead="the default")
         return defaults.text(defaults.RESOURCE)
-    data = read_file(settings.resource_policy_file, "the resource policy", limit=2**20)
+    data = read_file(file, "the resource policy", limit=2**20)
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{settings.resource_policy_file} is not UTF-8 text") from error
+        raise ConfigError(f"{file} is not UTF-8 text") from error
 
 
 def _attestation_config(settings: Settings) -> AttestationServiceConfig:
