@@ -14,7 +14,7 @@ from cocos.errors import FormatError, IntegrityError, TooLargeError
 
 ENC: Final = "A256GCM"
 CEK_BYTES: Final = 32
-_IV_BYTES = 12
+IV_BYTES: Final = 12
 _TAG_BYTES = 16
 _MAX_BYTES = 2**31 - 1 - _TAG_BYTES  # what one call of the AES-GCM implementation takes
 
@@ -54,15 +54,24 @@ def encrypt(plaintext: bytes, key: bytes, protected: str) -> dict[str, str]:
     Raises:
         TooLargeError: more than 2 GiB.
     """
-    if len(plaintext) > _MAX_BYTES:
-        raise TooLargeError(f"cannot encrypt {len(plaintext)} bytes in one piece")
-    iv = os.urandom(_IV_BYTES)
-    sealed = AESGCM(key).encrypt(iv, plaintext, protected.encode("ascii"))
+    iv = os.urandom(IV_BYTES)
+    sealed = AESGCM(key).encrypt(iv, within_limit(plaintext), protected.encode("ascii"))
     return {
         "iv": base64url.encode(iv),
         "ciphertext": base64url.encode(sealed[:-_TAG_BYTES]),
         "tag": base64url.encode(sealed[-_TAG_BYTES:]),
     }
+
+
+def within_limit(plaintext: bytes) -> bytes:
+    """Return what is to be encrypted in one piece.
+
+    Raises:
+        TooLargeError: more than 2 GiB.
+    """
+    if len(plaintext) > _MAX_BYTES:
+        raise TooLargeError(f"cannot encrypt {len(plaintext)} bytes in one piece")
+    return plaintext
 
 
 def decrypt(jwe: Mapping[str, Any], key: bytes) -> bytes:
@@ -76,7 +85,7 @@ def decrypt(jwe: Mapping[str, Any], key: bytes) -> bytes:
         base64url.decode(jwe.get(name), f"{name} of the JWE")
         for name in ("iv", "ciphertext", "tag")
     )
-    if len(iv) != _IV_BYTES or len(tag) != _TAG_BYTES:
+    if len(iv) != IV_BYTES or len(tag) != _TAG_BYTES:
         raise FormatError("iv and tag of the JWE must be 12 and 16 bytes")
     if len(key) != CEK_BYTES:
         raise IntegrityError("the content key of the JWE is not 32 bytes")

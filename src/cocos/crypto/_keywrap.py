@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a content encryption key reaches one recipient: RFC 7518 §4.3 and §4.6.
+"""How a content encryption key reaches one recipient: RFC 7518 §4.2, §4.3 and §4.6.
 
-RSA keys get RSA-OAEP-256, EC keys ECDH-ES+A256KW. The recipient's own key decides which
-algorithm it accepts, never the header, so that a sender cannot choose a weaker one.
+RSA keys get RSA-OAEP-256, or RSA1_5 where their owner says so; EC keys ECDH-ES+A256KW. The
+recipient's own key decides which algorithm it accepts, never the header, so that a sender
+cannot choose a weaker one.
 """
 
+import os
 import struct
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
@@ -21,6 +23,7 @@ PublicKey: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 RSA_OAEP: Final = "RSA-OAEP-256"
+RSA_1_5: Final = "RSA1_5"
 ECDH_ES: Final = "ECDH-ES+A256KW"
 CURVES: Final[Mapping[str, ec.EllipticCurve]] = {
     "P-256": ec.SECP256R1(),
@@ -30,7 +33,11 @@ CURVES: Final[Mapping[str, ec.EllipticCurve]] = {
 RSA_BITS: Final = range(2048, 8192 + 1)
 
 _KEK_BYTES = 32
-_OAEP = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
+_CEK_BYTES = 32
+RSA_PADDINGS: Final[Mapping[str, padding.AsymmetricPadding]] = {
+    RSA_OAEP: padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None),
+    RSA_1_5: padding.PKCS1v15(),
+}
 
 
 def check_rsa_size(key: rsa.RSAPublicKey) -> None:
@@ -92,45 +99,50 @@ def load_ec(jwk: Mapping[str, Any], what: str) -> ec.EllipticCurvePublicKey:
 
 
 def algorithm(key: PublicKey) -> str:
-    """Return the key management algorithm that ``key`` is used with."""
+    """Return the key management algorithm that ``key`` is used with unless its owner says."""
     return RSA_OAEP if isinstance(key, rsa.RSAPublicKey) else ECDH_ES
 
 
-def wrap(cek: bytes, key: PublicKey) -> tuple[dict[str, Any], bytes]:
+def wrap(cek: bytes, key: PublicKey, name: str) -> tuple[dict[str, Any], bytes]:
     """Encrypt a content encryption key to one recipient.
+
+    Args:
+        cek: The key.
+        key: The recipient's key.
+        name: Algorithm, one that fits the kind of ``key``.
 
     Returns:
         Header members beside ``alg`` (none, or ``epk``), and the encrypted key.
     """
     if isinstance(key, rsa.RSAPublicKey):
-        return {}, key.encrypt(cek, _OAEP)
+        return {}, key.encrypt(cek, RSA_PADDINGS[name])
     ephemeral = ec.generate_private_key(key.curve)
     kek = _agreed_key(ephemeral, key)
     return {"epk": ec_members(ephemeral.public_key())}, aes_key_wrap(kek, cek)
 
 
-def unwrap(header: Mapping[str, Any], encrypted_key: bytes, key: PrivateKey) -> bytes:
+def unwrap(header: Mapping[str, Any], encrypted_key: bytes, key: PrivateKey, name: str) -> bytes:
     """Recover a content encryption key.
 
     Args:
         header: Header members, ``alg`` among them.
         encrypted_key: As received.
         key: The recipient's key.
+        name: Algorithm, one that fits the kind of ``key``.
 
     Raises:
-        FormatError: another algorithm than ``key`` stands for, or header members that this
-            algorithm does not have (``apu`` and ``apv`` would change the derived key).
+        FormatError: another algorithm, or header members that this algorithm does not have
+            (``apu`` and ``apv`` would change the derived key).
         IntegrityError: it was not made for ``key``.
     """
     expected = {"alg"} if isinstance(key, rsa.RSAPrivateKey) else {"alg", "epk"}
-    wanted = algorithm(key.public_key())
-    if header.get("alg") != wanted:
-        raise FormatError(f"the key was not wrapped with {wanted}, the algorithm of this key")
+    if header.get("alg") != name:
+        raise FormatError(f"the key was not wrapped with {name}, the algorithm of this key")
     if set(header) != expected:
-        raise FormatError(f"a {wanted} header has exactly {', '.join(sorted(expected))}")
+        raise FormatError(f"a {name} header has exactly {', '.join(sorted(expected))}")
     try:
         if isinstance(key, rsa.RSAPrivateKey):
-            return key.decrypt(encrypted_key, _OAEP)
+            return unwrap_rsa(encrypted_key, key, name)
         epk = header["epk"]
         if not isinstance(epk, Mapping) or epk.get("crv") != curve_name(key.curve):
             raise FormatError("the ephemeral key is not on the curve of this key")
@@ -138,6 +150,25 @@ def unwrap(header: Mapping[str, Any], encrypted_key: bytes, key: PrivateKey) -> 
         return aes_key_unwrap(kek, encrypted_key)
     except (ValueError, InvalidUnwrap) as error:
         raise IntegrityError("the content key was not encrypted to this key") from error
+
+
+def unwrap_rsa(encrypted_key: bytes, key: rsa.RSAPrivateKey, name: str) -> bytes:
+    """Recover a content encryption key with RSA.
+
+    With RSA1_5 a wrong padding gives a random key instead of an error: whoever sends us
+    changed messages learns nothing from how we fail (RFC 7516 §11.5).
+
+    Raises:
+        ValueError: not encrypted to ``key``; never with RSA1_5.
+    """
+    if name != RSA_1_5:
+        return key.decrypt(encrypted_key, RSA_PADDINGS[name])
+    instead = os.urandom(_CEK_BYTES)
+    try:
+        cek = key.decrypt(encrypted_key, RSA_PADDINGS[name])
+    except ValueError:
+        return instead
+    return cek if len(cek) == _CEK_BYTES else instead
 
 
 def _agreed_key(own: ec.EllipticCurvePrivateKey, other: ec.EllipticCurvePublicKey) -> bytes:

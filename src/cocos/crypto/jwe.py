@@ -14,6 +14,8 @@ from cocos.crypto import _content, _keywrap, base64url
 from cocos.errors import FormatError
 
 TEE_CURVES: Final = ("P-256", "P-521")
+_EXPONENT_BYTES: Final = 8
+_SHOWN: Final = 40  # characters of a stranger's member
 
 
 def check_public_jwk(jwk: Mapping[str, Any]) -> None:
@@ -24,9 +26,10 @@ def check_public_jwk(jwk: Mapping[str, Any]) -> None:
 
     Raises:
         FormatError: another key type, curve or ``alg``; a point off the curve; coordinates
-            that are not full length; RSA outside 2048 to 8192 bits.
+            that are not full length; RSA outside 2048 to 8192 bits, or with an exponent
+            that is even, below 3 or longer than 64 bits.
     """
-    _load(jwk)
+    load(jwk)
 
 
 def encrypt(plaintext: bytes, jwk: Mapping[str, Any]) -> dict[str, str]:
@@ -39,12 +42,10 @@ def encrypt(plaintext: bytes, jwk: Mapping[str, Any]) -> dict[str, str]:
     Raises:
         FormatError: as :func:`check_public_jwk`.
     """
-    key = _load(jwk)
+    key, name = load(jwk), jwk["alg"]
     cek = _content.new_key()
-    header, encrypted_key = _keywrap.wrap(cek, key)
-    protected = _content.protect(
-        {"alg": _keywrap.algorithm(key), "enc": _content.ENC, **header},
-    )
+    header, encrypted_key = _keywrap.wrap(cek, key, name)
+    protected = _content.protect({"alg": name, "enc": _content.ENC, **header})
     return {
         "protected": protected,
         "encrypted_key": base64url.encode(encrypted_key),
@@ -52,27 +53,38 @@ def encrypt(plaintext: bytes, jwk: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _load(jwk: Mapping[str, Any]) -> _keywrap.PublicKey:
+def load(jwk: Mapping[str, Any]) -> _keywrap.PublicKey:
+    """Load a TEE's public key.
+
+    Raises:
+        FormatError: as :func:`check_public_jwk`.
+    """
     kty, alg = jwk.get("kty"), jwk.get("alg")
     if kty == "EC":
-        if jwk.get("crv") not in TEE_CURVES or alg != _keywrap.ECDH_ES:
+        curve = jwk.get("crv")
+        if curve not in TEE_CURVES or alg != _keywrap.ECDH_ES:
             raise FormatError(
-                "this EC key of the TEE is not supported",
+                f"nothing is encrypted to EC keys with crv {_show(curve)} and alg {_show(alg)}",
                 hint=f"alg {_keywrap.ECDH_ES}, crv {' or '.join(TEE_CURVES)}",
             )
         return _keywrap.load_ec(jwk, "the TEE's public key")
     if kty == "RSA":
-        if alg != _keywrap.RSA_OAEP:
+        if alg not in _keywrap.RSA_PADDINGS:
             raise FormatError(
-                "this RSA key of the TEE is not supported", hint=f"alg {_keywrap.RSA_OAEP}"
+                f"nothing is encrypted to RSA keys with alg {_show(alg)}",
+                hint=f"alg {' or '.join(_keywrap.RSA_PADDINGS)}",
             )
         return _load_rsa(jwk)
-    raise FormatError("the TEE's public key is neither an EC nor an RSA key")
+    raise FormatError(f"nothing is encrypted to TEE keys of kty {_show(kty)}", hint="kty EC or RSA")
+
+
+def _show(member: object) -> str:
+    return repr(member)[:_SHOWN]
 
 
 def _load_rsa(jwk: Mapping[str, Any]) -> rsa.RSAPublicKey:
     raw = {name: base64url.decode(jwk.get(name), f"{name} of the TEE's key") for name in ("n", "e")}
-    if len(raw["n"]) > _keywrap.RSA_BITS[-1] // 8 + 1 or len(raw["e"]) > 8:  # noqa: PLR2004
+    if len(raw["n"]) > _keywrap.RSA_BITS[-1] // 8 + 1 or len(raw["e"]) > _EXPONENT_BYTES:
         raise FormatError("the TEE's RSA key is too large")
     modulus, exponent = (int.from_bytes(raw[name], "big") for name in ("n", "e"))
     if modulus % 2 == 0:

@@ -54,10 +54,11 @@ def seal(plaintext: bytes, recipients: Sequence[bytes]) -> bytes:
     protected = _content.protect({"enc": _content.ENC})
     wrapped = []
     for key in keys:
-        header, encrypted_key = _keywrap.wrap(cek, key)
+        name = _keywrap.algorithm(key)
+        header, encrypted_key = _keywrap.wrap(cek, key, name)
         wrapped.append(
             {
-                "header": {"alg": _keywrap.algorithm(key), **header},
+                "header": {"alg": name, **header},
                 "encrypted_key": base64url.encode(encrypted_key),
             }
         )
@@ -111,7 +112,8 @@ def _try_recipient(recipient: object, key: _keywrap.PrivateKey) -> bytes | None:
     header: dict[str, Any] = recipient["header"]
     encrypted_key = base64url.decode(recipient.get("encrypted_key"), "encrypted_key of a recipient")
     try:
-        return _keywrap.unwrap(header, encrypted_key, key)
+        name = _keywrap.algorithm(key.public_key())
+        return _keywrap.unwrap(header, encrypted_key, key, name)
     except (FormatError, IntegrityError):
         return None  # somebody else's entry: another algorithm, curve or key
 

@@ -8,7 +8,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from cocos.crypto import _content, _keywrap, base64url
+from cocos.crypto import _content, _keywrap, base64url, early_jwe
 from cocos.crypto.jwe import check_public_jwk
 from cocos.errors import ConfigError, FormatError
 
@@ -16,6 +16,8 @@ EC_P256: Final = "ECDH-ES+A256KW-P256"
 EC_P521: Final = "ECDH-ES+A256KW-P521"
 RSA: Final = "RSA-OAEP-256"
 ALGORITHMS: Final = (EC_P256, EC_P521, RSA)
+RSA_EARLY: Final = _keywrap.RSA_1_5
+"""Only for KBSs that know nothing better: no choice for anybody else."""
 
 _RSA_BITS = 3072
 
@@ -26,8 +28,9 @@ class TeeKeyPair:
     Generated inside the attester; it leaves the process only by :meth:`pem`.
     """
 
-    def __init__(self, key: _keywrap.PrivateKey) -> None:
+    def __init__(self, key: _keywrap.PrivateKey, *, early: bool = False) -> None:
         self._key = key
+        self._name = RSA_EARLY if early else _keywrap.algorithm(key.public_key())
         check_public_jwk(self.public_jwk())
 
     @classmethod
@@ -35,7 +38,7 @@ class TeeKeyPair:
         """Make a new key pair.
 
         Args:
-            algorithm: One of :data:`ALGORITHMS`.
+            algorithm: One of :data:`ALGORITHMS`, or :data:`RSA_EARLY`.
 
         Raises:
             ConfigError: another name.
@@ -44,15 +47,20 @@ class TeeKeyPair:
             return cls(ec.generate_private_key(ec.SECP256R1()))
         if algorithm == EC_P521:
             return cls(ec.generate_private_key(ec.SECP521R1()))
-        if algorithm == RSA:
-            return cls(rsa.generate_private_key(public_exponent=65537, key_size=_RSA_BITS))
+        if algorithm in {RSA, RSA_EARLY}:
+            made = rsa.generate_private_key(public_exponent=65537, key_size=_RSA_BITS)
+            return cls(made, early=algorithm == RSA_EARLY)
         raise ConfigError(
             f"{algorithm!r} is no TEE key algorithm", hint=f"one of {', '.join(ALGORITHMS)}"
         )
 
     @classmethod
-    def from_pem(cls, pem: bytes) -> "TeeKeyPair":
+    def from_pem(cls, pem: bytes, *, early: bool = False) -> "TeeKeyPair":
         """Load an unencrypted EC (P-256, P-521) or RSA private key.
+
+        Args:
+            pem: The key.
+            early: It is an RSA key, used with :data:`RSA_EARLY`.
 
         Raises:
             FormatError: not such a key.
@@ -66,7 +74,7 @@ class TeeKeyPair:
             ) from error
         if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
             raise FormatError("the TEE key is neither an EC nor an RSA key")
-        return cls(key)
+        return cls(key, early=early)
 
     def pem(self) -> bytes:
         """Return the private key: PKCS#8 for EC, PKCS#1 for RSA, as the guest tools expect."""
@@ -83,10 +91,10 @@ class TeeKeyPair:
         """Return the public key with exactly the members that are hashed into report data."""
         public = self._key.public_key()
         if isinstance(public, ec.EllipticCurvePublicKey):
-            return {"alg": _keywrap.ECDH_ES, **_keywrap.ec_members(public)}
+            return {"alg": self._name, **_keywrap.ec_members(public)}
         numbers = public.public_numbers()
         return {
-            "alg": _keywrap.RSA_OAEP,
+            "alg": self._name,
             "e": base64url.encode(_big_endian(numbers.e)),
             "kty": "RSA",
             "n": base64url.encode(_big_endian(numbers.n)),
@@ -105,7 +113,19 @@ class TeeKeyPair:
             raise FormatError("a resource is never encrypted with further additional data")
         header = _content.open_header(response.get("protected"))
         encrypted_key = base64url.decode(response.get("encrypted_key"), "encrypted_key of the JWE")
-        return _content.decrypt(response, _keywrap.unwrap(header, encrypted_key, self._key))
+        cek = _keywrap.unwrap(header, encrypted_key, self._key, self._name)
+        return _content.decrypt(response, cek)
+
+    def decrypt_early(self, response: Mapping[str, Any]) -> bytes:
+        """Decrypt a resource of protocol 0.1.1, whose header nothing authenticates.
+
+        Raises:
+            FormatError: not such a resource, or this key is not for it.
+            IntegrityError: made for another key, or changed on its way.
+        """
+        if self._name != RSA_EARLY or not isinstance(self._key, rsa.RSAPrivateKey):
+            raise FormatError(f"protocol 0.1.1 encrypts to {RSA_EARLY} keys only")
+        return early_jwe.decrypt(response, self._key)
 
 
 def _big_endian(number: int) -> bytes:

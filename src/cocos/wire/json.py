@@ -3,7 +3,9 @@
 
 import base64
 import binascii
-from typing import Any, TypeVar
+import json
+import re
+from typing import Any, Final, TypeVar
 
 import msgspec
 import rfc8785
@@ -11,6 +13,15 @@ import rfc8785
 from cocos.errors import FormatError
 
 T = TypeVar("T")
+
+MAX_DEPTH: Final = 64
+"""Levels of nesting in a stranger's JSON."""
+
+MAX_VALUES: Final = 100_000
+"""Values in a stranger's JSON; certificates as arrays of numbers have some thousand."""
+
+_TEXT: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_NO_BRACKET: Final = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def decode(data: bytes | str, shape: type[T] | Any, what: str) -> T:
@@ -29,6 +40,54 @@ def decode(data: bytes | str, shape: type[T] | Any, what: str) -> T:
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
         raise FormatError(f"{what} is malformed: {error}") from error
     return result
+
+
+def decode_strict(data: bytes, shape: type[T] | Any, what: str) -> T:
+    """Decode a stranger's JSON, within limits, in which no name stands twice in an object.
+
+    Two programs that read such a member may each believe another one (RFC 8259 §4), so
+    that it is refused even where nobody looks at it.
+
+    Raises:
+        FormatError: as :func:`decode`, a name that stands twice, more than
+            :data:`MAX_DEPTH` levels or :data:`MAX_VALUES` values.
+    """
+    result: T = decode(data, shape, what)
+    problem = _excess(data) or _repetition(data)
+    if problem:
+        raise FormatError(f"{what} is malformed: {problem}")
+    return result
+
+
+def _excess(data: bytes) -> str | None:
+    """Say what is too much in ``data``, which is JSON."""
+    # With few brackets and commas nothing can be: what honest peers send is not searched.
+    if data.count(b"{") + data.count(b"[") <= MAX_DEPTH and data.count(b",") < MAX_VALUES:
+        return None
+    bare = _TEXT.sub(b"", data)
+    if bare.count(b",") >= MAX_VALUES:
+        return f"more than {MAX_VALUES} values"
+    brackets = bare.translate(None, _NO_BRACKET)
+    for _ in range(MAX_DEPTH):  # each time the innermost level of every branch goes
+        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+    return f"nested more than {MAX_DEPTH} levels deep" if brackets else None
+
+
+def _repetition(data: bytes) -> str | None:
+    """Say if a name stands twice in an object of ``data``, which is JSON."""
+    try:
+        _NAMES.decode(data.decode())
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _distinct(members: list[tuple[str, Any]]) -> None:
+    if len(dict(members)) != len(members):
+        raise ValueError("a name stands twice in an object")
+
+
+_NAMES: Final = json.JSONDecoder(object_pairs_hook=_distinct)
 
 
 def encode(value: object) -> bytes:

@@ -59,7 +59,15 @@ class RsaKey(msgspec.Struct, frozen=True, tag_field="kty", tag="RSA"):
     e: str
 
 
-TeePublicKey: TypeAlias = EcKey | RsaKey
+class OkpKey(msgspec.Struct, frozen=True, tag_field="kty", tag="OKP"):
+    """Such a key exists, but no protocol of a KBS encrypts to it."""
+
+
+class AkpKey(msgspec.Struct, frozen=True, tag_field="kty", tag="AKP"):
+    """ML-KEM key, in experimental builds of Trustee only."""
+
+
+TeePublicKey: TypeAlias = EcKey | RsaKey | OkpKey | AkpKey
 
 
 class Request(msgspec.Struct, frozen=True, rename="kebab"):
