@@ -9,6 +9,7 @@
     │   ├── ConfigError
     │   ├── FormatError            bytes or JSON that do not parse
     │   ├── TooLargeError
+    │   ├── TooManyRequestsError
     │   ├── AuthenticationError    we do not know who is asking
     │   ├── AccessDeniedError      we know, and a policy says no
     │   ├── NotFoundError
@@ -70,10 +71,21 @@ class CocosError(Exception):
     http_status: ClassVar[int] = 500
     grpc_status: ClassVar[str] = "INTERNAL"  # name of a member of grpc.StatusCode
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, hint: str | None = None, findings: tuple[Finding, ...] = ()
+    ) -> None:
+        """Say what is wrong.
+
+        Args:
+            message: One sentence.
+            hint: What to do.
+            findings: Every check that did not hold, for the operator's log and
+                ``kbs-client explain``; the peer sees only ``message`` and ``hint``.
+        """
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.findings = findings
 
 
 class CallerError(CocosError):
@@ -111,6 +123,23 @@ class TooLargeError(CallerError):
     grpc_status = "RESOURCE_EXHAUSTED"
 
 
+class TooManyRequestsError(CallerError):
+    """More requests than this caller may make at the moment.
+
+    Attributes:
+        retry_after: Seconds after which the next one has a chance.
+    """
+
+    code = "too-many-requests"
+    exit_code = 75  # os.EX_TEMPFAIL
+    http_status = 429
+    grpc_status = "RESOURCE_EXHAUSTED"
+
+    def __init__(self, message: str, *, retry_after: float, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+
+
 class AuthenticationError(CallerError):
     """The caller has not proved who it is."""
 
@@ -121,22 +150,12 @@ class AuthenticationError(CallerError):
 
 
 class AccessDeniedError(CallerError):
-    """A policy denied the request of a caller that is known.
-
-    The findings are for the operator's log and ``kbs-client explain``; the peer sees
-    only ``message``.
-    """
+    """A policy denied the request of a caller that is known."""
 
     code = "denied"
     exit_code = 77
     http_status = 403
     grpc_status = "PERMISSION_DENIED"
-
-    def __init__(
-        self, message: str, *, findings: tuple[Finding, ...] = (), hint: str | None = None
-    ) -> None:
-        super().__init__(message, hint=hint)
-        self.findings = findings
 
 
 class NotFoundError(CallerError):
@@ -166,22 +185,12 @@ class UnsupportedError(CallerError):
 
 
 class EvidenceError(CocosError):
-    """Evidence or a token does not hold.
-
-    The findings are for the operator's log and ``kbs-client explain``; the peer sees
-    only ``message``.
-    """
+    """Evidence or a token does not hold."""
 
     code = "evidence"
     exit_code = 77
     http_status = 401
     grpc_status = "UNAUTHENTICATED"
-
-    def __init__(
-        self, message: str, *, findings: tuple[Finding, ...] = (), hint: str | None = None
-    ) -> None:
-        super().__init__(message, hint=hint)
-        self.findings = findings
 
 
 class IntegrityError(CocosError):

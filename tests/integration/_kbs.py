@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 from cryptography.hazmat.primitives import serialization
@@ -89,7 +90,7 @@ class InProcessKbs:
 
 @contextlib.asynccontextmanager
 async def kbs_in_process(
-    folder: Path, *, allow_sample: bool = True, tpm_ek_ca: Sequence[Path] = ()
+    folder: Path, *, allow_sample: bool = True, tpm_ek_ca: Sequence[Path] = (), **settings: Any
 ) -> AsyncIterator[InProcessKbs]:
     """Have a key broker with an empty store in ``folder``."""
     private, public = admin_pair()
@@ -98,7 +99,10 @@ async def kbs_in_process(
     try:
         kbs.app = await compose(
             Settings(
-                insecure_http=True, insecure_allow_sample=allow_sample, tpm_ek_ca=tuple(tpm_ek_ca)
+                insecure_http=True,
+                insecure_allow_sample=allow_sample,
+                tpm_ek_ca=tuple(tpm_ek_ca),
+                **settings,
             ),
             store,
             SignedTokens({"admin": public}, clock=kbs.clock),

@@ -24,6 +24,7 @@ from cocos.errors import ConfigError
 from cocos.host.files import read_file
 from cocos.kbs.admin import AccessList, AdminGate, DenyAll, InsecureAllowAll, SignedTokens
 from cocos.kbs.administration import Administration
+from cocos.kbs.admission import RateLimit
 from cocos.kbs.app import make_app
 from cocos.kbs.config import ProviderSettings, Settings
 from cocos.kbs.denials import Denials
@@ -34,6 +35,7 @@ from cocos.kbs.service import KbsService
 from cocos.policy import defaults
 from cocos.stores.base import Store
 from cocos.tokens.check import TokenVerifier
+from cocos.transport.client_address import ClientAddresses
 from cocos.transport.web import WebApp
 from cocos.verifiers import verifier_table
 from cocos.verifiers.tpm import parse_ek_cas
@@ -64,10 +66,10 @@ async def compose(settings: Settings, store: Store, gate: AdminGate, *, clock: C
         _InProcess(attestation),
         tokens=TokenVerifier([key.public_jwk()]),
         policy=policy,
-        denials=denials,
         metrics=metrics,
         clock=clock,
         session_lifetime=dt.timedelta(minutes=settings.timeout),
+        oldest=settings.oldest_protocol,
     )
     administration = Administration(
         store, attestation, policy=policy, denials=denials, metrics=metrics
@@ -76,7 +78,10 @@ async def compose(settings: Settings, store: Store, gate: AdminGate, *, clock: C
         service,
         administration,
         gate,
+        denials=denials,
         metrics=metrics,
+        handshakes=RateLimit(settings.auth_rate),
+        clients=ClientAddresses(settings.trusted_proxies),
         max_body_bytes=settings.payload_request_size * 2**20,
     )
 

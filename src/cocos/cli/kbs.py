@@ -96,6 +96,20 @@ SessionStorage = Annotated[
         "--session-storage",
     ),
 ]
+OldestProtocol = Annotated[
+    str | None, _option("Refuse guests that speak an older one: 0.1.1, 0.2.0 or 0.4.0. [0.1.1]")
+]
+AuthRate = Annotated[
+    int | None,
+    _option("Handshakes per second that one client address may begin; 0: no limit. [30]"),
+]
+TrustedProxy = Annotated[
+    list[str] | None,
+    _option(
+        "Believe X-Forwarded-For of proxies in this network (loopback: always); repeatable.",
+        "--trusted-proxy",
+    ),
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -115,13 +129,17 @@ def main_command(
     timeout: Timeout = None,
     storage: Storage = None,
     session_storage: SessionStorage = None,
+    oldest_protocol: OldestProtocol = None,
+    auth_rate: AuthRate = None,
+    trusted_proxy: TrustedProxy = None,
     log_level: common.LogLevel = "info",
     as_json: common.JsonFlag = False,
     debug: common.DebugFlag = False,
 ) -> None:
     """Release keys to machines that prove what they are; serve until SIGTERM.
 
-    KBS protocol 0.4.0 over HTTPS, below /kbs/v0; /healthz and /metrics beside it.
+    KBS protocols 0.4.0, 0.2.0 and 0.1.1 over HTTPS, below /kbs/v0; /healthz and /metrics
+    beside it.
     """
     common.configure_logs(log_level, debug=debug)
     flags: dict[str, object] = {
@@ -139,6 +157,9 @@ def main_command(
         "session_storage": _without_password(
             session_storage, "--session-storage", "KBS_SESSION_STORAGE"
         ),
+        "oldest_protocol": oldest_protocol,
+        "auth_rate": auth_rate,
+        "trusted_proxies": trusted_proxy or None,
     }
     settings = common.load_settings(
         Settings, file=config_file, environment=ENVIRONMENT, flags=flags

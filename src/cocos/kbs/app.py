@@ -1,25 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """The key broker's HTTP interface, as in Trustee's KBS protocol, below ``/kbs/v0``."""
 
+import asyncio
 import datetime as dt
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from cocos.errors import (
-    AccessDeniedError,
-    AuthenticationError,
-    CocosError,
-    EvidenceError,
-    FormatError,
-)
+from cocos.errors import AuthenticationError, EvidenceError, FormatError, TooManyRequestsError
 from cocos.kbs.admin import AdminGate
 from cocos.kbs.admin_app import admin_routes
 from cocos.kbs.administration import Administration
+from cocos.kbs.admission import RateLimit, client_of
+from cocos.kbs.denials import Denials
 from cocos.kbs.metrics import KbsMetrics
+from cocos.kbs.problems import describe
 from cocos.kbs.service import Credentials, KbsService
+from cocos.transport.client_address import ClientAddresses
 from cocos.transport.web import (
     MAX_BODY_BYTES,
     Failed,
@@ -38,11 +38,25 @@ def make_app(
     administration: Administration,
     admins: AdminGate,
     *,
+    denials: Denials,
     metrics: KbsMetrics,
+    handshakes: RateLimit,
+    clients: ClientAddresses,
     max_body_bytes: int = MAX_BODY_BYTES,
 ) -> WebApp:
-    """Return the ASGI application of a key broker."""
-    api = _Api(service, metrics)
+    """Return the ASGI application of a key broker.
+
+    Args:
+        service: Use cases of guests.
+        administration: Use cases of administrators.
+        admins: Admits administrators.
+        denials: Keeps why something was denied.
+        metrics: Where everything is counted.
+        handshakes: How many a client may begin.
+        clients: Tells clients apart.
+        max_body_bytes: Largest request body.
+    """
+    api = _Api(service, metrics, handshakes, clients)
 
     def route(path: str, handler: Callable[[Request], Awaitable[Response]], method: str) -> Route:
         return Route(f"{PREFIX}/{path}", handler, methods=[method])
@@ -52,7 +66,10 @@ def make_app(
             metrics.auth_errors.inc()
         elif failed.path == f"{PREFIX}/attest" and not isinstance(failed.error, EvidenceError):
             metrics.attestation_errors.inc()
-        await service.record_denial(failed.id, f"{failed.method} {failed.path}", failed.error)
+        if not isinstance(failed.error, TooManyRequestsError):
+            step = f"{failed.method} {failed.path}"
+            handshake = failed.path in {f"{PREFIX}/auth", f"{PREFIX}/attest"}
+            await denials.record(failed.id, step, failed.error, handshake=handshake)
 
     return WebApp(
         [
@@ -66,7 +83,7 @@ def make_app(
         ],
         metrics=metrics.http,
         max_body_bytes=max_body_bytes,
-        problem_type=problem_type,
+        describe=partial(describe, prefix=PREFIX),
         on_error=record,
     )
 
@@ -74,9 +91,17 @@ def make_app(
 class _Api:
     """Request → use case → response, and nothing else."""
 
-    def __init__(self, service: KbsService, metrics: KbsMetrics) -> None:
+    def __init__(
+        self,
+        service: KbsService,
+        metrics: KbsMetrics,
+        handshakes: RateLimit,
+        clients: ClientAddresses,
+    ) -> None:
         self._service = service
         self._metrics = metrics
+        self._handshakes = handshakes
+        self._clients = clients
 
     async def health(self, _request: Request) -> Response:
         await self._service.check_health()
@@ -96,6 +121,9 @@ class _Api:
 
     async def auth(self, request: Request) -> Response:
         self._metrics.auth_requests.inc()
+        address = self._clients.find(request.scope)
+        if address is not None:
+            self._handshakes.admit(client_of(address), asyncio.get_running_loop().time())
         body: kbs.Request = await read_json(request, kbs.Request, "the authentication request")
         opened = await self._service.auth(body)
         self._metrics.auth_successes.inc()
@@ -111,8 +139,7 @@ class _Api:
                 f"the cookie {kbs.SESSION_COOKIE} is missing",
                 hint="POST /kbs/v0/auth gives one; send it back with the evidence",
             )
-        body: kbs.Attestation = await read_json(request, kbs.Attestation, "the attestation")
-        session = await self._service.attest(session_id, body)
+        session = await self._service.attest(session_id, await request.body())
         response = json_response(kbs.AttestationResult(session.token))
         _set_cookie(response, request, session_id, session.expires)
         return response
@@ -122,43 +149,6 @@ class _Api:
         credentials = Credentials(request.cookies.get(kbs.SESSION_COOKIE), _bearer(request))
         sealed = await self._service.read_resource(credentials, path, _query(request))
         return json_response(sealed)
-
-
-def problem_type(failed: Failed) -> str:
-    """Return the URL that Trustee's clients know an error by."""
-    return f"{kbs.PROBLEM_TYPE}{_variant(failed)}"
-
-
-_HANDSHAKE: Mapping[type[CocosError], str] = {}
-_GUEST: Mapping[type[CocosError], str] = {
-    AuthenticationError: "TokenNotFound",
-    EvidenceError: "TokenVerifierError",
-    AccessDeniedError: "PolicyDeny",
-}
-_ADMIN: Mapping[type[CocosError], str] = {
-    AuthenticationError: "AdminAuthAccess",
-    AccessDeniedError: "AdminAuthAccess",
-}
-_ENDPOINTS = {
-    "auth": "AttestationError",
-    "attest": "AttestationError",
-    "attestation-policy": "AttestationError",
-    "denial": "PluginInternalError",
-    "reference-value": "RvpsError",
-    "resource": "PluginInternalError",
-    "resource-policy": "ParsePolicyError",
-}
-
-
-def _variant(failed: Failed) -> str:
-    endpoint = failed.path.removeprefix(PREFIX + "/").partition("/")[0]
-    if endpoint in {"auth", "attest"}:
-        by_error = _HANDSHAKE
-    elif endpoint == "resource" and failed.method in {"GET", "HEAD"}:
-        by_error = _GUEST
-    else:
-        by_error = _ADMIN
-    return by_error.get(type(failed.error)) or _ENDPOINTS.get(endpoint, "PluginNotFound")
 
 
 def _set_cookie(

@@ -11,9 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cocos.errors import ConfigError
 from cocos.kbs import trustee_config
+from cocos.transport.client_address import Network
 from cocos.transport.http_server import TlsFiles, split_address
+from cocos.wire.kbs_generations import Generation
 
 DEFAULT_PORT: Final = 8080
+DEFAULT_AUTH_RATE: Final = 30
 
 _MAKE_CERTIFICATE: Final = (
     "give --private-key and --certificate; to make a self-signed pair: openssl req -x509 "
@@ -106,6 +109,9 @@ class Settings(BaseModel):
         session_storage: URL of Redis for sessions; None keeps them with the storage.
         resource_policy_file: What decides on resources until an administrator sets a policy.
         notes: What a configuration file says that has no effect here, and why.
+        oldest_protocol: Guests that speak an older one are refused.
+        auth_rate: Handshakes per second that one client address may begin; 0 is no limit.
+        trusted_proxies: Networks whose X-Forwarded-For is believed, beside loopback.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -143,6 +149,9 @@ class Settings(BaseModel):
     session_storage: str | None = Field(default=None, repr=False)
     resource_policy_file: Path | None = None
     notes: tuple[str, ...] = ()
+    oldest_protocol: Generation = Generation.V0_1_1
+    auth_rate: int = Field(default=DEFAULT_AUTH_RATE, ge=0)
+    trusted_proxies: tuple[Network, ...] = ()
 
     @model_validator(mode="before")
     @classmethod

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Why something was denied, kept for ``kbs-client explain``."""
 
+import asyncio
 import datetime as dt
 import re
 from typing import Final
@@ -8,7 +9,16 @@ from typing import Final
 import msgspec
 
 from cocos._clock import Clock
-from cocos.errors import AccessDeniedError, CocosError, EvidenceError, Finding, NotFoundError
+from cocos.errors import (
+    AccessDeniedError,
+    CallerError,
+    CocosError,
+    EvidenceError,
+    Finding,
+    NotFoundError,
+    TooManyRequestsError,
+)
+from cocos.kbs.admission import RateLimit
 from cocos.stores.base import Namespace, Store
 from cocos.wire import json
 
@@ -17,6 +27,8 @@ _ID: Final = re.compile(r"[0-9a-f]{16}", re.ASCII)
 # Anybody can be denied as often as they like. A slot per four digits of the id bounds
 # what that costs: a later denial may take an earlier one's place, seldom in practice.
 _SLOT_DIGITS: Final = 4
+# A request that is malformed costs its sender nothing; a write costs us a little.
+_MALFORMED_PER_SECOND: Final = 10
 
 
 class Denial(msgspec.Struct, frozen=True):
@@ -37,27 +49,40 @@ class Denials:
     def __init__(self, store: Store, *, clock: Clock) -> None:
         self._store = store
         self._clock = clock
+        self._malformed = RateLimit(_MALFORMED_PER_SECOND, clients=1)
 
-    async def record(self, denial_id: str, step: str, error: CocosError) -> None:
+    async def record(
+        self, denial_id: str, step: str, error: CocosError, *, handshake: bool
+    ) -> None:
         """Keep ``error`` under ``denial_id``, 16 lower-case hex digits, if it is a denial.
 
         Args:
             denial_id: Id of the request, which the peer was told.
             step: What was asked for, such as ``POST /kbs/v0/attest``.
             error: Why not.
+            handshake: The step is one of a handshake, whose every failure counts; of those
+                that come before evidence is looked at only so many are kept.
         """
-        if not isinstance(error, EvidenceError | AccessDeniedError):
+        judged = isinstance(error, EvidenceError | AccessDeniedError)
+        early = handshake and isinstance(error, CallerError)
+        if not judged and not (early and self._has_room()):
             return
         now = self._clock()
-        denial = Denial(
-            denial_id, now, step, error.code, error.message, error.hint or "", error.findings
-        )
+        findings = error.findings or (Finding(error.code, error.message),)
+        denial = Denial(denial_id, now, step, error.code, error.message, error.hint or "", findings)
         await self._store.put(
             Namespace.DENIAL,
             denial_id[:_SLOT_DIGITS],
             json.encode(denial),
             expires=now + LIFETIME,
         )
+
+    def _has_room(self) -> bool:
+        try:
+            self._malformed.admit("", asyncio.get_running_loop().time())
+        except TooManyRequestsError:
+            return False
+        return True
 
     async def get(self, denial_id: str) -> Denial:
         """Return a denial.
@@ -74,5 +99,5 @@ class Denials:
         raise NotFoundError(
             f"nothing was denied under the id {denial_id!r}",
             hint="the id is in the refused client's message and in the KBS's log; "
-            "explanations are kept for a week",
+            "explanations are kept for a week, of malformed requests not all",
         )

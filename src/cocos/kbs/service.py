@@ -16,21 +16,27 @@ import structlog
 
 from cocos._clock import Clock
 from cocos._types import JsonObject, UnverifiedToken
-from cocos.crypto import jwe
+from cocos.crypto import early_jwe, jwe
 from cocos.errors import (
     AuthenticationError,
-    CocosError,
+    CallerError,
     EvidenceError,
     Finding,
     NotFoundError,
 )
 from cocos.kbs import session as rcar
-from cocos.kbs.denials import Denials
+from cocos.kbs.admission import OpenSessions
 from cocos.kbs.metrics import KbsMetrics
 from cocos.kbs.resource_policy import ResourcePolicy
 from cocos.stores.base import Namespace, Store
 from cocos.tokens.check import TokenVerifier, tee_public_key
 from cocos.wire import json, kbs
+from cocos.wire.kbs_generations import (
+    NEWEST,
+    Generation,
+    bound_data,
+    decode_attestation,
+)
 
 RESOURCE: Final = "resource"
 SESSION_LIFETIME: Final = dt.timedelta(minutes=5)
@@ -139,10 +145,11 @@ class KbsService:
         *,
         tokens: TokenVerifier,
         policy: ResourcePolicy,
-        denials: Denials,
         metrics: KbsMetrics,
         clock: Clock,
         session_lifetime: dt.timedelta = SESSION_LIFETIME,
+        oldest: Generation = Generation.V0_1_1,
+        open_sessions: OpenSessions | None = None,
     ) -> None:
         self._store = store
         self._attestation = attestation
@@ -151,7 +158,8 @@ class KbsService:
         self._metrics = metrics
         self._clock = clock
         self._lifetime = session_lifetime
-        self._denials = denials
+        self._oldest = oldest
+        self._open = open_sessions or OpenSessions()
 
     async def auth(self, request: kbs.Request) -> Opened:
         """Open a session and challenge the attester.
@@ -165,6 +173,7 @@ class KbsService:
             nonce=secrets.token_bytes(rcar.NONCE_BYTES),
             now=self._clock(),
             lifetime=self._lifetime,
+            oldest=self._oldest,
         )
         asked = await self._attestation.demand(request.tee, request.extra_params)
         if asked is not None:
@@ -173,28 +182,41 @@ class KbsService:
         await self._store.put(
             Namespace.SESSION, session_id, rcar.dump(session), expires=session.expires
         )
+        for oldest in self._open.add(session_id, session.expires, self._clock()):
+            await self._store.delete(Namespace.SESSION, oldest)
         return Opened(session_id, session.expires, challenge)
 
-    async def attest(self, session_id: str, attestation: kbs.Attestation) -> rcar.Attested:
+    async def attest(self, session_id: str, body: bytes) -> rcar.Attested:
         """Appraise evidence once, in the session whose nonce it carries.
+
+        Args:
+            session_id: What the guest's cookie says.
+            body: An attestation in the form of the session's generation.
 
         Raises:
             AuthenticationError: no such session, expired, its nonce used or another one.
-            FormatError: a key we cannot encrypt to, or devices' evidence that does not parse.
+            FormatError: not an attestation, or a key that we cannot encrypt to.
             EvidenceError: the evidence does not hold.
         """
-        runtime, evidence = attestation.runtime_data, attestation.tee_evidence
-        jwe.check_public_jwk(kbs.key_members(runtime.tee_pubkey))
-        additional = _additional(evidence.additional_evidence)
-        spent, state = await self._spend(session_id, runtime.nonce)
+        stored = await self._store.get(Namespace.SESSION, session_id)
+        if stored is None:
+            raise AuthenticationError(_NO_SESSION, hint=_HANDSHAKE)
+        session = rcar.waiting(rcar.load(stored), self._clock())
+        attestation = decode_attestation(body, session.generation, session.nonce)
+        additional = _check(attestation, session)
+        spent = rcar.spend(session, attestation.runtime_data.nonce, self._clock())
+        # Two attestations at once both got here; the store lets one of them pass.
+        if not await self._store.replace(Namespace.SESSION, session_id, stored, rcar.dump(spent)):
+            raise AuthenticationError("the nonce of this session has been used already")
+        self._open.remove(session_id)
         try:
             appraisal = await self._attestation.appraise(
                 spent.tee,
-                evidence.primary_evidence,
+                attestation.tee_evidence.primary_evidence,
                 additional,
-                kbs.runtime_data(runtime.nonce, runtime.tee_pubkey, evidence.additional_evidence),
+                bound_data(attestation, spent.generation),
                 attestation.init_data,
-                state=state,
+                state=session.state,
             )
         except EvidenceError:
             self._metrics.attestation_failures.labels(spent.tee.value).inc()
@@ -205,7 +227,7 @@ class KbsService:
         ):
             raise AuthenticationError("the session has expired")
         self._metrics.attestation_successes.labels(spent.tee.value).inc()
-        _log.info("kbs.attested", tee=spent.tee.value)
+        _log.info("kbs.attested", tee=spent.tee.value, protocol=spent.generation.value)
         return done
 
     async def read_resource(
@@ -221,17 +243,18 @@ class KbsService:
             AccessDeniedError: the policy says no.
             NotFoundError: there is no such resource.
         """
-        token, findings = await self._token(credentials)
-        claims = self._tokens.verify(UnverifiedToken(token), self._clock())
+        shown = await self._token(credentials)
+        claims = self._tokens.verify(UnverifiedToken(shown.token), self._clock())
         segments = (path.repository, path.type, path.tag)
-        await self._policy.check(RESOURCE, segments, query, claims, findings)
+        await self._policy.check(RESOURCE, segments, query, claims, shown.findings)
         secret = await self._store.get(Namespace.RESOURCE, str(path))
         if secret is None:
             raise NotFoundError(
                 f"there is no resource {path}",
                 hint=f"its owner stores it with kbs-client config set-resource --path {path}",
             )
-        sealed = jwe.encrypt(secret, tee_public_key(claims))
+        encrypt = jwe.encrypt if shown.generation.header_sealed else early_jwe.encrypt
+        sealed = encrypt(secret, tee_public_key(claims))
         self._metrics.reads.inc()
         _log.info("kbs.released", resource=str(path))
         return msgspec.convert(sealed, kbs.Response)
@@ -244,25 +267,11 @@ class KbsService:
         """
         await self._store.get(Namespace.SESSION, "")
 
-    async def record_denial(self, denial_id: str, step: str, error: CocosError) -> None:
-        """Keep why something was denied, for administrators."""
-        await self._denials.record(denial_id, step, error)
-
-    async def _spend(self, session_id: str, nonce: str) -> tuple[rcar.Spent, JsonObject | None]:
-        stored = await self._store.get(Namespace.SESSION, session_id)
-        if stored is None:
-            raise AuthenticationError(_NO_SESSION, hint=_HANDSHAKE)
-        session = rcar.load(stored)
-        spent = rcar.spend(session, nonce, self._clock())
-        # Two attestations at once both got here; the store lets one of them pass.
-        if not await self._store.replace(Namespace.SESSION, session_id, stored, rcar.dump(spent)):
-            raise AuthenticationError("the nonce of this session has been used already")
-        return spent, rcar.kept(session)
-
-    async def _token(self, credentials: Credentials) -> tuple[str, tuple[Finding, ...]]:
+    async def _token(self, credentials: Credentials) -> "_Shown":
         """Return the session's token and what was found, else the caller's own token.
 
-        The latter is the passport model: somebody else may have issued it.
+        The latter is the passport model: somebody else may have issued it, and nothing
+        tells of an older protocol.
         """
         refusal = AuthenticationError("Attestation Token not found", hint=_HANDSHAKE)
         if credentials.session_id is not None:
@@ -270,20 +279,58 @@ class KbsService:
             try:
                 if stored is not None:
                     session = rcar.use(rcar.load(stored), self._clock())
-                    return session.token, session.findings
+                    return _Shown(session.token, session.findings, session.generation)
                 refusal = AuthenticationError(_NO_SESSION, hint=_HANDSHAKE)
             except AuthenticationError as error:
                 refusal = error
         if credentials.bearer is None:
             raise refusal
-        return credentials.bearer, ()
+        return _Shown(credentials.bearer)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A token to be verified, and what the session that it comes from knows."""
+
+    token: str
+    findings: tuple[Finding, ...] = ()
+    generation: Generation = NEWEST
+
+
+def _check(attestation: kbs.Attestation, session: rcar.Authed) -> AdditionalEvidence:
+    """Check what can be checked before a nonce is used; return the devices' evidence.
+
+    Raises:
+        FormatError: a key that we cannot encrypt to, or evidence that does not parse.
+        AuthenticationError: another nonce than the session's.
+    """
+    runtime, evidence = attestation.runtime_data, attestation.tee_evidence
+    additional: AdditionalEvidence = {}
+    problems: list[CallerError] = []
+    check_key = (jwe if session.generation.header_sealed else early_jwe).check_public_jwk
+    try:
+        check_key(kbs.key_members(runtime.tee_pubkey))
+    except CallerError as error:
+        problems.append(error)
+    try:
+        additional = _additional(evidence.additional_evidence)
+    except CallerError as error:
+        problems.append(error)
+    try:
+        rcar.check_nonce(session, runtime.nonce)
+    except CallerError as error:
+        problems.append(error)
+    if problems:
+        problems[0].findings = tuple(Finding(each.code, each.message) for each in problems)
+        raise problems[0]
+    return additional
 
 
 def _additional(text: str) -> AdditionalEvidence:
     """Parse evidence of devices: JSON text, TEE → evidence; empty without devices."""
     if not text:
         return {}
-    devices: AdditionalEvidence = json.decode(
-        text, dict[kbs.Tee, Any], "the evidence of additional devices"
+    devices: AdditionalEvidence = json.decode_strict(
+        text.encode(), dict[kbs.Tee, Any], "the evidence of additional devices"
     )
     return devices

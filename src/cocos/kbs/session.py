@@ -4,6 +4,8 @@
 A nonce serves one appraisal: before evidence is looked at the session is *spent*, and a
 spent session never appraises again, whatever came of the first time. The service stores
 each step by compare-and-swap, so that of two attestations at once one finds it spent.
+
+A session keeps to its end the generation of the protocol that it began with.
 """
 
 import base64
@@ -16,10 +18,10 @@ import msgspec
 from cocos._types import JsonObject
 from cocos.errors import AuthenticationError, Finding, FormatError
 from cocos.wire import json
-from cocos.wire.kbs import PROTOCOL_VERSION, Challenge, Request, Tee
+from cocos.wire.kbs import Challenge, Request, Tee
+from cocos.wire.kbs_generations import NEWEST, Generation
 
 NONCE_BYTES: Final = 32
-SUPPORTED_VERSIONS: Final = frozenset({PROTOCOL_VERSION})
 
 _AGAIN: Final = "start a new handshake with POST /kbs/v0/auth"
 
@@ -34,6 +36,7 @@ class Authed(msgspec.Struct, frozen=True, tag="Authed"):
     nonce: str
     expires: dt.datetime
     state: JsonObject | None = None
+    generation: Generation = NEWEST
 
 
 class Spent(msgspec.Struct, frozen=True, tag="Spent"):
@@ -41,6 +44,7 @@ class Spent(msgspec.Struct, frozen=True, tag="Spent"):
 
     tee: Tee
     expires: dt.datetime
+    generation: Generation = NEWEST
 
 
 class Attested(msgspec.Struct, frozen=True, tag="Attested"):
@@ -49,13 +53,19 @@ class Attested(msgspec.Struct, frozen=True, tag="Attested"):
     token: str
     expires: dt.datetime
     findings: tuple[Finding, ...] = ()
+    generation: Generation = NEWEST
 
 
 Session: TypeAlias = Authed | Spent | Attested
 
 
 def start(
-    request: Request, *, nonce: bytes, now: dt.datetime, lifetime: dt.timedelta
+    request: Request,
+    *,
+    nonce: bytes,
+    now: dt.datetime,
+    lifetime: dt.timedelta,
+    oldest: Generation = Generation.V0_1_1,
 ) -> tuple[Authed, Challenge]:
     """Begin a session.
 
@@ -64,19 +74,25 @@ def start(
         nonce: 32 random bytes.
         now: Present time.
         lifetime: From now to the end of the session, which nothing extends.
+        oldest: The oldest generation to speak.
 
     Raises:
         FormatError: a protocol version that we do not speak.
     """
-    if request.version not in SUPPORTED_VERSIONS:
+    spoken = (NEWEST, *(each for each in NEWEST.older if each >= oldest))
+    if request.version not in spoken:
+        # Trustee's sentence: guests look for it.
         raise FormatError(
-            f"KBS Client Protocol Version Mismatch: expect ={PROTOCOL_VERSION} while the "
-            f"request is {request.version[:32]}"
+            f"KBS Client Protocol Version Mismatch: expect ={NEWEST} while the "
+            f"request is {request.version[:32]}",
+            hint=f"this KBS speaks {', '.join(spoken)}",
         )
     if len(nonce) != NONCE_BYTES:
         raise ValueError(f"a nonce has {NONCE_BYTES} bytes")
     text = base64.b64encode(nonce).decode("ascii")
-    return Authed(request.tee, text, now + lifetime), Challenge(nonce=text)
+    generation = Generation(request.version)
+    session = Authed(request.tee, text, now + lifetime, generation=generation)
+    return session, Challenge(nonce=text)
 
 
 def demand(
@@ -96,29 +112,42 @@ def demand(
     )
 
 
-def kept(session: Session) -> JsonObject | None:
-    """Return what the verifier asked to be kept; None if nothing, or no longer."""
-    return session.state if isinstance(session, Authed) else None
+def waiting(session: Session, now: dt.datetime) -> Authed:
+    """Return the session if it still waits for evidence.
+
+    Raises:
+        AuthenticationError: it has expired, or its nonce has been used.
+    """
+    _check_time(session, now)
+    if not isinstance(session, Authed):
+        raise AuthenticationError("the nonce of this session has been used already", hint=_AGAIN)
+    return session
+
+
+def check_nonce(session: Authed, nonce: str) -> None:
+    """Check what an attestation says that it was made for.
+
+    Raises:
+        AuthenticationError: another session, or none.
+    """
+    if not hmac.compare_digest(session.nonce.encode(), nonce.encode()):
+        raise AuthenticationError("the nonce is not the one of this session", hint=_AGAIN)
 
 
 def spend(session: Session, nonce: str, now: dt.datetime) -> Spent:
     """Use the session's nonce, before evidence that claims to carry it is appraised.
 
     Raises:
-        AuthenticationError: the session has expired, its nonce has been used, or ``nonce``
-            is another one.
+        AuthenticationError: as :func:`waiting` and :func:`check_nonce`.
     """
-    _check_time(session, now)
-    if not isinstance(session, Authed):
-        raise AuthenticationError("the nonce of this session has been used already", hint=_AGAIN)
-    if not hmac.compare_digest(session.nonce.encode(), nonce.encode()):
-        raise AuthenticationError("the nonce is not the one of this session", hint=_AGAIN)
-    return Spent(session.tee, session.expires)
+    authed = waiting(session, now)
+    check_nonce(authed, nonce)
+    return Spent(authed.tee, authed.expires, authed.generation)
 
 
 def attested(session: Spent, token: str, findings: tuple[Finding, ...] = ()) -> Attested:
     """Return the session after its evidence has held."""
-    return Attested(token, session.expires, findings)
+    return Attested(token, session.expires, findings, session.generation)
 
 
 def use(session: Session, now: dt.datetime) -> Attested:

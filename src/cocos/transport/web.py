@@ -8,6 +8,7 @@ is in the ``X-Request-Id`` header and bound into every log line of the request.
 
 import asyncio
 import contextlib
+import math
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -25,7 +26,7 @@ from prometheus_client import (
 )
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import Message, Receive, Scope, Send
@@ -37,12 +38,13 @@ from cocos.errors import (
     InternalError,
     NotFoundError,
     TooLargeError,
+    TooManyRequestsError,
 )
 from cocos.wire import json
 from cocos.wire.kbs import Problem
 
 MAX_BODY_BYTES: Final = 2 * 2**20
-BODY_SECONDS: Final = 60.0
+BODY_SECONDS: Final = 30.0
 _DRAIN_BYTES: Final = 64 * 2**20
 REQUEST_ID_HEADER: Final = "X-Request-Id"
 _REQUEST_ID = "cocos.request_id"
@@ -66,8 +68,8 @@ class Failed:
 ErrorHook: TypeAlias = Callable[[Failed], Awaitable[None]]
 """Called before the peer is answered."""
 
-ProblemType: TypeAlias = Callable[[Failed], str]
-"""Names the ``type`` of the problem document."""
+Describe: TypeAlias = Callable[[Failed], tuple[str, str]]
+"""Returns ``type`` and ``detail`` of the problem document."""
 
 
 def json_response(
@@ -83,10 +85,10 @@ async def read_json(request: Request, shape: type[T] | Any, what: str) -> T:
     """Decode the request's body into ``shape``, whatever its Content-Type says.
 
     Raises:
-        FormatError: not JSON of that shape.
+        FormatError: not JSON of that shape, or beyond the limits for a stranger's JSON.
         TooLargeError: more bytes than the server takes.
     """
-    decoded: T = json.decode(await request.body(), shape, what)
+    decoded: T = json.decode_strict(await request.body(), shape, what)
     return decoded
 
 
@@ -190,7 +192,7 @@ class WebApp:
         metrics: HttpMetrics | None = None,
         max_body_bytes: int = MAX_BODY_BYTES,
         body_seconds: float = BODY_SECONDS,
-        problem_type: ProblemType = lambda _failed: "about:blank",
+        describe: Describe = lambda failed: ("about:blank", failed.error.message),
         on_error: ErrorHook | None = None,
     ) -> None:
         """Make the application.
@@ -200,14 +202,14 @@ class WebApp:
             metrics: Where requests are counted.
             max_body_bytes: Largest request body; a larger one is answered with 413.
             body_seconds: How long a body may take to arrive.
-            problem_type: Names the ``type`` of problem documents.
+            describe: Words problem documents.
             on_error: Told of every error.
         """
         self._router = Router(routes, redirect_slashes=False)
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
         self._body_seconds = body_seconds
-        self._problem_type = problem_type
+        self._describe = describe
         self._on_error = on_error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -273,6 +275,7 @@ class WebApp:
                 async with asyncio.timeout_at(deadline):
                     message = await receive()
             except TimeoutError as error:
+                call.body_ended = True  # what did not come is not waited for again
                 raise CallerError(
                     f"the request's body did not arrive within {self._body_seconds:g} s"
                 ) from error
@@ -296,10 +299,11 @@ class WebApp:
                 await self._on_error(failed)
             except CocosError as failure:
                 _log.warning("http.error-not-recorded", error=failure.message, exc_info=failure)
+        kind, detail = self._describe(failed)
         return problem_response(
             Problem(
-                type=self._problem_type(failed),
-                detail=known.message,
+                type=kind,
+                detail=detail,
                 title=known.code,
                 hint=known.hint or "",
                 id=failed.id,
@@ -322,13 +326,19 @@ def problem_response(
 
 
 def _known(scope: Scope, error: Exception) -> tuple[CocosError, int, Mapping[str, str] | None]:
+    known: CocosError
+    if isinstance(error, TooManyRequestsError):
+        return error, error.http_status, {"Retry-After": str(math.ceil(error.retry_after))}
+    if isinstance(error, ClientDisconnect):
+        known = FormatError("the request ended before its body was complete")
+        return known, known.http_status, None
     if isinstance(error, CocosError):
         return error, error.http_status, None
     if not isinstance(error, HTTPException):
         return InternalError("internal error; the server's log has the cause"), 500, None
     path = scope["path"]
     if error.status_code == NotFoundError.http_status:
-        known: CocosError = NotFoundError(f"there is nothing at {path}")
+        known = NotFoundError(f"there is nothing at {path}")
     elif allowed := (error.headers or {}).get("Allow"):
         known = CallerError(f"{scope['method']} is not possible at {path}", hint=f"use {allowed}")
     else:
@@ -341,7 +351,7 @@ def _log_error(failed: Failed, status: int, error: Exception) -> None:
     findings = [
         f"{finding.check}: {finding.problem} (actual {finding.actual!r}, "
         f"expected {finding.expected!r})"
-        for finding in getattr(known, "findings", ())
+        for finding in known.findings
     ]
     crashed = isinstance(known, InternalError)
     ours = status >= InternalError.http_status

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from joserfc import jwe as jose
 from joserfc.jwk import ECKey, RSAKey
 
-from cocos.crypto import jwe
-from cocos.crypto.tee_key import ALGORITHMS, RSA, TeeKeyPair
+from cocos.crypto import early_jwe, jwe
+from cocos.crypto.tee_key import ALGORITHMS, RSA, RSA_EARLY, TeeKeyPair
 from cocos.errors import ConfigError, FormatError, IntegrityError
 
 VECTOR_JWK = {
@@ -49,6 +50,11 @@ def rsa_pair() -> TeeKeyPair:
     return TeeKeyPair.generate(RSA)
 
 
+@pytest.fixture(scope="module")
+def early_pair() -> TeeKeyPair:
+    return TeeKeyPair.generate(RSA_EARLY)
+
+
 @pytest.fixture
 def pair() -> TeeKeyPair:
     return TeeKeyPair.generate()
@@ -70,12 +76,15 @@ def test_vector_key_and_response() -> None:
     assert pair.decrypt(VECTOR) == b"hello"
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+EVERY = (*ALGORITHMS, RSA_EARLY)
+
+
+@pytest.mark.parametrize("algorithm", EVERY)
 def test_round_trip(algorithm: str) -> None:
     pair = TeeKeyPair.generate(algorithm)
     for plaintext in (b"", b"hello", bytes(3_000_000)):
         assert pair.decrypt(jwe.encrypt(plaintext, pair.public_jwk())) == plaintext
-    again = TeeKeyPair.from_pem(pair.pem())
+    again = TeeKeyPair.from_pem(pair.pem(), early=algorithm == RSA_EARLY)
     assert again.public_jwk() == pair.public_jwk()
 
 
@@ -84,8 +93,24 @@ def test_pem_forms(rsa_pair: TeeKeyPair, pair: TeeKeyPair) -> None:
     assert pair.pem().startswith(b"-----BEGIN PRIVATE KEY-----")
 
 
+def reserialised(response: dict[str, str]) -> dict[str, str]:
+    """What the Rust guest makes of the header: alg, enc, then the rest sorted, compact."""
+    members = json.loads(header(response))
+    first = {name: members.pop(name) for name in ("alg", "enc")}
+    rest = json.loads(json.dumps(members, sort_keys=True))
+    text = json.dumps({**first, **rest}, separators=(",", ":"))
+    return {**response, "protected": b64u(text.encode())}
+
+
+@pytest.mark.parametrize("algorithm", EVERY)
+def test_what_the_guest_serialises_again_is_what_was_sealed(algorithm: str) -> None:
+    pair = TeeKeyPair.generate(algorithm)
+    response = jwe.encrypt(b"secret", pair.public_jwk())
+    assert reserialised(response) == response
+
+
 def test_header_bytes_are_what_the_guest_serialises_again(
-    pair: TeeKeyPair, rsa_pair: TeeKeyPair
+    pair: TeeKeyPair, rsa_pair: TeeKeyPair, early_pair: TeeKeyPair
 ) -> None:
     response = jwe.encrypt(b"x", pair.public_jwk())
     epk = json.loads(header(response))["epk"]
@@ -95,13 +120,16 @@ def test_header_bytes_are_what_the_guest_serialises_again(
     )
     response = jwe.encrypt(b"x", rsa_pair.public_jwk())
     assert header(response) == '{"alg":"RSA-OAEP-256","enc":"A256GCM"}'
+    response = jwe.encrypt(b"x", early_pair.public_jwk())
+    assert header(response) == '{"alg":"RSA1_5","enc":"A256GCM"}'
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.filterwarnings("ignore::joserfc.errors.SecurityWarning")  # it names RSA1_5
+@pytest.mark.parametrize("algorithm", EVERY)
 def test_independent_library_reads_ours(algorithm: str) -> None:
     pair = TeeKeyPair.generate(algorithm)
     response: Any = jwe.encrypt(b"secret", pair.public_jwk())
-    kind: Any = RSAKey if algorithm == RSA else ECKey
+    kind: Any = RSAKey if algorithm in {RSA, RSA_EARLY} else ECKey
     names = [pair.public_jwk()["alg"], "A256GCM"]
     opened = jose.decrypt_json(response, kind.import_key(pair.pem()), algorithms=names)
     assert opened.plaintext == b"secret"
@@ -242,7 +270,6 @@ def test_bad_rsa_keys(rsa_pair: TeeKeyPair) -> None:
         rsa_jwk(0),
         rsa_jwk(1 << 100_000 | 1),
         rsa_jwk(n, n),
-        {**good, "alg": "RSA1_5"},
         {**good, "alg": "RSA-OAEP"},
         {**good, "n": None},
     ]
@@ -272,4 +299,117 @@ def test_private_keys_that_are_none() -> None:
         with pytest.raises(FormatError):
             TeeKeyPair.from_pem(pem)
     with pytest.raises(ConfigError):
-        TeeKeyPair.generate("RSA1_5")
+        TeeKeyPair.generate("RSA-OAEP")
+    with pytest.raises(FormatError):
+        TeeKeyPair.from_pem(TeeKeyPair.generate().pem(), early=True)  # no RSA key
+
+
+# --- protocol 0.1.1, and RSA1_5 ---
+
+
+def test_the_early_form(early_pair: TeeKeyPair) -> None:
+    response = early_jwe.encrypt(b"secret", early_pair.public_jwk())
+    assert response["protected"] == '{"alg":"RSA1_5","enc":"A256GCM"}'
+    assert response["tag"] == ""
+    # By the letter of kbs.md §6, with nothing of ours.
+    key = serialization.load_pem_private_key(early_pair.pem(), None)
+    assert isinstance(key, rsa.RSAPrivateKey)
+    cek = key.decrypt(unb64u(response["encrypted_key"]), padding.PKCS1v15())
+    sealed = unb64u(response["ciphertext"])
+    assert AESGCM(cek).decrypt(unb64u(response["iv"]), sealed, None) == b"secret"
+    assert early_pair.decrypt_early(response) == b"secret"
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_only_rsa1_5_in_the_early_form(algorithm: str) -> None:
+    pair = TeeKeyPair.generate(algorithm)
+    for use in (early_jwe.check_public_jwk, lambda jwk: early_jwe.encrypt(b"x", jwk)):
+        with pytest.raises(FormatError, match="RSA1_5"):
+            use(pair.public_jwk())
+    with pytest.raises(FormatError):
+        pair.decrypt_early(VECTOR)
+
+
+def test_forms_are_not_mixed(early_pair: TeeKeyPair) -> None:
+    with pytest.raises(FormatError):
+        early_pair.decrypt(early_jwe.encrypt(b"x", early_pair.public_jwk()))
+    with pytest.raises(FormatError):
+        early_pair.decrypt_early(jwe.encrypt(b"x", early_pair.public_jwk()))
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_wrong_padding_looks_like_a_wrong_key(early_pair: TeeKeyPair, early: bool) -> None:
+    """No oracle: whoever changes messages must not learn where they began to be wrong."""
+    public, other = early_pair.public_jwk(), TeeKeyPair.generate(RSA_EARLY).public_jwk()
+    encrypt = early_jwe.encrypt if early else jwe.encrypt
+    decrypt = early_pair.decrypt_early if early else early_pair.decrypt
+    good = encrypt(b"x", public)
+    key = serialization.load_pem_private_key(early_pair.pem(), None)
+    assert isinstance(key, rsa.RSAPrivateKey)
+    short = key.public_key().encrypt(bytes(16), padding.PKCS1v15())
+    wrong = [
+        {**good, "encrypted_key": encrypt(b"x", other)["encrypted_key"]},  # padding
+        {**good, "encrypted_key": b64u(short)},  # right padding, no key for A256GCM
+        {**good, "encrypted_key": encrypt(b"x", public)["encrypted_key"]},  # another key
+    ]
+    messages = set()
+    for response in wrong:
+        with pytest.raises(IntegrityError) as caught:
+            decrypt(response)
+        messages.add(str(caught.value))
+    assert len(messages) == 1
+
+
+def test_a_sender_cannot_choose_rsa1_5(rsa_pair: TeeKeyPair) -> None:
+    response = jwe.encrypt(b"x", {**rsa_pair.public_jwk(), "alg": "RSA1_5"})
+    with pytest.raises(FormatError, match="RSA-OAEP-256"):
+        rsa_pair.decrypt(response)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"protected": '{"alg":"RSA-OAEP-256","enc":"A256GCM"}'},
+        {"protected": '{"alg":"RSA1_5","enc":"A128GCM"}'},
+        {"protected": '{"alg":"none","enc":"A256GCM"}'},
+        {"protected": "[]"},
+        {"protected": "[" * 100_000},
+        {"protected": None},
+        {"tag": "AAAA"},
+        {"tag": None},
+        {"iv": "AAAA"},
+        {"iv": None},
+        {"encrypted_key": "="},
+        {"ciphertext": 5},
+    ],
+)
+def test_malformed_early_resources(early_pair: TeeKeyPair, change: dict[str, Any]) -> None:
+    good = early_jwe.encrypt(b"x", early_pair.public_jwk())
+    with pytest.raises(FormatError):
+        early_pair.decrypt_early({**good, **change})
+
+
+@pytest.mark.parametrize("name", ["ciphertext", "iv"])
+def test_changed_early_resources(early_pair: TeeKeyPair, name: str) -> None:
+    good = early_jwe.encrypt(b"x", early_pair.public_jwk())
+    raw = bytearray(unb64u(good[name]))
+    raw[0] ^= 1
+    for changed in (bytes(raw), raw[:1] if name == "ciphertext" else bytes(raw)):
+        with pytest.raises(IntegrityError):
+            early_pair.decrypt_early({**good, name: b64u(bytes(changed))})
+
+
+@pytest.mark.parametrize(
+    ("jwk", "named"),
+    [
+        ({"kty": "EC", "crv": "P-384", "alg": "ECDH-ES+A256KW"}, "P-384"),
+        ({"kty": "EC", "crv": "P-256", "alg": "ECDH-ES"}, "'ECDH-ES'"),
+        ({"kty": "OKP", "crv": "X25519"}, "OKP"),
+        ({"kty": "AKP", "alg": "ML-KEM-768+A192KW"}, "AKP"),
+        ({"kty": "RSA", "alg": "RSA-OAEP"}, "'RSA-OAEP'"),
+    ],
+)
+def test_a_refused_kind_of_key_is_named(jwk: dict[str, str], named: str) -> None:
+    with pytest.raises(FormatError, match=named) as caught:
+        jwe.check_public_jwk(jwk)
+    assert caught.value.hint

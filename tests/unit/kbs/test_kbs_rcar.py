@@ -2,11 +2,13 @@
 import base64
 import datetime as dt
 
+import msgspec
 import pytest
 
 from cocos.errors import AuthenticationError, Finding, FormatError
 from cocos.kbs import session as rcar
 from cocos.wire.kbs import Request, Tee
+from cocos.wire.kbs_generations import Generation
 
 NOW = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
 LIFETIME = dt.timedelta(minutes=5)
@@ -36,13 +38,43 @@ def test_the_challenge_is_the_nonce_in_base64() -> None:
     assert session.expires == END
 
 
-@pytest.mark.parametrize("version", ["", "0.4", "0.4.1", "0.2.0", "=0.4.0", "0.4.0 ", "9" * 999])
+@pytest.mark.parametrize(
+    "version", ["", "0.4", "0.4.1", "0.3.0", "0.1.0", "0.0.0", "=0.4.0", "0.4.0 ", "9" * 999]
+)
 def test_another_version_is_refused_and_both_are_named(version: str) -> None:
     with pytest.raises(FormatError, match=r"expect =0\.4\.0 while") as caught:
         rcar.start(
             Request(version=version, tee=Tee.SAMPLE), nonce=NONCE, now=NOW, lifetime=LIFETIME
         )
     assert len(caught.value.message) < 200
+
+
+@pytest.mark.parametrize("generation", Generation)
+def test_a_session_keeps_its_generation(generation: Generation) -> None:
+    session, _ = rcar.start(
+        Request(generation, Tee.SAMPLE), nonce=NONCE, now=NOW, lifetime=LIFETIME
+    )
+    spent = rcar.spend(rcar.load(rcar.dump(session)), TEXT, NOW)
+    done = rcar.attested(rcar.Spent(**msgspec.structs.asdict(spent)), "a.b.c")
+    assert {session.generation, spent.generation, rcar.use(done, NOW).generation} == {generation}
+
+
+@pytest.mark.parametrize(
+    ("oldest", "refused"), [("0.1.1", []), ("0.2.0", ["0.1.1"]), ("0.4.0", ["0.1.1", "0.2.0"])]
+)
+def test_an_operator_can_refuse_old_generations(oldest: str, refused: list[str]) -> None:
+    for version in Generation:
+
+        def begin(version: str = version) -> None:
+            request, end = Request(version, Tee.SAMPLE), Generation(oldest)
+            rcar.start(request, nonce=NONCE, now=NOW, lifetime=LIFETIME, oldest=end)
+
+        if version in refused:
+            with pytest.raises(FormatError) as caught:
+                begin()
+            assert version not in (caught.value.hint or "")
+        else:
+            begin()
 
 
 def test_a_short_nonce_is_our_fault() -> None:

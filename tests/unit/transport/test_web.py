@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -10,7 +11,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from cocos.errors import AccessDeniedError, AuthenticationError, Finding, InternalError
+from cocos.errors import (
+    AccessDeniedError,
+    AuthenticationError,
+    Finding,
+    InternalError,
+    TooManyRequestsError,
+)
 from cocos.transport.web import (
     Failed,
     HttpMetrics,
@@ -76,7 +83,7 @@ def make(metrics: HttpMetrics, recorder: Recorder, *, body_seconds: float = 60) 
         metrics=metrics,
         max_body_bytes=LIMIT,
         body_seconds=body_seconds,
-        problem_type=lambda failed: f"urn:test:{failed.error.code}",
+        describe=lambda failed: (f"urn:test:{failed.error.code}", failed.error.message),
         on_error=recorder,
     )
 
@@ -151,6 +158,58 @@ async def test_a_body_that_never_comes_is_refused(metrics: HttpMetrics, recorder
         answer = await client.post("/api/echo", content=stalling())
     assert answer.status_code == 400
     assert "did not arrive" in answer.json()["detail"]
+
+
+async def test_a_body_that_ends_early_is_the_client_s_fault(
+    metrics: HttpMetrics, recorder: Recorder
+) -> None:
+    # What Granian says of a client that has gone, and of chunks that are none.
+    parts: list[dict[str, object]] = [
+        {"type": "http.request", "body": b"x", "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    sent = []
+
+    async def receive() -> dict[str, object]:
+        return parts.pop(0)
+
+    async def send(message: object) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/api/echo", "headers": []}
+    with structlog.testing.capture_logs() as lines:
+        await make(metrics, recorder)(
+            {**scope, "query_string": b"", "root_path": ""}, receive, send
+        )
+    assert sent[0]["status"] == 400  # type: ignore[index]  # an ASGI message is a dict
+    assert [line["log_level"] for line in lines if line["event"] == "http.failed"] == ["info"]
+    assert "exc_info" not in lines[0]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'[1,{"a":1,"a":2}]', b"[" + b"[" * 64 + b"]" * 64 + b"]", b"[" + b"1," * 10**5 + b"1]"],
+)
+async def test_json_beyond_the_limits_is_400(body: bytes) -> None:
+    async def anything(request: Request) -> Response:
+        return json_response(await read_json(request, list[Any], "the list"))
+
+    app = WebApp([Route("/", anything, methods=["POST"])])
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.post("/", content=body)
+    assert answer.status_code == 400
+    assert answer.json()["detail"].startswith("the list is malformed: ")
+
+
+async def test_who_must_wait_is_told_how_long() -> None:
+    async def busy(_request: Request) -> Response:
+        raise TooManyRequestsError("slow down", retry_after=1.2)
+
+    transport = httpx.ASGITransport(WebApp([Route("/", busy)]))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.get("/")
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "2")
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[1,]", b'["a"]', b"\xff", b"[" * 900])

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much strangers may ask for: handshakes per client, and sessions without evidence.
+
+Both are counted in this process, in bounded memory. Pure: who calls brings the time.
+"""
+
+import datetime as dt
+import ipaddress
+from collections import OrderedDict
+from typing import Final
+
+from cocos.errors import TooManyRequestsError
+
+MAX_OPEN: Final = 20_000
+"""Sessions that wait for evidence."""
+
+MAX_CLIENTS: Final = 65_536
+"""Clients whose recent requests are remembered."""
+
+BURST_SECONDS: Final = 10
+"""A client that was quiet may spend the allowance of so many seconds at once."""
+
+_IPV6_SITE: Final = 64  # bits of an address that its holder cannot choose
+
+
+class OpenSessions:
+    """Sessions that wait for evidence; when they are too many the oldest ones go."""
+
+    def __init__(self, limit: int = MAX_OPEN) -> None:
+        self._limit = limit
+        self._expires: dict[str, dt.datetime] = {}  # in the order of opening, so of expiry
+
+    def add(self, session_id: str, expires: dt.datetime, now: dt.datetime) -> list[str]:
+        """Note a session; return those that have to go for it."""
+        self._expires[session_id] = expires
+        dropped = []
+        while self._expires:
+            oldest, end = next(iter(self._expires.items()))
+            if end > now and len(self._expires) <= self._limit:
+                break
+            del self._expires[oldest]
+            if end > now:
+                dropped.append(oldest)
+        return dropped
+
+    def remove(self, session_id: str) -> None:
+        """Forget a session: its evidence has come."""
+        self._expires.pop(session_id, None)
+
+
+class RateLimit:
+    """So many requests per second and client, and :data:`BURST_SECONDS` of them at once.
+
+    Args:
+        per_second: Lasting rate; 0 for no limit.
+        clients: How many clients are remembered.
+    """
+
+    def __init__(self, per_second: float, *, clients: int = MAX_CLIENTS) -> None:
+        self._interval = 1 / per_second if per_second else 0.0
+        self._clients = clients
+        # When each client's allowance is whole again; later is more in debt.
+        self._whole: OrderedDict[str, float] = OrderedDict()
+
+    def admit(self, client: str, now: float) -> None:
+        """Return if the client may make one more request.
+
+        Args:
+            client: Whose requests are counted together.
+            now: Seconds on a monotonic clock.
+
+        Raises:
+            TooManyRequestsError: it may not yet.
+        """
+        if not self._interval:
+            return
+        whole = max(self._whole.get(client, now), now) + self._interval
+        excess = whole - now - BURST_SECONDS
+        if excess > 0:
+            raise TooManyRequestsError(
+                "too many handshakes from this address",
+                retry_after=excess,
+                hint="slow down; one handshake serves many resources",
+            )
+        self._whole[client] = whole
+        self._whole.move_to_end(client)
+        while len(self._whole) > self._clients:
+            self._whole.popitem(last=False)
+
+
+def client_of(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
+    """Return what requests of an address are counted by: who has one IPv6 address has 2⁶⁴."""
+    if address.version == 4:  # noqa: PLR2004 - IPv4
+        return str(address)
+    return str(ipaddress.ip_network((address, _IPV6_SITE), strict=False))

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Guests of every generation at one KBS, and guests that mix them."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from _generations import EARLY, EVERY, Guest, key_of
+from _kbs import InProcessKbs, kbs_in_process
+
+from cocos.crypto.tee_key import EC_P256, EC_P521, RSA, RSA_EARLY, TeeKeyPair
+from cocos.errors import FormatError
+from cocos.wire.kbs import PROBLEM_TYPE, ResourcePath
+
+PATH = "default/key/1"
+SECRET = b"\x00KEK\xff" + bytes(27)
+EARLY_KEY = TeeKeyPair.generate(RSA_EARLY)
+
+
+@pytest.fixture
+async def kbs(tmp_path: Path) -> AsyncIterator[InProcessKbs]:
+    async with kbs_in_process(tmp_path) as made:
+        async with made.admin() as admin:
+            await admin.set_resource(ResourcePath.parse(PATH), SECRET)
+        yield made
+
+
+async def explained(kbs: InProcessKbs, answer: Any) -> dict[str, Any]:
+    async with kbs.admin() as admin:
+        return dict(await admin.explain(answer.json()["id"]))
+
+
+@pytest.mark.parametrize("algorithm", [EC_P256, EC_P521, RSA, RSA_EARLY])
+@pytest.mark.parametrize("version", ["0.2.0", "0.4.0"])
+async def test_every_key_of_today_s_form(kbs: InProcessKbs, version: str, algorithm: str) -> None:
+    key = EARLY_KEY if algorithm == RSA_EARLY else TeeKeyPair.generate(algorithm)
+    guest = Guest(kbs, version, key)
+    await guest.handshake()
+    assert key.decrypt((await guest.get(PATH)).json()) == SECRET
+
+
+async def test_the_form_of_0_1_1(kbs: InProcessKbs) -> None:
+    guest = Guest(kbs, "0.1.1", EARLY_KEY)
+    await guest.handshake()
+    answer = (await guest.get(PATH)).json()
+    assert EARLY_KEY.decrypt_early(answer) == SECRET
+    with pytest.raises(FormatError):
+        EARLY_KEY.decrypt(answer)
+
+
+async def test_a_bearer_gets_today_s_form(kbs: InProcessKbs) -> None:
+    # A token does not tell of which generation its guest was.
+    guest = Guest(kbs, "0.1.1", EARLY_KEY)
+    await guest.handshake()
+    guest.cookie = ""
+    answer = await guest.get(PATH, headers={"Authorization": f"Bearer {guest.token}"})
+    assert EARLY_KEY.decrypt(answer.json()) == SECRET
+
+
+@pytest.mark.parametrize("algorithm", [EC_P256, EC_P521, RSA])
+async def test_0_1_1_knows_rsa1_5_only(kbs: InProcessKbs, algorithm: str) -> None:
+    guest = Guest(kbs, "0.1.1", TeeKeyPair.generate(algorithm))
+    await guest.auth()
+    answer = await guest.attest()
+    assert answer.status_code == 400
+    assert "RSA1_5" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("version", ["0.1.0", "0.0.1", "0.3.0", "0.5.0", "1.0.0"])
+async def test_other_versions_get_trustee_s_sentence(kbs: InProcessKbs, version: str) -> None:
+    answer = await Guest(kbs, version).auth()
+    assert answer.status_code == 400
+    assert answer.json()["type"] == f"{PROBLEM_TYPE}AttestationError"
+    assert answer.json()["detail"] == (
+        "Attestation error: RCAR handshake Auth failed: KBS Client Protocol Version Mismatch: "
+        f"expect =0.4.0 while the request is {version}"
+    )
+    assert (await explained(kbs, answer))["step"] == "POST /kbs/v0/auth"
+
+
+@pytest.mark.parametrize("other", EVERY)
+@pytest.mark.parametrize("version", EVERY)
+async def test_a_session_cannot_change_its_generation(
+    kbs: InProcessKbs, version: str, other: str
+) -> None:
+    guest = Guest(kbs, version, EARLY_KEY)
+    await guest.auth()
+    answer = await guest.attest(guest.body(other))
+    same_form = (version in EARLY) == (other in EARLY)
+    assert answer.status_code == (200 if same_form else 400)
+    if not same_form:
+        assert f"protocol {version}" in answer.json()["detail"]
+        # Nothing was appraised: the real attestation can still come.
+        assert (await guest.attest()).status_code == 200
+
+
+async def test_evidence_of_a_device_is_not_the_cpu_s(kbs: InProcessKbs) -> None:
+    """What a device signs in 0.4.0 is what a CPU signed before.
+
+    So somebody on the way opens an early session and shows the one as the other.
+    """
+    victim = Guest(kbs, "0.2.0", tee="sampledevice")
+    await victim.auth()
+    answer = await victim.attest(
+        {"tee-pubkey": victim.key.public_jwk(), "tee-evidence": victim.device()}
+    )
+    assert answer.status_code == 200
+    assert set(victim.claims()) == {"gpu0"}
+    assert (await victim.get(PATH)).status_code == 401
+
+
+@pytest.mark.parametrize("version", EARLY)
+@pytest.mark.parametrize("swap", ["nonce", "key", "full-form"])
+async def test_early_evidence_is_bound(kbs: InProcessKbs, version: str, swap: str) -> None:
+    guest = Guest(kbs, version, key_of(version))
+    await guest.auth()
+    body = guest.body()
+    if swap == "nonce":
+        other = Guest(kbs, version, guest.key)
+        await other.auth()
+        body = other.body()
+    elif swap == "key":
+        body["tee-pubkey"] = (
+            EARLY_KEY.public_jwk() if version == "0.1.1" else TeeKeyPair.generate().public_jwk()
+        )
+    else:
+        body["tee-evidence"] = guest.body("0.4.0")["tee-evidence"]["primary_evidence"]
+    answer = await guest.attest(body)
+    assert answer.status_code == 401
+    assert "not bound" in answer.json()["detail"]
+    found = await explained(kbs, answer)
+    assert [each["check"] for each in found["findings"]] == ["sample.report_data"]
+    assert (await guest.get(PATH)).status_code == 401
+
+
+@pytest.mark.parametrize("version", EARLY)
+async def test_early_tokens_claim_no_devices_and_no_init_data(
+    kbs: InProcessKbs, version: str
+) -> None:
+    guest = Guest(kbs, version, key_of(version))
+    await guest.auth()
+    body = guest.body()
+    body["init-data"] = {"format": "toml", "body": 'version = "1"'}
+    assert (await guest.attest(body)).status_code == 200
+    evidence = guest.claims()["cpu0"]["ear.veraison.annotated-evidence"]
+    assert "init_data" not in evidence
+    assert set(evidence["runtime_data_claims"]) == {"nonce", "tee-pubkey"}
+
+
+async def test_everything_wrong_is_explained_at_once(kbs: InProcessKbs) -> None:
+    guest = Guest(kbs)
+    await guest.auth()
+    body = guest.body()
+    body["runtime-data"]["nonce"] = "other"
+    body["runtime-data"]["tee-pubkey"]["crv"] = "P-384"
+    body["tee-evidence"]["additional_evidence"] = '{"sampledevice":{},"sampledevice":{}}'
+    answer = await guest.attest(body)
+    assert answer.status_code == 400
+    assert "P-384" in answer.json()["detail"]
+    problems = [each["problem"] for each in (await explained(kbs, answer))["findings"]]
+    for problem, word in zip(problems, ("P-384", "twice", "nonce"), strict=True):
+        assert word in problem
+
+
+@pytest.mark.parametrize(
+    ("key", "named"),
+    [
+        ({"kty": "OKP", "crv": "X25519", "x": "AA", "alg": "ECDH-ES+A256KW"}, "OKP"),
+        ({"kty": "AKP", "pub": "AA", "alg": "ML-KEM-768+A192KW"}, "AKP"),
+        ({"kty": "EC", "crv": "P-384", "x": "A", "y": "A", "alg": "ECDH-ES+A256KW"}, "P-384"),
+        ({"kty": "oct", "k": "AA"}, "oct"),
+    ],
+    ids=lambda it: it if isinstance(it, str) else "",
+)
+@pytest.mark.parametrize("version", ["0.2.0", "0.4.0"])
+async def test_a_key_of_another_kind_is_refused_by_name(
+    kbs: InProcessKbs, version: str, key: dict[str, str], named: str
+) -> None:
+    guest = Guest(kbs, version)
+    await guest.auth()
+    body = guest.body()
+    (body if version in EARLY else body["runtime-data"])["tee-pubkey"] = key
+    answer = await guest.attest(body)
+    assert answer.status_code == 400
+    assert named in answer.json()["detail"]
+
+
+async def test_an_operator_ends_old_generations(tmp_path: Path) -> None:
+    async with kbs_in_process(tmp_path, oldest_protocol="0.4.0") as strict:
+        for version in EARLY:
+            answer = await Guest(strict, version).auth()
+            assert answer.status_code == 400
+            assert answer.json()["hint"] == "this KBS speaks 0.4.0"
+        await Guest(strict).handshake()
