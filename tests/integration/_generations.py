@@ -43,9 +43,11 @@ class Guest:
         headers = {"Cookie": f"kbs-session-id={self.cookie}", **more.pop("headers", {})}
         return await self._http.request(method, f"/kbs/v0/{path}", headers=headers, **more)
 
-    async def auth(self, **members: Any) -> httpx.Response:
+    async def auth(
+        self, *, headers: dict[str, str] | None = None, **members: Any
+    ) -> httpx.Response:
         body = {"version": self.version, "tee": self.tee, "extra-params": {}, **members}
-        answer = await self.call("POST", "auth", json=body)
+        answer = await self.call("POST", "auth", json=body, headers=headers or {})
         if answer.status_code == 200:
             self.cookie = SimpleCookie(answer.headers["set-cookie"])["kbs-session-id"].value
             self.nonce = answer.json()["nonce"]

@@ -48,12 +48,14 @@ class InProcessKbs:
     admin_key: bytes
     now: dt.datetime
     app: ASGIApp | None = None
+    store: SqlStore | None = None
+    client: tuple[str, int] | None = None
     requests: list[str] = field(default_factory=list)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.requests.append(f"{scope['method']} {scope['path']}")
         assert self.app is not None
-        await self.app(scope, receive, send)
+        await self.app({**scope, "client": self.client}, receive, send)
 
     def count(self, request: str) -> int:
         return self.requests.count(request)
@@ -95,7 +97,7 @@ async def kbs_in_process(
     """Have a key broker with an empty store in ``folder``."""
     private, public = admin_pair()
     kbs = InProcessKbs(admin_key=private, now=dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC))
-    store = await SqlStore.open(storage_url(str(folder)), clock=kbs.clock)
+    store = kbs.store = await SqlStore.open(storage_url(str(folder)), clock=kbs.clock)
     try:
         kbs.app = await compose(
             Settings(

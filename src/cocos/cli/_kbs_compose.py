@@ -24,7 +24,7 @@ from cocos.errors import ConfigError
 from cocos.host.files import read_file
 from cocos.kbs.admin import AccessList, AdminGate, DenyAll, InsecureAllowAll, SignedTokens
 from cocos.kbs.administration import Administration
-from cocos.kbs.admission import RateLimit
+from cocos.kbs.admission import OpenSessions, RateLimit
 from cocos.kbs.app import make_app
 from cocos.kbs.config import ProviderSettings, Settings
 from cocos.kbs.denials import Denials
@@ -66,6 +66,7 @@ async def compose(settings: Settings, store: Store, gate: AdminGate, *, clock: C
         _InProcess(attestation),
         tokens=TokenVerifier([key.public_jwk()]),
         policy=policy,
+        open_sessions=OpenSessions(settings.max_open_sessions),
         metrics=metrics,
         clock=clock,
         session_lifetime=dt.timedelta(minutes=settings.timeout),

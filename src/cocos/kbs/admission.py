@@ -11,9 +11,6 @@ from typing import Final
 
 from cocos.errors import TooManyRequestsError
 
-MAX_OPEN: Final = 20_000
-"""Sessions that wait for evidence."""
-
 MAX_CLIENTS: Final = 65_536
 """Clients whose recent requests are remembered."""
 
@@ -26,7 +23,7 @@ _IPV6_SITE: Final = 64  # bits of an address that its holder cannot choose
 class OpenSessions:
     """Sessions that wait for evidence; when they are too many the oldest ones go."""
 
-    def __init__(self, limit: int = MAX_OPEN) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit
         self._expires: dict[str, dt.datetime] = {}  # in the order of opening, so of expiry
 

@@ -111,6 +111,7 @@ class Settings(BaseModel):
         notes: What a configuration file says that has no effect here, and why.
         oldest_protocol: Guests that speak an older one are refused.
         auth_rate: Handshakes per second that one client address may begin; 0 is no limit.
+        max_open_sessions: Handshakes that may wait for evidence; the oldest give way.
         trusted_proxies: Networks whose X-Forwarded-For is believed, beside loopback.
     """
 
@@ -151,6 +152,7 @@ class Settings(BaseModel):
     notes: tuple[str, ...] = ()
     oldest_protocol: Generation = Generation.V0_1_1
     auth_rate: int = Field(default=DEFAULT_AUTH_RATE, ge=0)
+    max_open_sessions: int = Field(default=20_000, ge=1)
     trusted_proxies: tuple[Network, ...] = ()
 
     @model_validator(mode="before")

@@ -145,11 +145,11 @@ class KbsService:
         *,
         tokens: TokenVerifier,
         policy: ResourcePolicy,
+        open_sessions: OpenSessions,
         metrics: KbsMetrics,
         clock: Clock,
         session_lifetime: dt.timedelta = SESSION_LIFETIME,
         oldest: Generation = Generation.V0_1_1,
-        open_sessions: OpenSessions | None = None,
     ) -> None:
         self._store = store
         self._attestation = attestation
@@ -159,7 +159,7 @@ class KbsService:
         self._clock = clock
         self._lifetime = session_lifetime
         self._oldest = oldest
-        self._open = open_sessions or OpenSessions()
+        self._open = open_sessions
 
     async def auth(self, request: kbs.Request) -> Opened:
         """Open a session and challenge the attester.

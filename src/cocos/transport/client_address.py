@@ -53,8 +53,12 @@ class ClientAddresses:
 
 @functools.lru_cache(maxsize=4096)
 def _parse(text: str) -> Address | None:
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]  # with a port, as some proxies write it
     try:
-        address = ipaddress.ip_address(text.removeprefix("[").partition("]")[0])
+        address = ipaddress.ip_address(text)
     except ValueError:
         return None
     return getattr(address, "ipv4_mapped", None) or address
