@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 import asyncio
+import resource
+import select
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
+import structlog
 import trustme
 from cryptography.hazmat.primitives import serialization
 from starlette.requests import Request
@@ -142,6 +146,120 @@ async def test_a_request_that_never_ends_does_not_hold_the_stop(
     never.set()
     await asyncio.wait({call})
     await client.aclose()
+
+
+# --- clients that do not do their part ---
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "_HEADER_MILLISECONDS", 200)
+    monkeypatch.setattr(http_server, "_STALL_MILLISECONDS", 200)
+
+
+HASTY = WebApp(
+    [
+        Route("/echo", echo, methods=["POST"]),
+        Route("/large", lambda _request: Response(bytes(16 * 2**20))),
+        Route("/healthz", health),
+    ],
+    body_seconds=0.2,
+)
+GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+POST = b"POST /echo HTTP/1.1\r\nHost: x\r\n"
+
+
+async def conversation(url: str, sent: bytes, *, half_close: bool = False) -> bytes:
+    """Return all that a server says until it ends the connection."""
+    reader, writer = await asyncio.open_connection(*url.removeprefix("http://").split(":"))
+    try:
+        writer.write(sent)
+        await writer.drain()
+        if half_close:
+            writer.write_eof()
+        return await reader.read()
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize(
+    ("sent", "statuses"),
+    [
+        (b"", []),
+        (b"GET /healthz HTT", []),
+        (b"GET /healthz HTTP/1.1\r\nHost: x\r\n", []),
+        (GET, [b"200"]),  # and then nothing more
+        (POST + b"Content-Length: 10\r\n\r\nabc", [b"400"]),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", [b"400"]),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n", [b"400"]),
+        (POST + b"Expect: 100-continue\r\nContent-Length: 3\r\n\r\n", [b"100", b"400"]),
+        (POST + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", [b"400"]),
+        (GET * 3, [b"200"] * 3),
+        (GET + b"\x00\xff" * 500, [b"200", b"400"]),
+        (b"\x16\x03\x01\x02\x00" * 9, [b"400"]),
+        (b"GET /healthz HTTP/1.1\r\nX: " + b"a" * 600_000, [b"431"]),
+        (b"GET /healthz HTTP/1.1\r\n" + b"X: a\r\n" * 500 + b"\r\n", [b"431"]),
+    ],
+)
+async def test_whatever_a_client_sends_the_conversation_ends(
+    sent: bytes, statuses: list[bytes]
+) -> None:
+    async with serve_http(HASTY, "127.0.0.1:0") as url:
+        said = await conversation(url, sent)
+        assert [part[:3] for part in said.split(b"HTTP/1.1 ")[1:]] == statuses
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("rest", [b"", b"abc", b"ab"])
+async def test_a_client_that_has_closed_its_side_is_gone(rest: bytes) -> None:
+    # Granian does not answer who has half closed; it must not wait for it, either.
+    async with serve_http(HASTY, "127.0.0.1:0") as url:
+        head = POST + b"Content-Length: 3\r\n\r\n" if rest else b""
+        with structlog.testing.capture_logs() as lines:
+            await conversation(url, head + rest, half_close=True)
+            assert (await conversation(url, GET)).startswith(b"HTTP/1.1 200")
+        assert not [line for line in lines if line["log_level"] == "error"]
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_who_takes_nothing_of_an_answer_is_let_go() -> None:
+    async with serve_http(HASTY, "127.0.0.1:0") as url:
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            host, port = url.removeprefix("http://").split(":")
+            client.connect((host, int(port)))
+            client.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+            # The kernel drops its end without a word; asking whether it is there tells.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+            ended = select.poll()
+            ended.register(client, 0)  # reports a reset, not data
+            assert await asyncio.to_thread(ended.poll, 60_000)
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_idle_connections_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "_CONNECTIONS", 10)
+    async with serve_http(HASTY, "127.0.0.1:0") as url:
+        idle = [asyncio.create_task(conversation(url, b"GET")) for _ in range(40)]
+        assert (await conversation(url, GET)).startswith(b"HTTP/1.1 200")
+        assert set(await asyncio.gather(*idle)) == {b""}
+
+
+def test_files_for_the_connections_are_asked_for() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1024, before[1]))
+        room = http_server._room_for_connections()
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        assert room + http_server._SPARE_FILES <= soft
+        assert room > 1024
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 async def test_a_taken_port_is_named() -> None:

@@ -228,6 +228,9 @@ class KbsService:
             raise AuthenticationError("the session has expired")
         self._metrics.attestation_successes.labels(spent.tee.value).inc()
         _log.info("kbs.attested", tee=spent.tee.value, protocol=spent.generation.value)
+        key = attestation.runtime_data.tee_pubkey
+        if isinstance(key, kbs.RsaKey) and key.alg == early_jwe.ALGORITHM:
+            _log.warning("kbs.weak-key", tee=spent.tee.value, alg=key.alg)
         return done
 
     async def read_resource(

@@ -3,10 +3,14 @@
 
 We bind the socket ourselves: port 0 works, a second server on the port fails instead of
 sharing it, and from the first moment clients are queued, not refused.
+
+What Granian cannot limit the kernel does: how much it buffers for one connection, and how
+long a client may take nothing of an answer (docs/adr/0019).
 """
 
 import asyncio
 import contextlib
+import resource
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -24,7 +28,12 @@ from cocos.errors import ConfigError, InternalError, UnreachableError, UsageErro
 
 GRACE_SECONDS: Final = 5.0
 _BACKLOG: Final = 1024
-_HEADER_MILLISECONDS: Final = 30_000
+_CONNECTIONS: Final = 4096
+_SPARE_FILES: Final = 256
+_HEADER_MILLISECONDS: Final = 10_000
+_STALL_MILLISECONDS: Final = 30_000
+_HEADER_BYTES: Final = 400 * 2**10
+_BUFFER_BYTES: Final = 128 * 2**10
 _START_SECONDS: Final = 30.0
 _LOG_TO_STDERR: Final = {
     "handlers": {
@@ -90,7 +99,10 @@ async def serve_http(app: Any, address: str, *, tls: TlsFiles | None = None) -> 
         http=HTTPModes.http1,
         websockets=False,
         backlog=_BACKLOG,
-        http1_settings=HTTP1Settings(header_read_timeout=_HEADER_MILLISECONDS),
+        backpressure=_room_for_connections(),  # more wait in the kernel's queue
+        http1_settings=HTTP1Settings(
+            header_read_timeout=_HEADER_MILLISECONDS, max_buffer_size=_HEADER_BYTES
+        ),
         log_level=LogLevels.error,
         log_dictconfig=_LOG_TO_STDERR,
         ssl_cert=tls.certificate if tls else None,
@@ -134,7 +146,22 @@ def _bind(address: str, host: str, port: int) -> socket.socket:
             hint="is another program using it?",
         ) from error
     bound.setblocking(False)
+    # Connections inherit these.
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _STALL_MILLISECONDS)
     return bound
+
+
+def _room_for_connections() -> int:
+    """Return how many connections to have at once, after asking for files for them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _CONNECTIONS + _SPARE_FILES
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(1, min(_CONNECTIONS, soft - _SPARE_FILES))
 
 
 def _check(tls: TlsFiles) -> None:
