@@ -8,7 +8,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 
 BIN := .venv/bin
 PYTHON ?= python3
-BACKEND ?= local
+BACKEND ?= qemu
 PYTEST_FLAGS ?= -n 2 --dist loadgroup
 # The environment must not decide which packages our Python sees.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -22,7 +22,7 @@ setup: ## Install what is missing: Debian packages, .venv, Skopeo with key provi
 	@$(PYTHON) tools/setup.py
 
 .PHONY: demo
-demo: setup ## Run the guide's main job (EXPLAIN=1 shows the commands, BACKEND=qemu boots a VM)
+demo: setup ## Run the guide's main job (EXPLAIN=1 shows the commands, BACKEND=local needs no VM)
 	@$(BIN)/python tools/demo.py --backend $(BACKEND) $(if $(filter-out 0,$(EXPLAIN)),--explain)
 
 .PHONY: lint

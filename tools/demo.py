@@ -280,7 +280,7 @@ async def main(*, backend: str, explain: bool) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="demo", description=__doc__)
     parser.add_argument("--explain", action="store_true", help="show the commands of each step")
-    parser.add_argument("--backend", choices=BACKENDS, default="local", help="kind of VM")
+    parser.add_argument("--backend", choices=BACKENDS, default="qemu", help="kind of VM")
     parser.add_argument("--debug", action="store_true", help="show our programs' debug logs")
     arguments = parser.parse_args()
     configure_logs("warning", debug=arguments.debug)

@@ -30,6 +30,7 @@ PACKAGES = [
     ("ca-certificates", "etc/ssl/certs/ca-certificates.crt", "check the package servers"),
     ("curl", "usr/bin/curl", "talk to the KBS as the guide does"),
     ("openssl", "usr/bin/openssl", "make the admin's and the layers' keys"),
+    ("openssh-client", "usr/bin/ssh", "look into debug VMs as the guide does"),
     ("jq", "usr/bin/jq", "look into image manifests as the guide does"),
     ("iproute2", "usr/bin/ss", "list listening ports as the guide does"),
     ("busybox-static", "bin/busybox", "make tiny images for the tests"),

@@ -2,6 +2,7 @@
 """docs/guide.md does what it says: its shell blocks, word for word, in one bash process."""
 
 import contextlib
+import dataclasses
 import os
 import re
 import shutil
@@ -10,7 +11,6 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,17 +21,19 @@ ORIGINAL_PORTS = (5000, 7001, 7003, 7020, 8080, 50002, 50011)
 LIMIT_SECONDS = 900
 STOP_SECONDS = 20
 MARK = "=== block "
+INSIDE = "ssh -F ssh.config cvm bash -euo pipefail -s"
 
-_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```([\w ]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Block:
     """A shell block and the output that the guide shows for it."""
 
     line: int
     code: str
     expected: str | None
+    inside: bool  # a VM, by SSH
 
 
 def blocks(text: str) -> list[Block]:
@@ -39,13 +41,14 @@ def blocks(text: str) -> list[Block]:
     end = -1
     for match in _BLOCK.finditer(text):
         language, body = match[1], match[2]
-        if language == "bash":
-            found.append(Block(text.count("\n", 0, match.start()) + 2, body, None))
+        if language in {"bash", "bash cvm"}:
+            line = text.count("\n", 0, match.start()) + 2
+            found.append(Block(line, body, None, inside=language == "bash cvm"))
         elif language == "text":
             between = text[end : match.start()]
             assert found, "output before any command"
             assert not between.strip(), f"nothing makes this output: {body}"
-            found[-1] = Block(found[-1].line, found[-1].code, body)
+            found[-1] = dataclasses.replace(found[-1], expected=body)
         else:
             assert language in {"", "sh", "json"}, f"what is a {language} block?"
         end = match.end()
@@ -62,7 +65,10 @@ def script(guide: list[Block]) -> str:
     lines = ["set -euo pipefail"]
     for number, block in enumerate(guide):
         marker = f"{MARK}{number}"
-        lines += [f"echo '{marker}'; echo '{marker}' >&2", block.code.rstrip("\n")]
+        code = block.code.rstrip("\n")
+        if block.inside:
+            code = f"{INSIDE} << '{MARK}'\n{code}\n{MARK}"
+        lines += [f"echo '{marker}'; echo '{marker}' >&2", code]
     return "\n".join([*lines, f"echo '{MARK}end'; echo '{MARK}end' >&2", ""])
 
 

@@ -69,8 +69,9 @@ def unused_port() -> int:
 
 @contextlib.asynccontextmanager
 async def managing(state: Path) -> AsyncIterator[Host]:
-    words = ("--grpc-host", "127.0.0.1", "--grpc-port", "0", "--http-port", "0")
-    async with running("cocos-manager", *words, "--state-folder", state) as manager:
+    words = ["--backend", "local", "--grpc-host", "127.0.0.1"]
+    words += ["--grpc-port", "0", "--http-port", "0", "--state-folder", str(state)]
+    async with running("cocos-manager", *words) as manager:
         yield Host(manager, state)
 
 
@@ -214,7 +215,8 @@ async def test_a_stopped_manager_stops_its_vms(tmp_path: Path) -> None:
 
 
 async def test_two_managers_do_not_share_a_state_folder(host: Host) -> None:
-    words = ("--grpc-port", "0", "--http-port", "0", "--state-folder", host.state)
+    words = ["--backend", "local", "--grpc-port", "0", "--http-port", "0"]
+    words += ["--state-folder", str(host.state)]
     with pytest.raises(AssertionError, match="another manager uses"):
         async with running("cocos-manager", *words):
             pass

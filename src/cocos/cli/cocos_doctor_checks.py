@@ -21,6 +21,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from cocos._clock import Clock
 from cocos.errors import CocosError
 from cocos.host import accelerator, kvm, process, qemu, sandbox, skopeo
+from cocos.manager.backends import Image
+from cocos.manager.config import ManagerConfig
 
 T = TypeVar("T")
 
@@ -158,7 +160,19 @@ async def check_sandbox() -> list[Check]:
 
 
 async def check_vms() -> list[Check]:
-    """Whether VMs boot, and by what."""
+    """Whether VMs boot, of which image, and by what."""
+    image = await _attempt("image", _find_image, str)
+    if image.verdict is Verdict.FAILED:  # the backend local needs none
+        image = Check(image.name, Verdict.WARNING, image.detail, image.fix)
+    return [image, *await _check_accelerator()]
+
+
+async def _find_image() -> str:
+    image = Image.find(ManagerConfig())
+    return f"in {image.kernel.parent}"
+
+
+async def _check_accelerator() -> list[Check]:
     if not qemu.OVMF_CODE.exists():
         missing = f"the firmware of VMs, {qemu.OVMF_CODE}, is absent"
         return [Check("vms", Verdict.WARNING, missing, qemu.OVMF_HINT)]

@@ -66,10 +66,13 @@ def inspect(
     folder: Annotated[
         Path | None, typer.Argument(help="Folder of the image.", show_default=False)
     ] = None,
+    debug_image: Annotated[
+        bool, typer.Option("--debug", help="Show the debug image, if no folder is named.")
+    ] = False,
     as_json: common.JsonFlag = False,
 ) -> None:
     """Show what an image measures, and from which inputs that was computed."""
-    place = folder or cache_folder("image") / DEFAULT_NAME
+    place = folder or cache_folder("image") / (DEBUG_NAME if debug_image else DEFAULT_NAME)
     description = _read(place / DESCRIPTION)
     values = _read(place / REFERENCE_VALUES)
     common.emit(

@@ -175,7 +175,8 @@ class _Build:
 
     async def _check(self) -> None:
         """Import what the guest will: nothing that trimming took away is missed."""
-        modules = ", ".join((*spec.PROGRAMS.values(), "cocos.image.unpack", "tpm2_pytss"))
+        programs = spec.programs(debug=self._settings.debug)
+        modules = ", ".join((*programs.values(), "cocos.image.unpack", "tpm2_pytss"))
         await self._inputs.tools.run(
             ["python3", "-I", "-B", "-c", f"import {modules}"], work=self._folder, root=self._root
         )

@@ -3,7 +3,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from cocos.image import spec
@@ -35,7 +35,7 @@ def assemble(
         wheels: Folder of modules.
     """
     unpack(root, lambda path: spec.stays(path, debug=debug))
-    _add_python(root, wheels)
+    _add_python(root, wheels, spec.programs(debug=debug))
     _copy(GUEST / "root", root)
     if debug:
         _copy(GUEST / "debug", root)
@@ -68,7 +68,7 @@ def own_files() -> Iterator[tuple[str, Path]]:
             yield str(name), path
 
 
-def _add_python(root: Path, wheels: Path) -> None:
+def _add_python(root: Path, wheels: Path, programs: Mapping[str, str]) -> None:
     site = root / spec.SITE_PACKAGES
     shutil.copytree(wheels, site, ignore=shutil.ignore_patterns("bin", "__pycache__", "*.pyi"))
     for name in spec.UNUSED_WHEELS:
@@ -82,7 +82,7 @@ def _add_python(root: Path, wheels: Path) -> None:
         target = site / "cocos" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-    launchers = {**spec.PROGRAMS, "cocos-initdata": "cocos.image.unpack"}
+    launchers = {**programs, "cocos-initdata": "cocos.image.unpack"}
     folder = root / "usr" / "local" / "bin"
     folder.mkdir(parents=True, exist_ok=True)
     for name, module in launchers.items():

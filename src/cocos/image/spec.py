@@ -60,6 +60,9 @@ PROGRAMS: Final = {
 }
 """Our programs in the guest, and the modules with their ``main``."""
 
+DEBUG_PROGRAMS: Final = {"grpcurl": "cocos.cli.grpcurl"}
+"""The same, of debug images."""
+
 UNUSED_WHEELS: Final = ("rich", "pygments", "markdown_it", "mdurl")
 """Modules that locked wheels ask for and our programs in the guest do without."""
 
@@ -239,6 +242,11 @@ def stays(path: str, *, debug: bool) -> bool:
 def packages(*, debug: bool) -> tuple[str, ...]:
     """Return the packages of an image, by name."""
     return tuple(sorted((*PACKAGES, *(DEBUG_PACKAGES if debug else ()))))
+
+
+def programs(*, debug: bool) -> dict[str, str]:
+    """Return our programs in an image, and the modules with their ``main``."""
+    return {**PROGRAMS, **(DEBUG_PROGRAMS if debug else {})}
 
 
 def enabled(*, debug: bool) -> dict[str, tuple[str, ...]]:

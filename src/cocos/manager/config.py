@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from cocos.host.qemu import DEFAULT_GUEST_PORT, OVMF_CODE, OVMF_VARIABLES
 
-DEFAULT_BACKEND = "local"
+DEFAULT_BACKEND = "qemu"
 
 ENVIRONMENT = {
     "grpc_host": "MANAGER_GRPC_HOST",

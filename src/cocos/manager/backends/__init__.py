@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from cocos.errors import ConfigError
 from cocos.manager.backends._base import Backend, Ending, Hardware, Vm
+from cocos.manager.backends._qemu_image import Image
 from cocos.manager.backends.local import LocalBackend
 from cocos.manager.backends.qemu import QemuBackend
 from cocos.manager.config import ManagerConfig
@@ -14,7 +15,16 @@ BACKENDS: dict[str, Callable[[ManagerConfig], Backend]] = {
     "local": lambda _: LocalBackend(),
 }
 
-__all__ = ["BACKENDS", "Backend", "Ending", "Hardware", "Vm", "make_backend", "other_backends"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "Ending",
+    "Hardware",
+    "Image",
+    "Vm",
+    "make_backend",
+    "other_backends",
+]
 
 
 def make_backend(config: ManagerConfig) -> Backend:

@@ -10,7 +10,10 @@ from cocos.host.files import cache_folder
 from cocos.manager.config import ManagerConfig
 from cocos.wire.pe import Image as Program
 
-IMAGE_HINT = "cocos-cli image build makes one; --image-folder names another"
+IMAGE_HINT = (
+    "cocos-cli image build makes one; --image-folder names another; --backend local starts "
+    "none, and proves nothing"
+)
 
 
 @dataclass(frozen=True, slots=True)
