@@ -231,12 +231,17 @@ class Demo:
                     " -dataset-kbs-path default/key/dataset-key"
                 )
             )
-        what = "VM boots; agent" if self._vm else "agent"
-        with self._step(f"{what}: attest, fetch keys, decrypt, verify, run, seal the result"):
+        with self._step("VM boots, its agent asks for work" if self._vm else "agent starts"):
             await shell.run(
                 f"cocos-cli agent create --manager-url http://localhost:{ports['api']}"
                 f" --cvms-url http://127.0.0.1:{ports['cvms']}"
             )
+            await cvms.prints("manifest accepted")
+        with self._step("agent: attest, fetch the algorithm and its key, decrypt, verify"):
+            await cvms.prints("ReceivingData")
+        with self._step("agent: the same for the dataset"):
+            await cvms.prints("Running")
+        with self._step("agent: run the algorithm on the dataset, seal the result"):
             await cvms.ends_well()
         with self._step("result: open it with the owner's private key"):
             await shell.run("cocos-cli result 1.zip.jwe --key private.pem")

@@ -7,8 +7,9 @@ import json
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -18,6 +19,7 @@ from cocos.host import process
 START_SECONDS = 60.0
 COMMAND_SECONDS = 600.0
 BIN = Path(sys.executable).parent
+_READY = b": listening on "
 
 
 def free_ports(wanted: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
@@ -45,17 +47,20 @@ class Server:
         self._child = child
         self._name = name
         self._log = log
-        self._ready = asyncio.Event()
+        self._output = b""
+        self._marks: dict[bytes, asyncio.Event] = {}
 
     async def follow(self) -> None:
-        """Write its output to the log; note when it says that it listens."""
+        """Write its output to the log; note what somebody waits for."""
         assert self._child.stdout is not None  # noqa: S101 - we gave it a pipe
         with self._log.open("wb") as file:
             while chunk := await self._child.stdout.read(2**16):
                 file.write(chunk)
                 file.flush()
-                if b": listening on " in chunk:
-                    self._ready.set()
+                self._output += chunk
+                for mark, seen in self._marks.items():
+                    if mark in self._output:
+                        seen.set()
 
     def failure(self, what: str) -> ProcessError:
         """Return an error that shows the end of the log."""
@@ -69,18 +74,34 @@ class Server:
         Raises:
             ProcessError: it ended instead, or did not answer in time.
         """
-        answers = asyncio.create_task(self._ready.wait() if url is None else _answers(url))
+        answers = self._printed(_READY) if url is None else _answers(url)
+        if not await self._before_end(answers, START_SECONDS):
+            raise self.failure(f"did not answer within {START_SECONDS:g} s")
+
+    async def prints(self, text: str) -> None:
+        """Wait until it has printed ``text``.
+
+        Raises:
+            ProcessError: it ended without.
+        """
+        await self._before_end(self._printed(text.encode()), None)
+
+    async def _printed(self, mark: bytes) -> None:
+        seen = self._marks.setdefault(mark, asyncio.Event())
+        if mark not in self._output:
+            await seen.wait()
+
+    async def _before_end(self, what: Coroutine[Any, Any, None], seconds: float | None) -> bool:
+        """Wait for something, at most so long; tell whether it came."""
+        comes = asyncio.create_task(what)
         ends = asyncio.create_task(self._child.wait())
         try:
-            await asyncio.wait(
-                {answers, ends}, timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED
-            )
-            if ends.done():
-                raise self.failure(f"ended at once with {process.describe_status(ends.result())}")
-            if not answers.done():
-                raise self.failure(f"did not answer within {START_SECONDS:g} s")
+            await asyncio.wait({comes, ends}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if ends.done() and not comes.done():
+                raise self.failure(f"ended with {process.describe_status(ends.result())}")
+            return comes.done()
         finally:
-            answers.cancel()
+            comes.cancel()
             ends.cancel()
 
     async def ends_well(self) -> None:
