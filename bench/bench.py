@@ -32,6 +32,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 from base_image import base_image, buildah_environment  # noqa: E402 - tools/ is no package
 from demo_shell import Shell, free_ports  # noqa: E402
+from vms import vms  # noqa: E402
 
 LAYER_BYTES = 64 * 2**20
 KEY = "default/key/bench"
@@ -180,6 +181,7 @@ async def main() -> None:
             )
             await layers(shell, folder)
             await handshake(kbs)
+        await vms(shell, folder)
     await demo()
 
 

@@ -23,7 +23,7 @@ from cocos.host.daemon import MARK
 from cocos.host.files import cache_folder
 from cocos.host.image_tools import Tools
 from cocos.image import initrd
-from cocos.wire import uki
+from cocos.wire import pe
 from cocos.wire._generated import manager_pb2 as pb
 
 ROUNDS = 3
@@ -82,7 +82,14 @@ async def bare_boot(folder: Path, how: qemu.Accelerated) -> list[float]:
 
 async def _make_bare(folder: Path) -> None:
     """Link the image's kernel with an initrd of busybox and a script."""
-    kernel = uki.section((_IMAGE / "cocos.efi").read_bytes(), ".linux")
+    tools = await asyncio.to_thread(_lay_out_bare, folder)
+    words = ["python3", "/usr/lib/systemd/ukify", "build", f"--stub={_STUB}", "--linux=kernel"]
+    words += ["--initrd=initrd", "--cmdline=@cmdline", "--uname=bare", "--output=bare.efi"]
+    await tools.run(words, work=folder)
+
+
+def _lay_out_bare(folder: Path) -> Tools:
+    kernel = pe.Image.parse((_IMAGE / "cocos.efi").read_bytes()).section(".linux")
     assert kernel is not None
     (folder / "kernel").write_bytes(kernel)
     busybox = Path(process.find_tool("busybox", hint="apt-get install busybox-static"))
@@ -91,9 +98,7 @@ async def _make_bare(folder: Path) -> None:
     (folder / "initrd").write_bytes(initrd.archive(files))
     (folder / "cmdline").write_text("console=ttyS0 loglevel=4 panic=-1")
     (tools,) = (cache_folder("image") / ".inputs").glob("tools-*[0-9a-f]")
-    words = ["python3", "/usr/lib/systemd/ukify", "build", f"--stub={_STUB}", "--linux=kernel"]
-    words += ["--initrd=initrd", "--cmdline=@cmdline", "--uname=bare", "--output=bare.efi"]
-    await Tools(tools).run(words, work=folder)
+    return Tools(tools)
 
 
 @contextlib.asynccontextmanager
@@ -117,8 +122,8 @@ async def booted(
 
 async def parts(shell: Shell, vm: Booted) -> list[tuple[str, float]]:
     """Return where the time to the agent's connection went, from the guest's own clock."""
-    ssh = "ssh -i key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
-    answer = await shell.output(
+    ssh = "ssh -i ssh -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
+    answer = await shell.run(
         f'{ssh} -o LogLevel=ERROR -p {vm.port} root@localhost "date +%s.%N; {_ASK}"'
     )
     now, uptime, init, userspace, *units = answer.split("\n")
@@ -135,14 +140,18 @@ def memory(vm_id: str) -> int:
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if f"{MARK}={vm_id}".encode() in (folder / "environ").read_bytes().split(b"\0"):
-                found = re.search(r"^Pss: +(\d+)", (folder / "smaps_rollup").read_text(), re.M)
+                found = re.search(
+                    r"^Pss: +(\d+)", (folder / "smaps_rollup").read_text(), re.MULTILINE
+                )
                 total += int(found[1]) * 1024 if found else 0
     return total
 
 
 async def vms(shell: Shell, folder: Path) -> None:
     """Measure boots."""
-    await shell.run("cocos-cli image build --debug", "ssh-keygen -q -t ed25519 -N '' -f key")
+    await shell.run(
+        "cocos-cli image build --debug", "cocos-cli keys", "ssh-keygen -q -t ed25519 -N '' -f ssh"
+    )
     found = await accelerator.choose()
     print(f"\nVMs, {found.name} ({found.reason}):")
     bare = await bare_boot(folder, found.name)
@@ -152,12 +161,12 @@ async def vms(shell: Shell, folder: Path) -> None:
     url = f"127.0.0.1:{ports['cvms']}"
     async with (
         shell.server(
-            f"cvms-test -algo-type oci-image -algo-source-url docker://localhost:1/x:y"
+            f"cvms-test -public-key-path public.pem -algo-type oci-image -algo-source-url docker://localhost:1/x:y"
             f" -algo-kbs-path a/b/c -attested-tls-bool false -host 127.0.0.1 -port {ports['cvms']}"
         ) as cvms,
         shell.server(
             f"cocos-manager --grpc-port {ports['api']} --http-port {ports['http']} --state-folder"
-            f" vms --backend qemu --image-folder {_IMAGE} --authorized-keys key.pub"
+            f" vms --backend qemu --image-folder {_IMAGE} --authorized-keys ssh.pub"
         ),
         ManagerClient(f"127.0.0.1:{ports['api']}") as manager,
     ):
@@ -170,7 +179,9 @@ async def vms(shell: Shell, folder: Path) -> None:
         alone = statistics.median(times)
         _show("agent create to agent connected", alone, alone / base)
         for name, at in timeline:
-            print(f"    {name:<50}at {at:6.1f} s after {'create' if name == 'firmware' else 'that'}")
+            print(
+                f"    {name:<50}at {at:6.1f} s after {'create' if name == 'firmware' else 'that'}"
+            )
         print(f"  {'memory of its processes':<52}{held / 2**20:9.0f} MiB")
         async with booted(manager, cvms, url, count=TOGETHER) as many:
             slowest = max(each.seconds for each in many)

@@ -154,16 +154,17 @@ class Shell:
         commands, self._commands = self._commands, []
         return commands
 
-    async def run(self, *commands: str) -> None:
-        """Run commands one after the other.
+    async def run(self, *commands: str) -> str:
+        """Run commands one after the other, and return what the last one wrote.
 
         Raises:
             ProcessError: one failed; the message shows it and its last words.
         """
+        output = b""
         for command in commands:
             self._commands.append(command)
             try:
-                await process.run(
+                done = await process.run(
                     ["bash", "-euo", "pipefail", "-c", command],
                     env=self._env,
                     cwd=self._folder,
@@ -171,6 +172,8 @@ class Shell:
                 )
             except CocosError as error:
                 raise UnreachableError(f"{error.message}\n  $ {command}") from error
+            output = done.stdout
+        return output.decode()
 
     @contextlib.asynccontextmanager
     async def server(self, command: str, *, url: str | None = None) -> AsyncIterator[Server]:

@@ -16,7 +16,7 @@ import pytest
 from cocos.host import process
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-LIMIT_SECONDS = 600
+LIMIT_SECONDS = 1800  # a VM may have to be emulated on a busy machine
 
 pytestmark = [
     pytest.mark.guide,
@@ -63,14 +63,20 @@ async def output(child: asyncio.subprocess.Process) -> str:
     return text
 
 
-async def test_demo_takes_free_ports_and_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("backend", "said"),
+    [("qemu", "a VM whose TPM"), ("local", "proves nothing")],
+)
+async def test_demo_takes_free_ports_and_leaves_nothing(
+    tmp_path: Path, backend: str, said: str
+) -> None:
     with ExitStack() as held:
         for port in (5000, 8080):
             busy = held.enter_context(socket.socket())
             busy.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             busy.bind(("127.0.0.1", port))
             busy.listen()
-        async with demo(tmp_path, "--explain") as child:
+        async with demo(tmp_path, "--backend", backend, "--explain") as child:
             text = await output(child)
     assert child.returncode == 0, text
     assert "port 5000 is in use" in text
@@ -79,12 +85,12 @@ async def test_demo_takes_free_ports_and_leaves_nothing(tmp_path: Path) -> None:
     assert "Intercept: -3.0014" in text
     assert re.search(r"\d\.\d s$", text, re.MULTILINE), "no step shows its time"
     assert "$ skopeo copy --encryption-key provider:attestation-agent:cc_kbc::kbs:///" in text
-    assert "proves nothing" in text
+    assert said in text
     assert left_in(tmp_path) == []
 
 
 async def test_ctrl_c_stops_everything(tmp_path: Path) -> None:
-    async with demo(tmp_path) as child:
+    async with demo(tmp_path, "--backend", "local") as child:
         assert child.stdout is not None
         seen = b""
         async with asyncio.timeout(LIMIT_SECONDS):
