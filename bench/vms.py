@@ -84,7 +84,8 @@ async def _make_bare(folder: Path) -> None:
     """Link the image's kernel with an initrd of busybox and a script."""
     tools = await asyncio.to_thread(_lay_out_bare, folder)
     words = ["python3", "/usr/lib/systemd/ukify", "build", f"--stub={_STUB}", "--linux=kernel"]
-    words += ["--initrd=initrd", "--cmdline=@cmdline", "--uname=bare", "--output=bare.efi"]
+    words += ["--initrd=initrd", "--cmdline=@cmdline", "--os-release=NAME=bare", "--uname=bare"]
+    words += ["--output=bare.efi"]
     await tools.run(words, work=folder)
 
 
