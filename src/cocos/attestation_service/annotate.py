@@ -23,18 +23,12 @@ def parse_init_data(shown: InitData | None) -> InitDocument | None:
     """Parse the init data that a guest showed.
 
     Raises:
-        EvidenceError: not the TOML document that it should be.
+        EvidenceError: not the document that it should be.
     """
     if shown is None:
         return None
-    if shown.format != "toml":
-        raise EvidenceError(
-            f"init data in {shown.format} is not accepted",
-            findings=(Finding("init_data.format", "unknown format", shown.format, "toml"),),
-            hint="init data is TOML with version, algorithm and the table data",
-        )
     try:
-        return InitDocument.parse(shown.body.encode("utf-8"))
+        return InitDocument.parse(shown.body.encode("utf-8"), shown.format)
     except (FormatError, UnicodeEncodeError) as error:
         raise EvidenceError(
             f"the init data is malformed: {error}", findings=(Finding("init_data", str(error)),)

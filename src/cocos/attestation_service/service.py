@@ -129,8 +129,11 @@ class AttestationService:
             EvidenceError: what it announced can never become evidence that holds. A TEE
                 without verifier is no error yet: its evidence will be refused.
         """
-        announced = extra_params.get(tee.value) if isinstance(extra_params, dict) else None
+        params = extra_params if isinstance(extra_params, dict) else {}
+        announced = params.get(tee.value)
         verifier = self._verifiers.get(tee)
+        if tee is Tee.SE and verifier is None:
+            raise _no_challenge_for_se(params.get("supported-hash-algorithms"))
         if verifier is None or announced is None:
             return None
         try:
@@ -151,12 +154,13 @@ class AttestationService:
         4. All of it is signed.
 
         Raises:
-            EvidenceError: evidence does not hold; findings of all attesters at once.
+            EvidenceError: evidence does not hold; findings of all attesters at once, also
+                of the policies for those whose evidence does.
         """
         # A large document takes its time: others must not wait for it.
         init_data = await asyncio.to_thread(parse_init_data, request.init_data)
         values = await self._values.all()
-        verified = await self._verify(request, init_data, values)
+        verified, failures = await self._verify(request, init_data, values)
         submodules: dict[str, Submodule] = {}
         findings: list[Finding] = []
         for part in verified:
@@ -168,6 +172,8 @@ class AttestationService:
                 evidence=self._for_token(part.annotated),
                 insecure=(part.verifier.kind.value,) if part.verifier.insecure else (),
             )
+        if failures:
+            raise _refusal(request.tee, failures, findings)
         if findings:
             _log.info("attestation.not-affirming", tee=request.tee.value, findings=findings)
         token = issue(submodules, key=self._key, issuer=self._config.issuer(), now=self._clock())
@@ -221,7 +227,7 @@ class AttestationService:
 
     async def _verify(
         self, request: AppraisalRequest, init_data: InitDocument | None, values: JsonObject
-    ) -> list[_Verified]:
+    ) -> tuple[list[_Verified], list[EvidenceError]]:
         runtime = request.runtime_data
         device_runtime = {n: v for n, v in runtime.items() if n != "additional-evidence"}
         # Devices get no init data: their evidence has no place for it.
@@ -245,12 +251,7 @@ class AttestationService:
             count[verifier.category] += 1
             annotated = compose(tee, claims, bound, shown)
             verified.append(_Verified(verifier, name, claims, annotated))
-        if failures:
-            findings = tuple(finding for failure in failures for finding in failure.findings)
-            _log.info("attestation.refused", tee=request.tee.value, findings=findings)
-            first = failures[0]
-            raise EvidenceError(first.message, findings=findings, hint=first.hint) from first
-        return verified
+        return verified, failures
 
     async def _judge(self, part: _Verified, values: JsonObject) -> Verdict:
         operator = {"insecure_allow_sample": self._config.insecure_allow_sample}
@@ -281,6 +282,32 @@ def _ask(policy: Policy, claims: JsonObject, data: JsonObject) -> Verdict:
         policy.query("data.policy.extensions", claims, data),
         policy.query("data.policy.findings", claims, data),
     )
+
+
+def _no_challenge_for_se(hashes: object) -> EvidenceError:
+    """Say at once what an attester of IBM Secure Execution would learn after its evidence.
+
+    Its nonce is a request that only a verifier for it can make, hashed with SHA-512.
+    """
+    findings = [Finding("tee", "there is no verifier that could make the challenge", Tee.SE)]
+    if isinstance(hashes, list) and "sha512" not in hashes:
+        shown = ", ".join(map(str, hashes))
+        findings.append(Finding("supported-hash-algorithms", "se needs SHA-512", shown, "sha512"))
+    return EvidenceError(
+        "evidence of se cannot be verified here: this service has no verifier for it, "
+        "which would have to make the challenge",
+        findings=tuple(findings),
+    )
+
+
+def _refusal(tee: Tee, failures: list[EvidenceError], others: list[Finding]) -> EvidenceError:
+    """Return one error for all attesters: whose evidence does not hold, and all else."""
+    first = failures[0]
+    findings = (*(finding for failure in failures for finding in failure.findings), *others)
+    _log.info("attestation.refused", tee=tee.value, findings=findings)
+    refusal = EvidenceError(first.message, findings=findings, hint=first.hint)
+    refusal.__cause__ = first
+    return refusal
 
 
 def _prefixed(name: str, findings: tuple[Finding, ...]) -> list[Finding]:

@@ -12,8 +12,9 @@ from typing import Any, Final
 import msgspec
 
 from cocos._types import JsonObject, UnverifiedToken
+from cocos.crypto import jwt
 from cocos.crypto.signing import SigningKey
-from cocos.errors import FormatError
+from cocos.errors import FormatError, TooLargeError
 from cocos.policy.appraisal import FINDINGS, INSECURE, Verdict
 
 EVIDENCE: Final = "ear.veraison.annotated-evidence"
@@ -69,6 +70,7 @@ def issue(
 
     Raises:
         FormatError: no submodule, or evidence that cannot be written as JSON.
+        TooLargeError: a token that nobody would read.
     """
     if not submodules:
         raise FormatError("a token about nothing is not issued")
@@ -81,7 +83,13 @@ def issue(
         "exp": issued + int(issuer.lifetime.total_seconds()),
         "iss": issuer.name,
     }
-    return UnverifiedToken(key.sign({"jwk": key.public_jwk()}, claims))
+    token = key.sign({"jwk": key.public_jwk()}, claims)
+    if len(token) > jwt.MAX_BYTES:
+        raise TooLargeError(
+            f"the claims make a token of {len(token)} bytes, more than {jwt.MAX_BYTES}",
+            hint="the operator can leave the raw evidence of devices out: verbose_token = false",
+        )
+    return UnverifiedToken(token)
 
 
 def _members(submodule: Submodule) -> JsonObject:

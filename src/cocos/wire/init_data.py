@@ -1,21 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Init data: what the host passes into a confidential VM, as one TOML text.
+"""Init data: what the host passes into a confidential VM, as one TOML or JSON text.
 
 Members ``version``, ``algorithm`` and the table ``data`` of text to text. The digest is
-over the exact bytes of the text, so that any change shows.
+over the exact bytes of the text, so that any change shows. Algorithms are named as Trustee
+reads them (``sha256``) or as its documents write them (``sha-256``).
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, Final, Literal
 
 from cocos.errors import FormatError
 from cocos.wire import toml
+from cocos.wire.json import decode_strict
 
 VERSION = "0.1.0"
 SECTOR_BYTES = 512
 ALGORITHMS = ("sha256", "sha384", "sha512", "sm3")
+_SPELLINGS: Final = {"sha-256": "sha256", "sha-384": "sha384", "sha-512": "sha512"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,35 +39,46 @@ class InitDocument:
     digest: bytes
 
     @classmethod
-    def parse(cls, text: bytes) -> "InitDocument":
+    def parse(cls, text: bytes, form: Literal["toml", "json"] = "toml") -> "InitDocument":
         """Parse init data.
 
         Args:
             text: UTF-8, exactly as it was passed in.
+            form: How it is written.
 
         Raises:
-            FormatError: not TOML, a member is missing, or an unknown hash.
+            FormatError: not TOML or JSON, a member is missing, or an unknown hash.
         """
-        try:
-            document = toml.loads(text.decode("utf-8"))
-        except (FormatError, UnicodeDecodeError) as error:
-            raise FormatError("the init data is not TOML") from error
+        document = _from_json(text) if form == "json" else _from_toml(text)
         version = document.get("version")
         algorithm = document.get("algorithm")
         data = document.get("data")
         if not isinstance(version, str):
             raise FormatError("the init data has no version")
+        algorithm = _SPELLINGS.get(algorithm, algorithm) if isinstance(algorithm, str) else None
         if algorithm not in ALGORITHMS:
             raise FormatError(
                 "the init data names no hash that we know", hint=f"one of {', '.join(ALGORITHMS)}"
             )
         if not isinstance(data, dict) or not all(isinstance(value, str) for value in data.values()):
-            raise FormatError("the init data has no table [data] of text")
+            raise FormatError("the init data has no table data of text")
         try:
             digest = hashlib.new(algorithm, text).digest()
         except ValueError as error:  # SM3 is missing from some builds of OpenSSL
             raise FormatError(f"this machine cannot compute {algorithm}") from error
         return cls(version, algorithm, data, digest)
+
+
+def _from_toml(text: bytes) -> dict[str, Any]:
+    try:
+        return toml.loads(text.decode("utf-8"))
+    except (FormatError, UnicodeDecodeError) as error:
+        raise FormatError("the init data is not TOML") from error
+
+
+def _from_json(text: bytes) -> dict[str, Any]:
+    document: dict[str, Any] = decode_strict(text, dict[str, Any], "the init data")
+    return document
 
 
 def build(data: Mapping[str, str]) -> bytes:

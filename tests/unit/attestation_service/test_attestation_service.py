@@ -21,7 +21,7 @@ from cocos.attestation_service.service import (
 )
 from cocos.crypto.signing import SigningKey
 from cocos.crypto.tee_key import TeeKeyPair
-from cocos.errors import EvidenceError, FormatError, NotFoundError
+from cocos.errors import EvidenceError, FormatError, NotFoundError, TooLargeError
 from cocos.policy import defaults
 from cocos.policy.appraisal import INSECURE
 from cocos.policy.engine import Policy
@@ -179,6 +179,44 @@ async def test_all_failures_at_once(make: Make) -> None:
     assert checks == ["sample.evidence", "sampledevice.evidence", "tee"]
 
 
+async def test_a_failure_does_not_hide_what_policies_say_of_the_others(make: Make) -> None:
+    service = make()
+    await service.set_policy("default_cpu", 'package policy\ntrust_claims := {"hardware": 97}')
+    with pytest.raises(EvidenceError, match="sampledevice") as caught:
+        await service.appraise(request(devices=True, additional={Tee.SAMPLE_DEVICE: {}}))
+    checks = [finding.check for finding in caught.value.findings]
+    assert checks == ["sampledevice.evidence", "cpu0.hardware"]
+
+
+@pytest.mark.parametrize(
+    ("params", "checks"),
+    [
+        ("", ["tee"]),
+        ({}, ["tee"]),
+        ({"supported-hash-algorithms": ["sha256", "sha512"]}, ["tee"]),
+        ({"supported-hash-algorithms": ["sha384"]}, ["tee", "supported-hash-algorithms"]),
+        ({"supported-hash-algorithms": 5}, ["tee"]),
+    ],
+)
+async def test_se_is_told_before_it_makes_evidence(
+    make: Make, params: Any, checks: list[str]
+) -> None:
+    with pytest.raises(EvidenceError, match="no verifier") as caught:
+        await make().demand(Tee.SE, params)
+    assert [finding.check for finding in caught.value.findings] == checks
+
+
+async def test_hashes_are_nobody_else_s_business(make: Make) -> None:
+    for tee in (Tee.SAMPLE, Tee.SNP, Tee.TDX):
+        assert await make().demand(tee, {"supported-hash-algorithms": ["md5"]}) is None
+
+
+async def test_claims_of_megabytes_are_refused(make: Make) -> None:
+    large = request(evidence={**request().evidence, "svn": "x" * 2**20})
+    with pytest.raises(TooLargeError):
+        await make().appraise(large)
+
+
 async def test_unknown_tee(make: Make) -> None:
     with pytest.raises(EvidenceError, match="snp"):
         await make().appraise(request(tee=Tee.SNP))
@@ -203,13 +241,23 @@ async def test_init_data_claims(make: Make) -> None:
     assert list(evidence) == sorted(evidence)
 
 
+@pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
+async def test_init_data_in_json(make: Make, algorithm: str) -> None:
+    data = {"aa.toml": 'url = "x"', "note": "y"}
+    body = json.dumps({"version": "0.1.0", "algorithm": algorithm, "data": data}, indent=1)
+    appraisal = await make().appraise(request(init_data=InitData("json", body)))
+    evidence = claims_of(appraisal.token)["submods"]["cpu0"][EVIDENCE]
+    digest = hashlib.new(algorithm, body.encode()).digest()
+    assert evidence["init_data"] == base64.b64encode(digest).decode()
+    assert evidence["init_data_claims"] == {"aa.toml": {"url": "x"}, "note": "y"}
+
+
 @pytest.mark.parametrize(
     "body",
     [
         "",
         "x",
         'version = "1"',
-        INIT_DATA.replace("sha256", "sha-256"),
         INIT_DATA.replace("sha256", "md5"),
         INIT_DATA.replace('"= ="', "5"),
         "\ud800",
@@ -219,7 +267,7 @@ async def test_malformed_init_data(make: Make, body: str) -> None:
     with pytest.raises(EvidenceError) as caught:
         await make().appraise(request(init_data=InitData("toml", body)))
     assert caught.value.findings
-    with pytest.raises(EvidenceError, match="json"):
+    with pytest.raises(EvidenceError, match="init data"):
         await make().appraise(request(init_data=InitData("json", "{}")))
 
 

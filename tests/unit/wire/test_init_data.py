@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import hashlib
+from typing import Literal
 
 import pytest
 
@@ -26,6 +27,43 @@ def test_the_digest_is_over_the_exact_bytes() -> None:
     assert InitDocument.parse(TEXT + b"\n").digest != document.digest
 
 
+@pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
+@pytest.mark.parametrize("form", ["toml", "json"])
+@pytest.mark.parametrize("dash", [True, False])
+def test_forms_and_hashes(algorithm: str, form: Literal["toml", "json"], dash: bool) -> None:
+    name = algorithm.replace("sha", "sha-") if dash else algorithm
+    text = {
+        "toml": f'version = "0.1.0"\nalgorithm = "{name}"\n[data]\nnote = "x"\n',
+        "json": f'{{"version":"0.1.0", "algorithm":"{name}", "data":{{"note":"x"}}}}\n',
+    }[form].encode()
+    document = InitDocument.parse(text, form)
+    assert document.algorithm == algorithm
+    assert document.data == {"note": "x"}
+    assert document.digest == hashlib.new(algorithm, text).digest()
+    with pytest.raises(FormatError):
+        InitDocument.parse(text, "json" if form == "toml" else "toml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"[]",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"version":"1","algorithm":"sha256","data":{}',
+        b'{"version":"1","algorithm":"sha256","data":{"a":1}}',
+        b'{"version":"1","algorithm":"sha256","data":{"a":"1","a":"2"}}',
+        b'{"version":"1","algorithm":["sha256"],"data":{}}',
+        b'{"version":1,"algorithm":"sha256","data":{}}',
+        b'{"algorithm":"sha256","data":{}}',
+    ],
+)
+def test_what_is_no_init_data_in_json(text: bytes) -> None:
+    with pytest.raises(FormatError):
+        InitDocument.parse(text, "json")
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -35,7 +73,7 @@ def test_the_digest_is_over_the_exact_bytes() -> None:
         b'algorithm = "sha256"\n[data]\n',
         b'version = 1\nalgorithm = "sha256"\n[data]\n',
         b'version = "0.1.0"\n[data]\n',
-        b'version = "0.1.0"\nalgorithm = "sha-256"\n[data]\n',
+        b'version = "0.1.0"\nalgorithm = "SHA256"\n[data]\n',
         b'version = "0.1.0"\nalgorithm = "md5"\n[data]\n',
         b'version = "0.1.0"\nalgorithm = ["sha256"]\n[data]\n',
         b'version = "0.1.0"\nalgorithm = "sha256"\n',
