@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from _engine import LocalEngine
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -108,6 +109,7 @@ async def kbs_in_process(
             ),
             store,
             SignedTokens({"admin": public}, clock=kbs.clock),
+            LocalEngine(),
             clock=kbs.clock,
         )
         yield kbs

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from _engine import LocalEngine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -53,7 +54,7 @@ def kbs() -> Iterator[Kbs]:
         store = await SqlStore.open(storage_url(folder))
         await store.put(Namespace.RESOURCE, "a/b/c", SECRET)
         chosen = Settings(insecure_allow_sample=True)
-        app = await compose(chosen, store, DenyAll(), clock=system_clock)
+        app = await compose(chosen, store, DenyAll(), LocalEngine(), clock=system_clock)
         transport = httpx.ASGITransport(app)
         return store, httpx.AsyncClient(transport=transport, base_url="http://kbs")
 

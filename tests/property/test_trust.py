@@ -18,6 +18,7 @@ from cocos.crypto.tee_key import TeeKeyPair
 from cocos.errors import CocosError, EvidenceError, FormatError
 from cocos.policy import defaults
 from cocos.policy.appraisal import Status, appraise, tier
+from cocos.policy.documents import BaseDocuments
 from cocos.policy.engine import Policy
 from cocos.tokens.check import TokenVerifier, tee_public_key
 from cocos.tokens.ear import Issuer, Submodule, issue
@@ -249,7 +250,9 @@ submods = st.dictionaries(
 @given(st.fixed_dictionaries({}, optional={"submods": submods | json_values, "x": json_values}))
 @settings(deadline=None)
 def test_default_policy_allows_only_what_is_affirming_throughout(claims: Any) -> None:
-    verdict = RESOURCE_POLICY.query("data.policy.allow", claims, {"plugin": "resource"})
+    verdict = RESOURCE_POLICY.query(["allow"], request={"plugin": "resource"}).evaluate(claims)[
+        "allow"
+    ]
     parts = claims.get("submods")
     good = (
         isinstance(parts, dict)
@@ -266,16 +269,15 @@ def test_default_policy_allows_only_what_is_affirming_throughout(claims: Any) ->
 @settings(deadline=None)
 def test_default_attestation_policy_affirms_nothing_that_nobody_allowed(document: Any) -> None:
     for operator in ({}, {"insecure_allow_sample": False}, {"insecure_allow_sample": "yes"}):
-        claims = CPU_POLICY.query("data.policy.trust_claims", document, {"operator": operator})
-        assert appraise(claims).status is Status.CONTRAINDICATED
+        query = CPU_POLICY.query(["trust_claims"], base=BaseDocuments.of(operator=operator))
+        assert appraise(*query.evaluate(document).values()).status is Status.CONTRAINDICATED
 
 
 @given(exact_values)
 @settings(deadline=None)
 def test_values_reach_policies_unchanged(value: Any) -> None:
-    assert ECHO.query("data.policy.from_input", {"a": value}, {}) == value
-    assert ECHO.query("data.policy.from_data", {}, {"a": value}) == value
-    assert ECHO.query("data.policy.same", {"a": value}, {"a": value}) is True
+    query = ECHO.query(["from_input", "from_data", "same"], base=BaseDocuments.of(a=value))
+    assert query.evaluate({"a": value}) == {"from_input": value, "from_data": value, "same": True}
 
 
 @given(json_values, json_values)

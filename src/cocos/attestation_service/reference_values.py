@@ -2,6 +2,7 @@
 """Reference values: what policies compare claims with. Kept for a year, then gone."""
 
 import datetime as dt
+from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 import msgspec
@@ -9,13 +10,15 @@ import msgspec
 from cocos._clock import Clock
 from cocos._types import JsonObject
 from cocos.errors import FormatError, NotFoundError
-from cocos.policy.engine import check_data
+from cocos.policy.documents import BaseDocuments
 from cocos.stores.base import Namespace, Store
+from cocos.stores.view import View
 from cocos.wire import json
 
 VERSION: Final = "0.1.0"
 MAX_NAME: Final = 512
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
+_NEVER = dt.datetime.max.replace(tzinfo=dt.UTC)
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -34,13 +37,22 @@ class ReferenceValue(msgspec.Struct, frozen=True):
     expiration: str
     value: Any
 
+    @property
+    def end(self) -> dt.datetime:
+        """When it expires."""
+        return dt.datetime.strptime(self.expiration, _TIME).replace(tzinfo=dt.UTC)
+
 
 class ReferenceValues:
     """Registers and reads reference values."""
 
     def __init__(self, store: Store, *, clock: Clock) -> None:
-        self._store = store
+        self._view = View(store, Namespace.REFERENCE_VALUE)
         self._clock = clock
+        self._seen: Mapping[str, bytes] | None = None
+        self._values: dict[str, ReferenceValue] = {}
+        self._live: JsonObject = {}
+        self._until = dt.datetime.min.replace(tzinfo=dt.UTC)
 
     async def register(self, message: JsonObject) -> tuple[str, ...]:
         """Store the values of a message over those of the same names.
@@ -56,15 +68,15 @@ class ReferenceValues:
             FormatError: another form, another type, an unusable name or value.
         """
         values = _payload(message)
-        for name, value in values.items():
+        for name in values:
             _check_name(name)
-            check_data({name: value})
+        BaseDocuments.of(values)  # what policies could not be given is not taken
         expires = _in_a_year(self._clock())
-        for name, value in values.items():
-            stored = ReferenceValue(VERSION, name, expires.strftime(_TIME), value)
-            await self._store.put(
-                Namespace.REFERENCE_VALUE, name, json.encode(stored), expires=expires
-            )
+        stored = {
+            name: json.encode(ReferenceValue(VERSION, name, expires.strftime(_TIME), value))
+            for name, value in values.items()
+        }
+        await self._view.put(stored, expires=expires)
         return tuple(values)
 
     async def get(self, name: str) -> Any:
@@ -73,20 +85,31 @@ class ReferenceValues:
         Raises:
             NotFoundError: there is none, or it has expired.
         """
-        stored = await self._read(name)
-        if stored is None:
+        values = await self.all()
+        if name not in values:
             raise NotFoundError(f"there is no reference value {name!r}")
-        return stored.value
+        return values[name]
 
     async def list(self) -> tuple[ReferenceValue, ...]:
         """Return everything that is registered and has not expired, by name."""
-        names = await self._store.keys(Namespace.REFERENCE_VALUE)
-        read = [await self._read(name) for name in names]
-        return tuple(stored for stored in read if stored is not None)
+        live = await self.all()
+        return tuple(self._values[name] for name in sorted(live))
 
     async def all(self) -> JsonObject:
-        """Return every value that has not expired, by name."""
-        return {stored.name: stored.value for stored in await self.list()}
+        """Return every value that has not expired, by name.
+
+        The same object as long as nothing has changed; not to be changed.
+        """
+        stored, now = await self._view.read(), self._clock()
+        if stored is not self._seen:
+            self._values = {name: _parse(name, data) for name, data in stored.items()}
+            self._seen = stored
+            self._until = now
+        if now >= self._until:
+            ends = {name: value.end for name, value in self._values.items()}
+            self._live = {name: self._values[name].value for name, end in ends.items() if end > now}
+            self._until = min((end for end in ends.values() if end > now), default=_NEVER)
+        return self._live
 
     async def delete(self, name: str) -> None:
         """Delete a value.
@@ -94,19 +117,15 @@ class ReferenceValues:
         Raises:
             NotFoundError: there is none, or it has expired.
         """
-        if not await self._store.delete(Namespace.REFERENCE_VALUE, name):
+        if not await self._view.delete(name):
             raise NotFoundError(f"there is no reference value {name!r}")
 
-    async def _read(self, name: str) -> ReferenceValue | None:
-        data = await self._store.get(Namespace.REFERENCE_VALUE, name)
-        if data is None:
-            return None
-        stored: ReferenceValue = json.decode(
-            data, ReferenceValue, f"the stored reference value {name!r}"
-        )
-        # The store drops what has expired; values from elsewhere may have come without.
-        expiration = dt.datetime.strptime(stored.expiration, _TIME).replace(tzinfo=dt.UTC)
-        return stored if expiration > self._clock() else None
+
+def _parse(name: str, data: bytes) -> ReferenceValue:
+    value: ReferenceValue = json.decode(
+        data, ReferenceValue, f"the stored reference value {name!r}"
+    )
+    return value
 
 
 def _payload(message: JsonObject) -> JsonObject:

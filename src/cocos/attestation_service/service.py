@@ -15,12 +15,13 @@ from cocos._clock import Clock
 from cocos._types import JsonObject
 from cocos.attestation_service.annotate import compose, parse_init_data
 from cocos.attestation_service.config import AttestationServiceConfig
-from cocos.attestation_service.policies import AttestationPolicies
+from cocos.attestation_service.policies import POLICY_ID, attestation_policies
 from cocos.attestation_service.reference_values import ReferenceValue, ReferenceValues
 from cocos.crypto.signing import SigningKey
 from cocos.errors import ConfigError, EvidenceError, Finding, FormatError, NotFoundError
 from cocos.policy.appraisal import Verdict, appraise
-from cocos.policy.engine import Policy
+from cocos.policy.documents import BaseDocuments
+from cocos.policy.engine import PolicyEngine
 from cocos.stores.base import Namespace, Store
 from cocos.tokens.ear import Submodule, issue
 from cocos.verifiers import Demand, Expected, Verifier, VerifierTable, verifier_table
@@ -28,9 +29,10 @@ from cocos.wire import kbs
 from cocos.wire.init_data import InitDocument
 from cocos.wire.kbs import InitData, Tee
 
-POLICY_ID: Final = "default"
 SIGNING_KEY: Final = "attestation-token"
 NONCE_BYTES: Final = 32
+
+_RULES: Final = ("trust_claims", "extensions", "findings")
 
 _log = structlog.get_logger(__name__)
 
@@ -100,14 +102,17 @@ class AttestationService:
         *,
         key: SigningKey,
         config: AttestationServiceConfig,
+        engine: PolicyEngine,
         clock: Clock,
         verifiers: VerifierTable | None = None,
     ) -> None:
         self._config = config
         self._key = key
         self._clock = clock
-        self._policies = AttestationPolicies(store)
+        self._engine = engine
+        self._policies = attestation_policies(store, engine)
         self._values = ReferenceValues(store, clock=clock)
+        self._base: tuple[JsonObject, BaseDocuments] | None = None
         self._verifiers = verifiers or verifier_table(
             insecure_allow_sample=config.insecure_allow_sample, clock=clock
         )
@@ -160,11 +165,12 @@ class AttestationService:
         # A large document takes its time: others must not wait for it.
         init_data = await asyncio.to_thread(parse_init_data, request.init_data)
         values = await self._values.all()
+        base = self._base_documents(values)
         verified, failures = await self._verify(request, init_data, values)
         submodules: dict[str, Submodule] = {}
         findings: list[Finding] = []
         for part in verified:
-            verdict = await self._judge(part, values)
+            verdict = await self._judge(part, values, base)
             findings += _prefixed(part.name, verdict.findings)
             submodules[part.name] = Submodule(
                 verdict=verdict,
@@ -253,13 +259,11 @@ class AttestationService:
             verified.append(_Verified(verifier, name, claims, annotated))
         return verified, failures
 
-    async def _judge(self, part: _Verified, values: JsonObject) -> Verdict:
-        operator = {"insecure_allow_sample": self._config.insecure_allow_sample}
-        data = {"reference_values": values, "operator": operator}
+    async def _judge(self, part: _Verified, values: JsonObject, base: BaseDocuments) -> Verdict:
         try:
-            policy = await self._policies.find(f"{POLICY_ID}_{part.verifier.category}")
-            # The engine may take a second for what an attester says: others must not wait.
-            verdict = await asyncio.to_thread(_ask, policy, part.annotated, data)
+            text = await self._policies.text(f"{POLICY_ID}_{part.verifier.category}")
+            said = await self._engine.evaluate(text, _RULES, part.annotated, base=base)
+            verdict = appraise(*(said[rule] for rule in _RULES))
             explain = part.verifier.explain
             findings = (explain(each, part.claims, values) for each in verdict.findings)
             return replace(verdict, findings=tuple(findings))
@@ -268,20 +272,18 @@ class AttestationService:
             failed = appraise(None)
             return replace(failed, findings=(Finding("policy", error.message),))
 
+    def _base_documents(self, values: JsonObject) -> BaseDocuments:
+        if self._base is None or self._base[0] is not values:
+            operator = {"insecure_allow_sample": self._config.insecure_allow_sample}
+            self._base = values, BaseDocuments.of(values, operator=operator)
+        return self._base[1]
+
     def _for_token(self, annotated: JsonObject) -> JsonObject:
         runtime = annotated.get("runtime_data_claims")
         if self._config.verbose_token or not isinstance(runtime, dict):
             return annotated
         short = {name: value for name, value in runtime.items() if name != "additional-evidence"}
         return {**annotated, "runtime_data_claims": short}
-
-
-def _ask(policy: Policy, claims: JsonObject, data: JsonObject) -> Verdict:
-    return appraise(
-        policy.query("data.policy.trust_claims", claims, data),
-        policy.query("data.policy.extensions", claims, data),
-        policy.query("data.policy.findings", claims, data),
-    )
 
 
 def _no_challenge_for_se(hashes: object) -> EvidenceError:

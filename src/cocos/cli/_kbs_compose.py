@@ -33,6 +33,7 @@ from cocos.kbs.metrics import KbsMetrics
 from cocos.kbs.resource_policy import ResourcePolicy
 from cocos.kbs.service import KbsService
 from cocos.policy import defaults
+from cocos.policy.engine import PolicyEngine
 from cocos.stores.base import Store
 from cocos.tokens.check import TokenVerifier
 from cocos.transport.client_address import ClientAddresses
@@ -44,7 +45,9 @@ from cocos.wire.kbs import InitData, Tee
 _log = structlog.get_logger(__name__)
 
 
-async def compose(settings: Settings, store: Store, gate: AdminGate, *, clock: Clock) -> WebApp:
+async def compose(
+    settings: Settings, store: Store, gate: AdminGate, engine: PolicyEngine, *, clock: Clock
+) -> WebApp:
     """Put a key broker together."""
     metrics = KbsMetrics()
     key = await signing_key(store)
@@ -52,6 +55,7 @@ async def compose(settings: Settings, store: Store, gate: AdminGate, *, clock: C
         store,
         key=key,
         config=_attestation_config(settings),
+        engine=engine,
         clock=clock,
         verifiers=verifier_table(
             insecure_allow_sample=settings.insecure_allow_sample,
@@ -59,7 +63,7 @@ async def compose(settings: Settings, store: Store, gate: AdminGate, *, clock: C
             tpm_ek_cas=_ek_cas(settings.tpm_ek_ca),
         ),
     )
-    policy = ResourcePolicy(store, default=_resource_policy(settings), metrics=metrics)
+    policy = ResourcePolicy(store, engine, default=_resource_policy(settings), metrics=metrics)
     denials = Denials(store, clock=clock)
     service = KbsService(
         store,

@@ -16,6 +16,7 @@ from cocos._clock import system_clock
 from cocos.cli import _common as common
 from cocos.cli._kbs_compose import admin_gate, compose
 from cocos.errors import CocosError, UsageError
+from cocos.host.policy_workers import PolicyWorkers
 from cocos.kbs import trustee_config
 from cocos.kbs.config import Settings
 from cocos.stores.base import Store
@@ -178,8 +179,9 @@ async def _serve(settings: Settings, *, as_json: bool) -> None:
         url = storage_url(_storage(settings, stack))
         store = await open_store(url, sessions_url=settings.session_storage)
         stack.push_async_callback(store.close)
+        engine = await stack.enter_async_context(PolicyWorkers())
         _log.info("kbs.storage", url=describe(url))
-        web = await compose(settings, store, gate, clock=system_clock)
+        web = await compose(settings, store, gate, engine, clock=system_clock)
         await stack.enter_async_context(_sweeping(store))
         for address in settings.addresses:
             listening = await stack.enter_async_context(serve_http(web, address, tls=settings.tls))

@@ -7,7 +7,7 @@ from cocos._types import JsonObject
 from cocos.errors import NotFoundError, StateError
 from cocos.kbs.denials import Denial, Denials
 from cocos.kbs.metrics import KbsMetrics
-from cocos.kbs.resource_policy import ResourcePolicy
+from cocos.kbs.resource_policy import POLICY_ID, ResourcePolicy
 from cocos.stores.base import Namespace, Store
 from cocos.wire import kbs
 
@@ -76,7 +76,7 @@ class Administration:
         Raises:
             FormatError: it is not Rego.
         """
-        await self._policy.set(text)
+        await self._policy.set(POLICY_ID, text)
 
     async def set_attestation_policy(self, policy_id: str, text: str) -> None:
         """Set a policy that appraises evidence.

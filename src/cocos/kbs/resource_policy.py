@@ -10,7 +10,6 @@ A prefix is whole segments of a route below ``/kbs/v0``, such as ``resource/defa
 and is also the id of its policy.
 """
 
-import asyncio
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -20,80 +19,38 @@ from cocos.errors import (
     AccessDeniedError,
     CocosError,
     Finding,
-    FormatError,
-    InternalError,
-    NotFoundError,
 )
-from cocos.host.policy_trial import try_policy
 from cocos.kbs.metrics import KbsMetrics
-from cocos.policy.engine import Policy
+from cocos.policy.engine import PolicyEngine
 from cocos.stores.base import Namespace, Store
+from cocos.stores.policies import StoredPolicies
 from cocos.wire import json
 
 POLICY_ID: Final = "resource-policy"
 """Id of the global policy, as Trustee calls it."""
 
-MAX_ID: Final = 1024
 _PREFIX: Final = re.compile(r"[a-z0-9][a-z0-9\-]*(/[A-Za-z0-9_\-][A-Za-z0-9_\-.]*)*", re.ASCII)
-_VERDICT: Final = "data.policy.allow"
+_VERDICT: Final = "allow"
 _SHOWN: Final = 200  # characters of a verdict that is no boolean
 _HINT: Final = "the attested state of this machine does not satisfy the KBS's resource policy"
 
 
-class ResourcePolicy:
+class ResourcePolicy(StoredPolicies):
     """Keeps resource policies, and asks the one that a request is for."""
 
-    def __init__(self, store: Store, *, default: str, metrics: KbsMetrics) -> None:
-        self._store = store
-        self._default = default.encode()
+    def __init__(
+        self, store: Store, engine: PolicyEngine, *, default: str, metrics: KbsMetrics
+    ) -> None:
+        super().__init__(
+            store,
+            Namespace.RESOURCE_POLICY,
+            engine,
+            defaults={POLICY_ID: default},
+            ids=_PREFIX,
+            hint=f"{POLICY_ID} for the global one, else what its resources' routes begin with, "
+            "such as resource/default/key",
+        )
         self._metrics = metrics
-        self._compiled: dict[str, tuple[bytes, Policy]] = {}
-
-    async def set(self, text: str, policy_id: str = POLICY_ID) -> None:
-        """Store a policy over the one of the same id.
-
-        Args:
-            text: Rego of package ``policy``.
-            policy_id: :data:`POLICY_ID`, or the prefix that the policy is for.
-
-        Raises:
-            FormatError: an impossible id, or the text is not Rego or crashes the engine.
-        """
-        if len(policy_id) > MAX_ID or not _PREFIX.fullmatch(policy_id):
-            raise FormatError(
-                f"{policy_id[:64]!r} is no id of a resource policy",
-                hint=f"{POLICY_ID} for the global one, else what its resources' routes begin "
-                "with, such as resource/default/key",
-            )
-        await try_policy(text)
-        await self._store.put(Namespace.RESOURCE_POLICY, policy_id, text.encode())
-
-    async def ids(self) -> list[str]:
-        """Return the ids of all policies; the global one is always there."""
-        stored = await self._store.keys(Namespace.RESOURCE_POLICY)
-        return sorted({*stored, POLICY_ID})
-
-    async def text(self, policy_id: str = POLICY_ID) -> str:
-        """Return a policy's text: as stored, or the default for the global one.
-
-        Raises:
-            NotFoundError: there is none of that id.
-        """
-        stored = await self._store.get(Namespace.RESOURCE_POLICY, policy_id)
-        if stored is None and policy_id == POLICY_ID:
-            stored = self._default
-        if stored is None:
-            raise NotFoundError(f"there is no resource policy {policy_id!r}")
-        return stored.decode()
-
-    async def delete(self, policy_id: str) -> None:
-        """Delete a stored policy; the next shorter prefix, or the default, holds again.
-
-        Raises:
-            NotFoundError: none of that id is stored.
-        """
-        if not await self._store.delete(Namespace.RESOURCE_POLICY, policy_id):
-            raise NotFoundError(f"no resource policy {policy_id!r} is stored")
 
     async def check(
         self,
@@ -137,27 +94,13 @@ class ResourcePolicy:
     async def _verdict(
         self, route: Sequence[str], claims: VerifiedClaims, wanted: JsonObject
     ) -> tuple[str, Any]:
-        policy_id, policy = await self._find(route)
+        texts = await self.texts()
+        policy_id = next(each for each in prefixes(route) if each in texts)
         try:
-            # A policy seen for the first time is compiled for what is asked for: too long
-            # to keep others waiting.
-            return policy_id, await asyncio.to_thread(policy.query, _VERDICT, claims, wanted)
+            said = await self._engine.evaluate(texts[policy_id], [_VERDICT], claims, request=wanted)
         except CocosError as error:
             return policy_id, f"failed: {error.message}"
-
-    async def _find(self, route: Sequence[str]) -> tuple[str, Policy]:
-        for policy_id in prefixes(route):
-            text = await self._store.get(Namespace.RESOURCE_POLICY, policy_id)
-            if text is None and policy_id == POLICY_ID:
-                text = self._default
-            if text is None:
-                continue
-            known = self._compiled.get(policy_id)
-            if known is None or known[0] != text:
-                known = text, await asyncio.to_thread(Policy.compile, text.decode())
-                self._compiled[policy_id] = known
-            return policy_id, known[1]
-        raise InternalError("no resource policy at all")
+        return policy_id, said[_VERDICT]
 
 
 def prefixes(route: Sequence[str]) -> Iterator[str]:

@@ -7,19 +7,39 @@ it abort. A policy has no use for any of these; those who write policies are tru
 these checks keep them from hurting themselves.
 """
 
+import hashlib
 import re
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from cocos.errors import FormatError
+from cocos.policy._input import escaped
 
 MAX_BYTES: Final = 256 * 1024
 HELPER_NAME: Final = "query_reference_value"
+REFERENCE_VALUES: Final = "reference_shards"
+"""Base document that the helper looks into.
+
+The engine copies a document that it looks into: small ones in a large one, so that a
+query does not take longer with every value registered (36 ms for 4,000, 2.7 ms so).
+"""
+
 HELPER: Final = (
-    f"package policy\n\n{HELPER_NAME}(id) := object.get(data.reference_values, id, null)\n"
+    f"package policy\n\n{HELPER_NAME}(id) := object.get(object.get(data.{REFERENCE_VALUES}, "
+    "substring(crypto.sha256(id), 0, 2), {}), id, null)\n"
 )
+
+REQUEST: Final = "cocos.request"
+"""Member of an input that stands for base documents; no claim of a token has this name."""
+
+_REQUEST_NAMES: Final = frozenset({"plugin", "resource-path", "query"})
 
 _TEXT = re.compile(r'#[^\n]*|`[^`]*`|"(?:\\.|[^"\\\n])*"')
 _PACKAGE = re.compile(r"\s*package[ \t]+policy(?=\s|$)")
+_ROOT = re.compile(
+    _TEXT.pattern + r"|(?<![\w.])(?P<root>data|input)(?!\w)"
+    r'(?P<member>\.(?P<name>[A-Za-z_]\w*)|\["(?P<key>[^"\\\n]*)"\])?'
+)
 _FORBIDDEN = re.compile(
     r"(?<![\w.])(with|print|trace|opa\.runtime|http\.send|time\.now_ns"
     r"|net\.\w+|rand\.\w+|uuid\.\w+|json\.patch)(?!\w)"
@@ -50,6 +70,39 @@ def check(text: str) -> None:
         )
     if "$" in code:
         raise FormatError("template strings are not available to policies", hint="use sprintf")
+
+
+def shards(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return reference values as :data:`HELPER` finds them."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        digest = hashlib.sha256(escaped(name)).hexdigest()
+        found.setdefault(digest[:2], {})[name] = value
+    return found
+
+
+def request_in_input(text: str) -> str | None:
+    """Return a policy that reads what is asked for from its input instead of base documents.
+
+    The engine compiles base documents into a policy: what differs from one request to the
+    next is better in the input. ``data.plugin`` becomes ``input[REQUEST].plugin``. None if
+    the policy uses ``data`` or ``input`` in a way in which it could tell the difference.
+    """
+    if re.search(r"\bimport\s+(data|input)\b", _code(text)):
+        return None
+    pieces, done = [], 0
+    for match in _ROOT.finditer(text):
+        if match["root"] is None:
+            continue  # a comment or a string
+        name = match["name"] or match["key"]
+        if match["member"] is None or name == REQUEST:
+            return None
+        if match["root"] == "data":
+            if name not in _REQUEST_NAMES:
+                return None
+            pieces += [text[done : match.start()], f'input["{REQUEST}"]']
+            done = match.start("member")
+    return "".join([*pieces, text[done:]])
 
 
 def defines_helper(text: str) -> bool:

@@ -5,28 +5,65 @@ A plain query compiles the policy every time (14 ms for our largest); a compiled
 answers in well below a millisecond. rego-cpp fixes the base documents, Rego's ``data``,
 when it compiles, so that bundles are kept by them.
 
-Documents reach the engine as JSON text only: its own converter of Python values does not
-escape strings and cuts integers to 64 bits.
+The engine has no limits of its own and is native code: servers run it in worker processes
+(:mod:`cocos.host.policy_workers`), which have.
 """
 
-import json
-import threading
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol
 
 from regopy import Bundle, Interpreter, RegoError
 from regopy.rego_shared import LogLevel
 
 from cocos.errors import ConfigError, FormatError
 from cocos.policy import _source
+from cocos.policy._input import DirectInput
+from cocos.policy.documents import NOTHING, BaseDocuments, is_direct, to_json, with_members
 
 MAX_BUNDLES: Final = 64
-MAX_DEPTH: Final = 64
-MAX_VALUES: Final = 16_384
-"""In an input: the engine's time grows with the square of their number (a second for these)."""
 
-_VERDICTS = ("data.policy.allow", "data.policy.trust_claims")
+VERDICTS: Final = ("allow", "trust_claims")
+
+
+class PolicyEngine(Protocol):
+    """Evaluates policies for servers, within limits."""
+
+    async def evaluate(
+        self,
+        text: str,
+        rules: Sequence[str],
+        document: Mapping[str, Any],
+        *,
+        base: BaseDocuments = NOTHING,
+        request: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Evaluate rules of a policy.
+
+        Args:
+            text: The policy.
+            rules: As of :meth:`Policy.query`.
+            document: As of :meth:`Query.evaluate`.
+            base: As of :meth:`Policy.query`.
+            request: As there.
+
+        Returns:
+            Rule → its value as JSON, None when it is undefined.
+
+        Raises:
+            ConfigError: the policy does not compile, fails on these documents, or needs too
+                much time or memory.
+            FormatError: the policy or a document is nothing for the engine.
+        """
+        ...
+
+    async def check(self, text: str) -> None:
+        """Return if a policy compiles, and can be evaluated on empty documents.
+
+        Raises:
+            FormatError: it does not, crashes the engine, or needs too much time or memory.
+        """
+        ...
 
 
 class Policy:
@@ -35,11 +72,8 @@ class Policy:
     def __init__(self, text: str) -> None:
         _source.check(text)
         self.text = text
-        self._modules = {"policy.rego": text}
-        if not _source.defines_helper(text):
-            self._modules["helper.rego"] = _source.HELPER
-        self._bundles: OrderedDict[tuple[str, str], tuple[Interpreter, Bundle]] = OrderedDict()
-        self._lock = threading.Lock()  # the engine releases the GIL and has none of its own
+        self._rewritten = _source.request_in_input(text)
+        self._bundles: OrderedDict[tuple[object, ...], Query] = OrderedDict()
 
     @classmethod
     def compile(cls, text: str) -> "Policy":
@@ -47,7 +81,7 @@ class Policy:
 
         Args:
             text: Rego of package ``policy``. ``query_reference_value(id)`` is available: the
-                member ``id`` of ``data.reference_values``, or null.
+                value registered under ``id``, or null.
 
         Raises:
             FormatError: it does not parse, calls a function that does not exist, or uses
@@ -55,111 +89,122 @@ class Policy:
         """
         policy = cls(text)
         try:
-            for verdict in _VERDICTS:
-                policy.query(verdict, {}, {})
+            policy.query(VERDICTS).evaluate({})
         except ConfigError as error:
             raise FormatError(
                 f"the policy does not compile: {error.message}",
             ) from error
         return policy
 
-    def query(self, query: str, document: Mapping[str, Any], data: Mapping[str, Any]) -> Any:
-        """Evaluate a rule.
+    def query(
+        self,
+        rules: Sequence[str],
+        *,
+        base: BaseDocuments = NOTHING,
+        request: Mapping[str, Any] | None = None,
+    ) -> "Query":
+        """Compile the policy for some rules, unless that was done before.
 
         Args:
-            query: The rule, such as ``data.policy.allow``.
-            document: Rego's ``input``.
-            data: Base documents, Rego's ``data``; ``reference_values`` is empty unless given.
-
-        Returns:
-            The rule's value as JSON; None when it is undefined.
+            rules: Their names, such as ``allow``.
+            base: Rego's ``data``, as far as it seldom changes.
+            request: Members of ``data`` that differ from one evaluation to the next.
 
         Raises:
-            ConfigError: the policy fails on these documents, for instance because two rules
-                give different values.
-            FormatError: a document that is no JSON, nested too deep, or an input of more than
-                :data:`MAX_VALUES`.
+            ConfigError: the policy does not compile, for instance because it calls a
+                function that does not exist.
         """
-        base = _document({"reference_values": {}, **data}, "data", plain_numbers=True)
-        if _count(document) > MAX_VALUES:
-            raise FormatError(f"the policy's input has more than {MAX_VALUES} values")
-        term = _document(document, "input")
-        with self._lock:
-            try:
-                interpreter, bundle = self._bundle(query, base)
-                interpreter.set_input_term(term)
-                output = interpreter.query_bundle_entrypoint(bundle, _entrypoint(query))
-                if not output.ok():
-                    raise ConfigError(_source.describe(str(output), self.text))
-            except (RegoError, ValueError, RecursionError) as error:
-                # ValueError: what the engine returned is an error in a JSON-like coat.
-                raise ConfigError(_source.describe(str(error), self.text)) from error
-        expressions = output.results[0].expressions if output.results else []
-        return expressions[0] if expressions else None
+        if request is not None and self._rewritten is not None:
+            query = self._kept(self._rewritten, tuple(rules), base.text)
+            return query.about({_source.REQUEST: request})
+        if request is not None:
+            return self._kept(self.text, tuple(rules), with_members(base, request))
+        return self._kept(self.text, tuple(rules), base.text)
 
-    def _bundle(self, query: str, data: str) -> tuple[Interpreter, Bundle]:
-        found = self._bundles.get((query, data))
+    def _kept(self, source: str, rules: tuple[str, ...], data: str) -> "Query":
+        key = (source is self.text, rules, data)
+        found = self._bundles.get(key)
         if found is not None:
-            self._bundles.move_to_end((query, data))
+            self._bundles.move_to_end(key)
             return found
-        interpreter = Interpreter()
-        interpreter.log_level = LogLevel.NONE
-        interpreter.add_data_json(data)
-        for name, text in self._modules.items():
-            interpreter.add_module(name, text)
-        made = interpreter, interpreter.build(None, [_entrypoint(query)])
-        self._bundles[query, data] = made
+        made = self._bundles[key] = Query.compile(source, rules, data)
         if len(self._bundles) > MAX_BUNDLES:
             self._bundles.popitem(last=False)
         return made
 
 
-def check_data(value: Mapping[str, Any]) -> None:
-    """Check that a value can be among a policy's base documents.
+class Query:
+    """A policy compiled for some rules and base documents. One evaluation at a time."""
 
-    Raises:
-        FormatError: no JSON, nested too deep, or a number in exponent notation.
-    """
-    _document(value, "data", plain_numbers=True)
+    def __init__(
+        self,
+        interpreter: Interpreter,
+        bundle: Bundle,
+        *,
+        source: str,
+        rules: tuple[str, ...],
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._interpreter = interpreter
+        self._bundle = bundle
+        self._source = source
+        self._rules = rules
+        self._more = more or {}
 
+    @classmethod
+    def compile(cls, source: str, rules: tuple[str, ...], data: str) -> "Query":
+        """Compile the text of a policy with base documents, as JSON.
 
-def _entrypoint(query: str) -> str:
-    return query.removeprefix("data.").replace(".", "/")
+        Raises:
+            ConfigError: the engine refuses it.
+        """
+        try:
+            interpreter = Interpreter()
+            interpreter.log_level = LogLevel.NONE
+            interpreter.add_data_json(data)
+            interpreter.add_module("policy.rego", source)
+            if not _source.defines_helper(source):
+                interpreter.add_module("helper.rego", _source.HELPER)
+            bundle = interpreter.build(None, [f"policy/{rule}" for rule in rules])
+        except (RegoError, ValueError, RecursionError) as error:
+            raise ConfigError(_source.describe(str(error), source)) from error
+        return cls(interpreter, bundle, source=source, rules=rules)
 
+    def about(self, more: Mapping[str, Any]) -> "Query":
+        """Return the same query with further members in every input."""
+        return Query(
+            self._interpreter, self._bundle, source=self._source, rules=self._rules, more=more
+        )
 
-def _document(value: Mapping[str, Any], what: str, *, plain_numbers: bool = False) -> str:
-    try:
-        _check(value, MAX_DEPTH, plain_numbers=plain_numbers)
-        return json.dumps(value, allow_nan=False, sort_keys=plain_numbers)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise FormatError(f"the policy's {what} is not plain JSON: {error}") from error
+    def evaluate(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        """Evaluate the rules.
 
+        Args:
+            document: Rego's ``input``.
 
-def _count(document: object) -> int:
-    """Count values, up to little more than the limit."""
-    count, pending = 0, [document]
-    while pending and count <= MAX_VALUES:
-        value = pending.pop()
-        if isinstance(value, Mapping):
-            value = list(value.values())
-        if isinstance(value, list | tuple):
-            pending += value
-        count += 1
-    return count
+        Returns:
+            Rule → its value as JSON, None when it is undefined.
 
+        Raises:
+            ConfigError: the policy fails on these documents, for instance because two rules
+                give different values.
+            FormatError: a document that is no JSON, nested too deep, or of too many values.
+        """
+        document = {**document, **self._more}
+        direct = is_direct(document)
+        try:
+            if direct:
+                self._interpreter.set_input(DirectInput(document))
+            else:
+                self._interpreter.set_input_term(to_json(document))
+            return {rule: self._value(rule) for rule in self._rules}
+        except (RegoError, ValueError, RecursionError) as error:
+            # ValueError: what the engine returned is an error in a JSON-like coat.
+            raise ConfigError(_source.describe(str(error), self._source)) from error
 
-def _check(value: object, room: int, *, plain_numbers: bool) -> None:
-    # The engine overflows its stack on deep documents, and crashes on base documents with
-    # a number in exponent notation.
-    if room == 0:
-        raise ValueError("nested too deep")
-    if isinstance(value, Mapping):
-        for name, member in value.items():
-            if not isinstance(name, str):
-                raise TypeError("a member's name is not text")
-            _check(member, room - 1, plain_numbers=plain_numbers)
-    elif isinstance(value, list | tuple):
-        for member in value:
-            _check(member, room - 1, plain_numbers=plain_numbers)
-    elif plain_numbers and isinstance(value, float) and "e" in repr(value):
-        raise ValueError(f"the number {value} is too large or too small")
+    def _value(self, rule: str) -> Any:
+        output = self._interpreter.query_bundle_entrypoint(self._bundle, f"policy/{rule}")
+        if not output.ok():
+            raise RegoError(str(output), 1)
+        expressions = output.results[0].expressions if output.results else []
+        return expressions[0] if expressions else None

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _engine import LocalEngine
 
 from cocos._types import JsonObject, UnverifiedToken
-from cocos.attestation_service import policies
 from cocos.attestation_service.config import AttestationServiceConfig
 from cocos.attestation_service.service import (
     AppraisalRequest,
@@ -24,7 +24,6 @@ from cocos.crypto.tee_key import TeeKeyPair
 from cocos.errors import EvidenceError, FormatError, NotFoundError, TooLargeError
 from cocos.policy import defaults
 from cocos.policy.appraisal import INSECURE
-from cocos.policy.engine import Policy
 from cocos.stores.base import Namespace, Store
 from cocos.stores.sql import SqlStore
 from cocos.tokens.check import TokenVerifier, tee_public_key
@@ -64,16 +63,6 @@ class Clock:
 Make = Callable[..., AttestationService]
 
 
-@pytest.fixture(autouse=True)
-def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compile here what the service tries in a child; test_policy_trial has the child."""
-
-    async def in_process(text: str) -> None:
-        Policy.compile(text)
-
-    monkeypatch.setattr(policies, "try_policy", in_process)
-
-
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
@@ -90,7 +79,7 @@ async def store(tmp_path: Path, clock: Clock) -> AsyncIterator[Store]:
 def make(store: Store, clock: Clock) -> Make:
     def made(*, insecure_allow_sample: bool = True, **settings: Any) -> AttestationService:
         config = AttestationServiceConfig(insecure_allow_sample=insecure_allow_sample, **settings)
-        return AttestationService(store, key=KEY, config=config, clock=clock)
+        return AttestationService(store, key=KEY, config=config, engine=LocalEngine(), clock=clock)
 
     return made
 

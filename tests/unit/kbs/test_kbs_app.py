@@ -15,6 +15,7 @@ import httpx
 import msgspec
 import pytest
 import structlog
+from _engine import LocalEngine
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
@@ -137,7 +138,7 @@ async def make(folder: Path, **settings: Any) -> World:
     store = await SqlStore.open(storage_url(str(folder)), clock=clock)
     gate = SignedTokens({"alice": ADMIN_PUBLIC}, clock=clock)
     chosen = Settings(**{"insecure_allow_sample": True, **settings})
-    app = await compose(chosen, store, gate, clock=clock)
+    app = await compose(chosen, store, gate, LocalEngine(), clock=clock)
     http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://kbs.test")
     admin = {"Authorization": f"Bearer {admin_jwt.mint(ADMIN_PEM, now=START)}"}
     return World(app, http, store, clock, admin)

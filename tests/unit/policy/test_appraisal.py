@@ -7,6 +7,7 @@ import pytest
 
 from cocos.policy import defaults
 from cocos.policy.appraisal import CLAIMS, INSECURE, UNRECOGNISED, Status, appraise, tier
+from cocos.policy.documents import BaseDocuments
 from cocos.policy.engine import Policy
 
 GOOD = dict.fromkeys(CLAIMS, 0) | {"hardware": 2, "executables": 3, "configuration": 2}
@@ -121,10 +122,8 @@ def test_extensions_cannot_rewrite_the_verdict(extensions: Any) -> None:
 
 def judge(name: str, document: Any, data: Any) -> str:
     policy = Policy.compile(defaults.text(name))
-    return appraise(
-        policy.query("data.policy.trust_claims", document, data),
-        policy.query("data.policy.extensions", document, data),
-    ).status
+    query = policy.query(("trust_claims", "extensions"), base=BaseDocuments.of(**data))
+    return appraise(*query.evaluate(document).values()).status
 
 
 SAMPLE = {"sample": {"svn": "1", "debug": False}}
@@ -173,7 +172,8 @@ def test_identifiers_of_containers() -> None:
     claims = {"containers": [container("a", 0), {"OCI": {}}, container("b", 1)]}
     document = {**SAMPLE, "init_data_claims": {"agent_policy_claims": claims}}
     policy = Policy.compile(defaults.text("default_cpu"))
-    (extension,) = policy.query("data.policy.extensions", document, ALLOWED)
+    query = policy.query(["extensions"], base=BaseDocuments.of(**ALLOWED))
+    (extension,) = query.evaluate(document)["extensions"]
     assert extension == {
         "name": "ear.trustee.identifiers",
         "key": -18,

@@ -7,6 +7,7 @@ import pytest
 
 from cocos.policy import defaults
 from cocos.policy.appraisal import Status, Verdict, appraise
+from cocos.policy.documents import BaseDocuments
 from cocos.policy.engine import Policy
 
 ZERO = "00" * 32
@@ -38,9 +39,11 @@ def judge(
         "runtime_data_claims": {},
     } | shared
     registered = {n: v for n, v in (VALUES | (values or {})).items() if v is not ...}
-    data = {"reference_values": registered, "operator": {}}
-    rules = ("trust_claims", "extensions", "findings")
-    return appraise(*(POLICY.query(f"data.policy.{rule}", document, data) for rule in rules))
+    query = POLICY.query(
+        ("trust_claims", "extensions", "findings"),
+        base=BaseDocuments.of(registered, operator={}),
+    )
+    return appraise(*query.evaluate(document).values())
 
 
 def test_the_registered_image_is_affirming() -> None:

@@ -1,19 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Rego engine behind our edge: what compiles, what is refused, how values travel."""
 
+import json
 from typing import Any
 
 import pytest
 
 from cocos.errors import ConfigError, FormatError
-from cocos.policy import defaults
-from cocos.policy.engine import MAX_BUNDLES, MAX_DEPTH, Policy, check_data
+from cocos.policy import _source, defaults
+from cocos.policy.documents import MAX_DEPTH, BaseDocuments
+from cocos.policy.engine import MAX_BUNDLES, Policy
 
-ALLOW = "data.policy.allow"
+
+def ask(policy: Policy, rule: str, document: Any = None, **data: Any) -> Any:
+    """Ask with everything in the base documents."""
+    return policy.query([rule], base=BaseDocuments.of(**data)).evaluate(document or {})[rule]
 
 
 def allow(text: str, document: Any = None, data: Any = None) -> Any:
-    return Policy.compile(f"package policy\n{text}").query(ALLOW, document or {}, data or {})
+    return ask(Policy.compile(f"package policy\n{text}"), "allow", document, **(data or {}))
 
 
 @pytest.mark.parametrize(
@@ -118,17 +123,17 @@ def test_undefined_is_none() -> None:
 )
 def test_values_arrive_unchanged(value: Any) -> None:
     policy = Policy.compile("package policy\nallow := input.v\nfrom_data := data.v")
-    got = policy.query(ALLOW, {"v": value}, {})
+    got = ask(policy, "allow", {"v": value})
     assert got == value
     assert type(got) is type(value)
     if value != 1e300:
-        assert policy.query("data.policy.from_data", {}, {"v": value}) == value
+        assert ask(policy, "from_data", {}, v=value) == value
 
 
 def test_no_injection_through_values() -> None:
     policy = Policy.compile('package policy\ndefault allow := false\nallow if input.a == "b"')
-    assert policy.query(ALLOW, {"x": '","a":"b'}, {}) is False
-    assert policy.query(ALLOW, {"a": "b\0c"}, {}) is False
+    assert ask(policy, "allow", {"x": '","a":"b'}) is False
+    assert ask(policy, "allow", {"a": "b\0c"}) is False
 
 
 def nested(depth: int) -> Any:
@@ -144,30 +149,30 @@ def nested(depth: int) -> Any:
 def test_documents_that_would_hurt_the_engine(value: Any) -> None:
     policy = Policy.compile("package policy\nallow := true")
     with pytest.raises(FormatError):
-        policy.query(ALLOW, {"v": value}, {})
+        ask(policy, "allow", {"v": value})
     with pytest.raises(FormatError):
-        policy.query(ALLOW, {}, {"v": value})
+        ask(policy, "allow", {}, v=value)
 
 
 @pytest.mark.parametrize("value", [1e300, 1e-7, [{"a": -1e-300}]])
 def test_exponents_in_data_crash_the_engine_and_are_refused(value: Any) -> None:
     with pytest.raises(FormatError, match="too large or too small"):
-        check_data({"v": value})
+        BaseDocuments.of({"v": value})
 
 
 def test_conflict_at_run_time_is_an_error_not_a_verdict() -> None:
     policy = Policy.compile("package policy\nallow := true if input.a\nallow := false if input.b")
-    assert policy.query(ALLOW, {"a": True}, {}) is True
+    assert ask(policy, "allow", {"a": True}) is True
     with pytest.raises(ConfigError):
-        policy.query(ALLOW, {"a": True, "b": True}, {})
-    assert policy.query(ALLOW, {"b": True}, {}) is False
+        ask(policy, "allow", {"a": True, "b": True})
+    assert ask(policy, "allow", {"b": True}) is False
 
 
 def test_data_is_not_mixed_up_between_queries() -> None:
     policy = Policy.compile("package policy\nallow if data.n == input.n")
     for number in range(2 * MAX_BUNDLES):
-        assert policy.query(ALLOW, {"n": number}, {"n": number}) is True
-        assert policy.query(ALLOW, {"n": number + 1}, {"n": number}) is None
+        assert ask(policy, "allow", {"n": number}, n=number) is True
+        assert ask(policy, "allow", {"n": number + 1}, n=number) is None
     assert len(policy._bundles) == MAX_BUNDLES
 
 
@@ -197,8 +202,8 @@ AFFIRMING = {"ear.status": "affirming"}
 def test_default_resource_policy(submods: Any, expected: bool) -> None:
     policy = Policy.compile(defaults.text(defaults.RESOURCE))
     wanted = {"plugin": "resource", "resource-path": ["a", "b", "c"], "query": {}}
-    assert policy.query(ALLOW, {"submods": submods}, wanted) is expected
-    assert policy.query(ALLOW, {}, wanted) is False
+    assert ask(policy, "allow", {"submods": submods}, **wanted) is expected
+    assert ask(policy, "allow", {}, **wanted) is False
 
 
 def test_empty_policy_denies() -> None:
@@ -216,5 +221,73 @@ def test_an_input_of_very_many_values_is_refused_not_pondered(value: object) -> 
     policy = Policy.compile("package policy\n\ntrust_claims := {}\n")
     for many in ([value] * 300_000, {f"{n}": [value] for n in range(100_000)}):
         with pytest.raises(FormatError, match="values"):
-            policy.query("data.policy.trust_claims", {"claims": many}, {})
-    assert policy.query("data.policy.trust_claims", {"claims": [value] * 1000}, {}) == {}
+            ask(policy, "trust_claims", {"claims": many})
+    assert ask(policy, "trust_claims", {"claims": [value] * 1000}) == {}
+
+
+@pytest.mark.parametrize("text", ["ä", "😀", "\u2028", "\x7f", 'a"b', "a\\b", "a\nb", "a/b"])
+def test_text_in_a_document_equals_the_same_text_in_a_policy(text: str) -> None:
+    literal = json.dumps(text, ensure_ascii=False)
+    policy = Policy.compile(
+        f"package policy\nallow := [input.v == {literal}, data.v == {literal}, input.v == data.v]"
+    )
+    for number in (1, 1e300):  # the second is for the engine's slow parser
+        assert ask(policy, "allow", {"v": text, "n": number}, v=text) == [True, True, True]
+
+
+@pytest.mark.parametrize("name", ["a", "rvps:///a b/c:1", 'a"b', "a\\b", "ä", "😀", "a" * 512])
+def test_reference_values_of_any_name(name: str) -> None:
+    literal = json.dumps(name, ensure_ascii=False)
+    policy = Policy.compile(f"package policy\nallow := query_reference_value({literal})")
+    many = {f"{number}": number for number in range(600)}
+    assert ask(policy, "allow", {}, reference_values={**many, name: ["x"]}) == ["x"]
+    assert ask(policy, "allow", {}, reference_values=many) is None
+    computed = Policy.compile("package policy\nallow := query_reference_value(input.name)")
+    assert ask(computed, "allow", {"name": name}, reference_values={**many, name: 5}) == 5
+
+
+REQUEST = {"plugin": "resource", "resource-path": ["a", "b"], "query": {"x": "1"}}
+
+
+@pytest.mark.parametrize(
+    ("text", "moved"),
+    [
+        ("allow := [data.plugin, data.query.x]", True),
+        ('allow := data["resource-path"][1]', True),
+        ("allow if {\n\tsome part in data[`resource-path`]\n\tpart == input.a\n}", False),
+        ('# data\nnote := "data and input"\nallow := data.query.x', True),
+        ("allow := object.get(data, [`plugin`], 0)", False),
+        ("allow := data", False),
+        ("allow := data[input.a]", False),
+        ("allow := [data.plugin, count(input)]", False),
+        ("allow := [data.plugin | some name, value in input]", False),
+        ("import data.plugin as name\nallow := name", False),
+        ('allow := [input["cocos.request"], data.plugin]', False),
+        ("allow := data.plugins", False),
+        ("allow := [data.query.x, data.policy.other]\nother := 5", False),
+        ("mydata := 1\nallow := [mydata, x.data, data.plugin]\nx := {`data`: 2}", True),
+    ],
+)
+def test_what_is_asked_for_moves_to_the_input_only_where_a_policy_cannot_tell(
+    text: str, moved: bool
+) -> None:
+    source = f"package policy\nimport rego.v1\n{text}\n"
+    policy = Policy(source)
+    assert (_source.request_in_input(source) is not None) is moved
+    if moved:
+        document = {"a": "b", "n": 1}
+        expected = ask(policy, "allow", document, **REQUEST)
+        assert expected is not None
+        assert policy.query(["allow"], request=REQUEST).evaluate(document) == {"allow": expected}
+
+
+def test_claims_cannot_say_what_is_asked_for() -> None:
+    policy = Policy.compile("package policy\nallow := data.plugin")
+    claims = {"cocos.request": {"plugin": "forged"}, "plugin": "forged"}
+    assert policy.query(["allow"], request=REQUEST).evaluate(claims) == {"allow": "resource"}
+
+
+def test_lines_are_those_of_the_text_as_written() -> None:
+    policy = Policy("package policy\nx := data.plugin\ny := data.query.x == 1\nallow if {")
+    with pytest.raises(ConfigError, match="line 4"):
+        policy.query(["allow"], request=REQUEST).evaluate({})

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A process that evaluates policies, one after the other, within limits.
+
+Requests and answers are JSON after their length (4 bytes, big-endian) on standard input
+and output. A policy and its base documents are sent once and known by their digests then.
+
+Only what is needed here is imported: a worker must start fast.
+"""
+
+import contextlib
+import json
+import resource
+import signal
+import struct
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Final, TypeVar
+
+from cocos.errors import CocosError, FormatError
+from cocos.policy.documents import BaseDocuments
+from cocos.policy.engine import Policy
+
+LENGTH: Final = struct.Struct(">I")
+MEMORY_BYTES: Final = 512 * 2**20
+COMPILE_SECONDS: Final = 10.0
+EVALUATE_SECONDS: Final = 1.0
+MAX_ANSWER_BYTES: Final = 2**20
+KEPT: Final = 64
+"""Policies, and sets of base documents, that a worker remembers."""
+
+_PAGE = resource.getpagesize()
+
+T = TypeVar("T")
+
+
+class _Kept(OrderedDict[str, T]):
+    """What was used last, by digest."""
+
+    def recall(self, digest: str, make: Callable[[], T] | None) -> T | None:
+        if digest not in self and make is not None:
+            self[digest] = make()
+            if len(self) > KEPT:
+                self.popitem(last=False)
+        elif digest in self:
+            self.move_to_end(digest)
+        return self.get(digest)
+
+
+class Worker:
+    """Answers requests."""
+
+    def __init__(self) -> None:
+        self._policies: _Kept[Policy] = _Kept()
+        self._bases: _Kept[BaseDocuments] = _Kept()
+
+    def answer(self, ask: dict[str, Any]) -> dict[str, Any]:
+        """Return ``values``, ``unknown``, or an ``error`` with its ``message`` and ``hint``."""
+        text, data = ask["text"], ask["data"]
+        try:
+            with _processor_time(COMPILE_SECONDS):
+                policy = self._policies.recall(
+                    ask["policy"], None if text is None else lambda: Policy(text)
+                )
+                base = self._bases.recall(
+                    ask["base"], None if data is None else lambda: BaseDocuments.from_text(data)
+                )
+                if policy is None or base is None:
+                    return {"unknown": True}
+                query = policy.query(ask["rules"], base=base, request=ask["request"])
+            with _processor_time(EVALUATE_SECONDS):
+                return {"values": query.evaluate(ask["document"])}
+        except CocosError as error:
+            kind = "format" if isinstance(error, FormatError) else "config"
+            return {"error": kind, "message": error.message, "hint": error.hint}
+
+
+@contextlib.contextmanager
+def _processor_time(seconds: float) -> Iterator[None]:
+    """End this process if the block needs more processor time, however busy the machine is."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+    """Answer requests until there are no more, or so much is kept that a new worker is due."""
+    worker = Worker()
+    while length := requests.read(LENGTH.size):
+        ask = json.loads(requests.read(*LENGTH.unpack(length)))
+        answer = json.dumps(worker.answer(ask)).encode("ascii")
+        if len(answer) > MAX_ANSWER_BYTES:
+            message = f"the policy's result is larger than {MAX_ANSWER_BYTES} bytes"
+            answer = json.dumps({"error": "config", "message": message, "hint": None}).encode()
+        answers.write(LENGTH.pack(len(answer)) + answer)
+        answers.flush()
+        if _pages(1) * _PAGE > MEMORY_BYTES // 2:
+            return
+
+
+def _pages(field: int) -> int:
+    """Return the size of this process (0), or its part in memory (1)."""
+    return int(Path("/proc/self/statm").read_text("ascii").split()[field])
+
+
+def main() -> None:
+    """Be a worker on standard input and output."""
+    # The engine has reserved address space at its import, far more than it will ever use.
+    resource.setrlimit(resource.RLIMIT_AS, (_pages(0) * _PAGE + MEMORY_BYTES,) * 2)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    serve(sys.stdin.buffer, sys.stdout.buffer)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policies by id: those that an operator stored, else the defaults of the program.
+
+Defaults are never copied into the store, so that a better one reaches old installations.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from cocos.errors import FormatError, NotFoundError
+from cocos.policy.engine import PolicyEngine
+from cocos.stores.base import Namespace, Store
+from cocos.stores.view import View
+
+MAX_ID: Final = 1024
+
+
+class StoredPolicies:
+    """Keeps the texts of policies; takes none that the engine refuses."""
+
+    def __init__(
+        self,
+        store: Store,
+        namespace: Namespace,
+        engine: PolicyEngine,
+        *,
+        defaults: Mapping[str, str],
+        ids: re.Pattern[str],
+        hint: str,
+    ) -> None:
+        """Make it.
+
+        Args:
+            store: Where they are kept.
+            namespace: And under what.
+            engine: Tries them.
+            defaults: Id → text of what holds where nothing is stored.
+            ids: What an id looks like.
+            hint: Says it in words.
+        """
+        self._view = View(store, namespace)
+        self._engine = engine
+        self._defaults = dict(defaults)
+        self._ids = ids
+        self._hint = hint
+        self._what = namespace.value.replace("_", " ")
+        self._seen: Mapping[str, bytes] | None = None
+        self._texts: dict[str, str] = dict(defaults)
+
+    async def set(self, policy_id: str, text: str) -> None:
+        """Store a policy over the one of the same id.
+
+        Raises:
+            FormatError: an impossible id, or the text is not Rego, crashes the engine, or
+                needs too much time or memory.
+        """
+        if len(policy_id) > MAX_ID or not self._ids.fullmatch(policy_id):
+            raise FormatError(f"{policy_id[:64]!r} is no id of a {self._what}", hint=self._hint)
+        await self._engine.check(text)
+        await self._view.put({policy_id: text.encode()})
+
+    async def delete(self, policy_id: str) -> None:
+        """Delete a stored policy; a default of that id holds again.
+
+        Raises:
+            NotFoundError: none of that id is stored.
+        """
+        if not await self._view.delete(policy_id):
+            raise NotFoundError(f"no {self._what} {policy_id!r} is stored")
+
+    async def texts(self) -> Mapping[str, str]:
+        """Return the text of every policy that holds, stored or default, by id."""
+        stored = await self._view.read()
+        if stored is not self._seen:
+            texts = {policy_id: text.decode() for policy_id, text in stored.items()}
+            self._texts = {**self._defaults, **texts}
+            self._seen = stored
+        return self._texts
+
+    async def text(self, policy_id: str) -> str:
+        """Return a policy's text.
+
+        Raises:
+            NotFoundError: none is stored and there is no default of that id.
+        """
+        found = (await self.texts()).get(policy_id)
+        if found is None:
+            raise NotFoundError(f"there is no {self._what} {policy_id!r}")
+        return found
+
+    async def ids(self) -> list[str]:
+        """Return the ids of all policies, stored and default, sorted."""
+        return sorted(await self.texts())

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The policy engine in the test's process, for tests that are not about its workers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cocos.policy.documents import NOTHING, BaseDocuments
+from cocos.policy.engine import Policy
+
+
+class LocalEngine:
+    """Evaluates without limits; test_policy_workers has the limits."""
+
+    def __init__(self) -> None:
+        self._policies: dict[str, Policy] = {}
+
+    async def evaluate(
+        self,
+        text: str,
+        rules: Sequence[str],
+        document: Mapping[str, Any],
+        *,
+        base: BaseDocuments = NOTHING,
+        request: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        policy = self._policies.setdefault(text, Policy(text))
+        return policy.query(rules, base=base, request=request).evaluate(document)
+
+    async def check(self, text: str) -> None:
+        Policy.compile(text)
