@@ -18,6 +18,8 @@ LAYERS = [
         "attestation_service",
         "attestation_agent",
         "keyprovider",
+        "confidential_data_hub",
+        "api_server_rest",
         "agent",
         "cvms",
         "manager",

@@ -6,17 +6,15 @@ import base64
 import contextlib
 import datetime as dt
 import os
-import re
 import signal
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import grpc
-import httpx
 import pytest
+from _kbs_program import Kbs, start_kbs
 from _layouts import gzipped, tar, write
 from _programs import Running, running
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -24,7 +22,6 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
-    PublicFormat,
 )
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -58,46 +55,6 @@ OPTIONS = encode(
         "cipheroptions": {"nonce": bytes(range(16))},
     }
 )
-
-
-@dataclass
-class Kbs:
-    """A KBS and its administrator's key."""
-
-    program: Running
-    key_file: Path
-    pem: bytes
-
-    @property
-    def url(self) -> str:
-        return self.program.address
-
-    async def requests(self, method: str, route: str) -> int:
-        """Return how often something was asked for, by the KBS's own count."""
-        async with httpx.AsyncClient() as client:
-            text = (await client.get(f"{self.url}/metrics")).text
-        line = rf'^kbs_http_requests_total{{method="{method}",route="{re.escape(route)}.*}} (\S+)$'
-        return sum(int(float(count)) for count in re.findall(line, text, re.MULTILINE))
-
-    async def store(self, key: ResourcePath, data: bytes) -> None:
-        token = admin_jwt.mint(self.pem, now=dt.datetime.now(dt.UTC))
-        async with KbsAdmin(self.url, token=token) as admin:
-            await admin.set_resource(key, data)
-
-
-@contextlib.asynccontextmanager
-async def start_kbs(folder: Path, *flags: str) -> AsyncIterator[Kbs]:
-    key = Ed25519PrivateKey.generate()
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    private, public = folder / "admin.key", folder / "admin.pub"
-    private.write_bytes(pem)
-    public.write_bytes(
-        key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    )
-    arguments = ["--insecure-http", "--socket", "127.0.0.1:0"]
-    storage = ["--storage", str(folder / "kbs"), "--auth-public-key", str(public)]
-    async with running("kbs", *arguments, *storage, *flags) as program:
-        yield Kbs(program, private, pem)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from grpc import aio
 
 from cocos import errors
-from cocos.clients._local_rpc import LocalService
+from cocos.clients._local_rpc import LocalChannel
 from cocos.transport import rpc, ttrpc
 from cocos.wire import ttrpc as wire
 from cocos.wire._generated import keyprovider_pb2, keyprovider_pb2_grpc
@@ -65,14 +65,16 @@ def address(tmp_path: Path) -> str:
     return f"unix://{tmp_path}/folder/s.sock"
 
 
-def client(address: str) -> LocalService:
-    return LocalService(address, NAME, "the key provider")
+def client(address: str) -> LocalChannel:
+    return LocalChannel(address, "the key provider")
 
 
 async def echo(
-    own: LocalService, payload: bytes, method: str = "WrapKey", seconds: float = 30
+    own: LocalChannel, payload: bytes, method: str = "WrapKey", seconds: float = 30
 ) -> bytes:
-    reply = await own.call(method, Message(KeyProviderKeyWrapProtocolInput=payload), Reply, seconds)
+    reply = await own.call(
+        (NAME, method), Message(KeyProviderKeyWrapProtocolInput=payload), Reply, seconds
+    )
     return reply.KeyProviderKeyWrapProtocolOutput
 
 
@@ -269,7 +271,7 @@ async def test_grpc_tells_malformed_messages_from_faults_of_ours(tmp_path: Path)
         rpc.serve(address, [service(Servicer())]),
         aio.insecure_channel(address) as channel,
     ):
+        call: Any = channel.unary_unary(f"/{NAME}/WrapKey")
         with pytest.raises(aio.AioRpcError) as caught:
-            call: Any = channel.unary_unary(f"/{NAME}/WrapKey")
             await call(b"\x0a\xff")
     assert caught.value.code().name == "INVALID_ARGUMENT"

@@ -46,13 +46,15 @@ def serve(address: str, services: Sequence[Service]) -> contextlib.AbstractAsync
 
 def aa_kbc_params() -> str | None:
     """Return ``AA_KBC_PARAMS``, else what the kernel's command line says, else None."""
-    found = os.environ.get("AA_KBC_PARAMS")
-    if found:
-        return found
+    return os.environ.get("AA_KBC_PARAMS") or of_command_line(command_line())
+
+
+def command_line() -> str:
+    """Return the kernel's command line; empty where it cannot be read."""
     try:
-        return of_command_line(COMMAND_LINE.read_text("utf-8", "replace"))
+        return COMMAND_LINE.read_text("utf-8", "replace")
     except OSError:
-        return None
+        return ""
 
 
 def offline_files() -> tuple[Path, ...]:

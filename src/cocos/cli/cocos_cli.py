@@ -11,6 +11,7 @@ from cocos.cli import (
     cocos_image,
     cocos_keys,
     cocos_result,
+    cocos_secret,
 )
 
 NAME = "cocos-cli"
@@ -28,6 +29,7 @@ app.command("remove-vm")(cocos_agents.remove)
 app.command("checksum")(cocos_result.checksum)
 app.command("result")(cocos_result.result)
 app.command("env")(cocos_env.env)
+app.add_typer(cocos_secret.app, name="secret")
 app.add_typer(cocos_image.app, name="image")
 app.command("doctor")(cocos_doctor.doctor)
 

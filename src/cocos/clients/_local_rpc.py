@@ -3,7 +3,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -16,31 +16,26 @@ from cocos.wire import ttrpc
 from cocos.wire._generated import ttrpc_pb2 as pb
 
 M = TypeVar("M", bound=Message)
+Method: TypeAlias = tuple[str, str]
 
 
 class _Wire(Protocol):
-    async def call(self, method: str, request: Message, reply: type[M], seconds: float) -> M: ...
+    async def call(self, method: Method, request: Message, reply: type[M], seconds: float) -> M: ...
 
     async def close(self) -> None: ...
 
 
-class LocalService:
-    """One service of another program of this machine; an async context manager.
+class LocalChannel:
+    """The way to another program of this machine; an async context manager.
 
     Args:
         address: ``host:port`` or ``unix:/path`` for gRPC, ``unix:///path`` for ttrpc.
-        service: Full name of the service.
         what: Who that is, for messages.
     """
 
-    def __init__(self, address: str, service: str, what: str) -> None:
-        self.address = address
-        self.what = what
-        self._wire: _Wire
-        if address.startswith("unix://"):
-            self._wire = _Ttrpc(Path(address.removeprefix("unix://")), address, service, what)
-        else:
-            self._wire = _Grpc(address, service, what)
+    def __init__(self, address: str, what: str) -> None:
+        kind = _Ttrpc if address.startswith("unix://") else _Grpc
+        self._wire: _Wire = kind(address, what)
 
     async def __aenter__(self) -> Self:
         return self
@@ -48,8 +43,14 @@ class LocalService:
     async def __aexit__(self, *_: object) -> None:
         await self._wire.close()
 
-    async def call(self, method: str, request: Message, reply: type[M], seconds: float) -> M:
+    async def call(self, method: Method, request: Message, reply: type[M], seconds: float) -> M:
         """Call a method.
+
+        Args:
+            method: Full name of the service, and name of the method.
+            request: Its argument.
+            reply: What it returns.
+            seconds: How long to wait.
 
         Raises:
             UnreachableError: nobody answers, or not in time.
@@ -60,9 +61,8 @@ class LocalService:
 
 
 class _Grpc:
-    def __init__(self, address: str, service: str, what: str) -> None:
+    def __init__(self, address: str, what: str) -> None:
         self._address = address
-        self._service = service
         self._what = what
         self._channel: aio.Channel | None = None
 
@@ -70,13 +70,13 @@ class _Grpc:
         if self._channel is not None:
             await self._channel.close()
 
-    async def call(self, method: str, request: Message, reply: type[M], seconds: float) -> M:
+    async def call(self, method: Method, request: Message, reply: type[M], seconds: float) -> M:
         if self._channel is None:
             # A proxy that the environment names has no business between the two.
             options = [("grpc.enable_http_proxy", 0)]
             self._channel = aio.insecure_channel(self._address, options=options)
         call: Any = self._channel.unary_unary(
-            f"/{self._service}/{method}",
+            f"/{method[0]}/{method[1]}",
             request_serializer=type(request).SerializeToString,
             response_deserializer=reply.FromString,
         )
@@ -90,10 +90,9 @@ class _Grpc:
 class _Ttrpc:
     """One connection, which all calls share; opened at the first one, and again after a failure."""
 
-    def __init__(self, path: Path, address: str, service: str, what: str) -> None:
-        self._path = path
+    def __init__(self, address: str, what: str) -> None:
+        self._path = Path(address.removeprefix("unix://"))
         self._address = address
-        self._service = service
         self._what = what
         self._opening = asyncio.Lock()
         self._writer: asyncio.StreamWriter | None = None
@@ -106,10 +105,10 @@ class _Ttrpc:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
 
-    async def call(self, method: str, request: Message, reply: type[M], seconds: float) -> M:
+    async def call(self, method: Method, request: Message, reply: type[M], seconds: float) -> M:
         envelope = pb.Request(
-            service=self._service,
-            method=method,
+            service=method[0],
+            method=method[1],
             payload=request.SerializeToString(),
             timeout_nano=int(seconds * 1e9),
         ).SerializeToString()

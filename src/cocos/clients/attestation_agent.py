@@ -5,7 +5,7 @@ from typing import Any, Self, TypeVar
 
 from google.protobuf.message import Message
 
-from cocos.clients._local_rpc import LocalService
+from cocos.clients._local_rpc import LocalChannel
 from cocos.errors import FormatError, ProtocolError
 from cocos.wire import json
 from cocos.wire._generated import attestation_agent_pb2 as pb
@@ -17,6 +17,7 @@ CALL_SECONDS = 130.0
 
 M = TypeVar("M", bound=Message)
 
+_SERVICE = pb.DESCRIPTOR.services_by_name["AttestationAgentService"].full_name
 _WHAT = "the attestation agent"
 _OTHER_AGENT = "[ERROR:attestation-agent]"
 
@@ -33,15 +34,14 @@ class AttestationAgent:
 
     def __init__(self, address: str) -> None:
         self._address = address
-        name = pb.DESCRIPTOR.services_by_name["AttestationAgentService"].full_name
-        self._service = LocalService(address, name, _WHAT)
+        self._channel = LocalChannel(address, _WHAT)
 
     async def __aenter__(self) -> Self:
-        await self._service.__aenter__()
+        await self._channel.__aenter__()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await self._service.__aexit__(*exc_info)
+        await self._channel.__aexit__(*exc_info)
 
     async def tee(self) -> Tee:
         """Return the primary TEE.
@@ -72,6 +72,11 @@ class AttestationAgent:
         except FormatError as error:
             raise ProtocolError(f"{_WHAT} at {self._address}: {error.message}") from error
         return evidence
+
+    async def evidence_text(self, report_data: bytes) -> bytes:
+        """Return the same as JSON text, as the agent wrote it."""
+        request = pb.GetEvidenceRequest(RuntimeData=report_data)
+        return (await self._call("GetEvidence", request, pb.GetEvidenceResponse)).Evidence
 
     async def additional_evidence(self, report_data: bytes) -> str:
         """Return JSON text, TEE → evidence of each device; empty without devices."""
@@ -170,4 +175,4 @@ class AttestationAgent:
             ) from error
 
     async def _call(self, method: str, request: Message, reply: type[M]) -> M:
-        return await self._service.call(method, request, reply, CALL_SECONDS)
+        return await self._channel.call((_SERVICE, method), request, reply, CALL_SECONDS)

@@ -14,6 +14,11 @@ from dataclasses import dataclass, field
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.keywrap import (
+    InvalidUnwrap,
+    aes_key_unwrap,
+    aes_key_wrap,
+)
 
 from cocos.errors import FormatError, IntegrityError
 
@@ -97,20 +102,38 @@ def unwrap(key: bytes, wrapped: Wrapped, what: str) -> bytes:
     expected = _GCM_IV_BYTES if wrapped.wrap_type is WrapType.A256GCM else _CTR_IV_BYTES
     if len(wrapped.iv) != expected:
         raise FormatError(
-            f"the IV of a layer key wrapped with {wrapped.wrap_type} is {len(wrapped.iv)} bytes "
-            f"long, not {expected}"
+            f"the IV for {wrapped.wrap_type} is {len(wrapped.iv)} bytes long, not {expected}"
         )
     if wrapped.wrap_type is WrapType.A256CTR:
         return _ctr(key, wrapped.iv, wrapped.data)
     if len(wrapped.data) < _TAG_BYTES:
-        raise FormatError("the wrapped layer key is too short")
+        raise FormatError("what is wrapped is too short to hold a tag")
     try:
         return AESGCM(key).decrypt(wrapped.iv, wrapped.data, None)
     except InvalidTag as error:
         raise IntegrityError(
-            f"the wrapped layer key does not open with {what}: it is another key, or the "
-            f"image's annotation was changed"
+            f"what is wrapped does not open with {what}: it is another key, or it was changed"
         ) from error
+
+
+def wrap_key(key: bytes, other: bytes) -> bytes:
+    """Wrap another key of 32 bytes with ``key``: AES key wrap (RFC 3394)."""
+    return aes_key_wrap(key, other)
+
+
+def unwrap_key(key: bytes, wrapped: bytes, what: str) -> bytes:
+    """Return the 32 bytes that :func:`wrap_key` wrapped.
+
+    Raises:
+        IntegrityError: wrong key, changed, or another length.
+    """
+    try:
+        other = aes_key_unwrap(key, wrapped)
+    except (InvalidUnwrap, ValueError) as error:
+        raise IntegrityError(f"the data key does not open with {what}") from error
+    if len(other) != KEY_BYTES:
+        raise IntegrityError(f"the data key is {len(other)} bytes long, not {KEY_BYTES}")
+    return other
 
 
 def _ctr(key: bytes, iv: bytes, data: bytes) -> bytes:

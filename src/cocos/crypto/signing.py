@@ -35,12 +35,10 @@ class SigningKey:
         try:
             key = serialization.load_pem_private_key(pem, None)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            raise ConfigError(
-                "the token signing key is not an unencrypted private key in PEM"
-            ) from error
+            raise ConfigError("the signing key is not an unencrypted private key in PEM") from error
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != "secp256r1":
             raise ConfigError(
-                "the token signing key is not an EC P-256 key",
+                "the signing key is not an EC P-256 key",
                 hint="openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256",
             )
         return cls(key)

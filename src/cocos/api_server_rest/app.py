@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The guest's agents as HTTP: requests to calls and back.
+
+A failure has the status of its cause (404 for a resource that is not there, 403 for one
+that a policy keeps, 503 for a KBS that is down), where the original knows only 500. A web
+page that the machine's own browser shows is no program of this guest: whatever names
+another host or comes with an origin is refused.
+"""
+
+import functools
+import ipaddress
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeAlias
+from urllib.parse import urlsplit
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from cocos import __version__
+from cocos._types import JsonObject
+from cocos.api_server_rest.config import Features
+from cocos.clients.attestation_agent import AttestationAgent
+from cocos.clients.data_hub import DataHub
+from cocos.crypto import base64url
+from cocos.errors import AccessDeniedError, FormatError, NotFoundError
+from cocos.transport.web import WebApp, health, json_response, read_json
+from cocos.wire.kbs import ResourceUri
+
+_MAX_BODY_BYTES: Final = 64 * 2**10
+_BASE64: Final = "base64"
+
+Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
+
+
+class _Event(msgspec.Struct):
+    domain: str
+    operation: str
+    content: str
+
+
+class Api:
+    """The endpoints.
+
+    Args:
+        agent: The attestation agent; None switches its endpoints off.
+        hub: The confidential data hub; None switches its endpoints off.
+    """
+
+    def __init__(self, *, agent: AttestationAgent | None, hub: DataHub | None) -> None:
+        self._agent = agent
+        self._hub = hub
+
+    def app(self) -> WebApp:
+        """Return the application."""
+        routes = [
+            Route("/healthz", health),
+            _route("/info", self._info),
+            _route("/aa/token", self._token),
+            _route("/aa/evidence", self._evidence),
+            _route("/aa/additional-evidence", self._additional_evidence),
+            _route("/aa/aael", self._measure, ["POST"]),
+            _route("/cdh/{plugin}/{path:path}", self._resource),
+        ]
+        return WebApp(routes, max_body_bytes=_MAX_BODY_BYTES)
+
+    async def _info(self, _request: Request) -> Response:
+        feature = Features.ALL
+        if self._agent is None or self._hub is None:
+            feature = Features.RESOURCE if self._agent is None else Features.ATTESTATION
+        found: JsonObject = {"version": __version__, "feature": feature.value}
+        if self._agent is not None:
+            found["tee"] = await self._agent.tee()
+            additional = await self._agent.additional_tees()
+            if additional:
+                found["additional_tees"] = additional
+        return json_response(found)
+
+    async def _token(self, request: Request) -> Response:
+        return _bytes(await self._attestation.get_token(_parameter(request, "token_type")))
+
+    async def _evidence(self, request: Request) -> Response:
+        return _bytes(await self._attestation.evidence_text(_runtime_data(request)))
+
+    async def _additional_evidence(self, request: Request) -> Response:
+        text = await self._attestation.additional_evidence(_runtime_data(request))
+        return _bytes(text.encode())
+
+    async def _measure(self, request: Request) -> Response:
+        agent = self._attestation
+        event: _Event = await read_json(request, _Event, "the event")
+        result = await agent.extend_runtime_measurement(
+            event.domain, event.operation, event.content
+        )
+        if result == "OK":
+            return json_response({"success": "true"})
+        problem = {
+            "NOT_ENABLED": "the attestation agent keeps no event log",
+            "NOT_SUPPORTED": "this platform has no register for events",
+        }
+        return json_response({"success": "false", "message": problem.get(result, result)})
+
+    async def _resource(self, request: Request) -> Response:
+        if self._hub is None:
+            raise NotFoundError("resources are not served here", hint="--features resource or all")
+        plugin, path = request.path_params["plugin"], request.path_params["path"]
+        query = f"?{request.url.query}" if request.url.query else ""
+        uri = ResourceUri.parse(f"kbs+{plugin}:///{path}{query}")
+        return _bytes(await self._hub.resource(str(uri)))
+
+    @property
+    def _attestation(self) -> AttestationAgent:
+        if self._agent is None:
+            raise NotFoundError(
+                "attestation is not served here", hint="--features attestation or all"
+            )
+        return self._agent
+
+
+def _route(path: str, endpoint: Endpoint, methods: Sequence[str] = ("GET",)) -> Route:
+    @functools.wraps(endpoint)
+    async def local(request: Request) -> Response:
+        _check_caller(request)
+        return await endpoint(request)
+
+    return Route(path, local, methods=list(methods))
+
+
+def _check_caller(request: Request) -> None:
+    """Refuse whoever is not a program of this machine."""
+    peer = request.client.host if request.client else ""
+    named = request.headers.get("host", "localhost")
+    if not _loopback(peer) or not _loopback(_host(named)) or "origin" in request.headers:
+        raise AccessDeniedError("only programs of this machine are served, by a loopback name")
+
+
+def _host(header: str) -> str:
+    try:
+        return urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _parameter(request: Request, name: str) -> str:
+    values = request.query_params.getlist(name)
+    if len(values) != 1:
+        raise FormatError(f"give the parameter {name} once, not {len(values)} times")
+    return str(values[0])
+
+
+def _runtime_data(request: Request) -> bytes:
+    text = _parameter(request, "runtime_data")
+    encoding = request.query_params.get("encoding")
+    if encoding is None:
+        return text.encode()
+    if encoding != _BASE64:
+        raise FormatError(f"the encoding {encoding[:50]!r} is not known", hint=_BASE64)
+    return base64url.decode(text, "runtime_data")
+
+
+def _bytes(data: bytes) -> Response:
+    return Response(data, media_type="application/octet-stream")

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of the confidential data hub, under the names of the guest components."""
+
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from cocos.errors import FormatError
+from cocos.host.offline_fs import FILES
+from cocos.transport.loopback import local_address
+from cocos.wire.aa_kbc_params import KBS, OFFLINE, AaKbcParams, kbs_url
+from cocos.wire.kbs import ResourceUri
+
+DEFAULT_ADDRESS = "unix:///run/confidential-containers/cdh.sock"
+AGENT_ADDRESS = "127.0.0.1:50002"
+CREDENTIALS = Path("/run/confidential-containers/cdh/kbs")
+SEALED_SECRET_KEYS = Path("/run/confidential-containers/cdh/sealed-secret")
+
+
+def _url(text: str) -> str:
+    try:
+        return kbs_url(text)
+    except FormatError as error:
+        raise ValueError(error.message) from error
+
+
+def _uri(text: str) -> str:
+    try:
+        return str(ResourceUri.parse(text))
+    except FormatError as error:
+        raise ValueError(error.message) from error
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AgentConfig(_Frozen):
+    """The attestation agent."""
+
+    aa_socket: str = AGENT_ADDRESS
+
+
+class KbcConfig(_Frozen):
+    """Where resources come from."""
+
+    name: Literal["cc_kbc", "offline_fs_kbc"]
+    url: Annotated[str, AfterValidator(_url)] | None = None
+    """Base URL of the KBS, for ``cc_kbc``."""
+    kbs_cert: str | None = None
+    """The only CA to trust, PEM."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> "KbcConfig":
+        if self.name == KBS and self.url is None:
+            raise ValueError("cc_kbc needs a url")
+        return self
+
+
+class Credential(_Frozen):
+    """A resource that is written to a file at the start."""
+
+    resource_uri: Annotated[str, AfterValidator(_uri)]
+    path: Path
+
+    @model_validator(mode="after")
+    def _inside(self) -> "Credential":
+        parts = PurePosixPath(self.path).parts
+        inside = PurePosixPath(self.path).is_relative_to(CREDENTIALS)
+        if ".." in parts or not inside or self.path == CREDENTIALS:
+            raise ValueError(f"{self.path} is not below {CREDENTIALS}")
+        return self
+
+
+class LogConfig(_Frozen):
+    """Logs."""
+
+    level: str = "info"
+
+
+class ConfigFile(_Frozen):
+    """The guest components' configuration file: in a VM, part of what the host passed in."""
+
+    socket: Annotated[str, AfterValidator(local_address)] = DEFAULT_ADDRESS
+    aa: AgentConfig = AgentConfig()
+    kbc: KbcConfig | None = None
+    credentials: tuple[Credential, ...] = ()
+    image: dict[str, Any] = Field(default_factory=dict)
+    """For pulling images, which this hub does not do."""
+    skip_sealed_secret_verification: bool = False
+    log: LogConfig = LogConfig()
+
+
+class Settings(ConfigFile):
+    """Everything the hub is told."""
+
+    aa_kbc_params: str | None = None
+    """``cc_kbc::URL`` or ``offline_fs_kbc::null``, used when the file names no ``kbc``."""
+    offline_files: tuple[Path, ...] = FILES
+    """Files of ``offline_fs_kbc``, in order; later ones win."""
+    sealed_secret_keys: Path = SEALED_SECRET_KEYS
+    """Folder of keys that verify sealed secrets."""
+    insecure_skip_sealed_secret_verification: bool = False
+    """Take sealed secrets from anybody."""
+    insecure_ctr: bool = False
+    """Take A256CTR, too, which shows no change of what is encrypted."""
+
+    @model_validator(mode="after")
+    def _insecure_by_name(self) -> "Settings":
+        if (
+            self.skip_sealed_secret_verification
+            and not self.insecure_skip_sealed_secret_verification
+        ):
+            raise ValueError(
+                "skip_sealed_secret_verification lets anybody choose what a sealed secret says; "
+                "start with --insecure-skip-sealed-secret-verification if that is meant"
+            )
+        return self
+
+    def source(self) -> KbcConfig | None:
+        """Return where resources come from: what the file says, else ``aa_kbc_params``.
+
+        Raises:
+            FormatError: these are malformed.
+        """
+        if self.kbc is not None or self.aa_kbc_params is None:
+            return self.kbc
+        params = AaKbcParams.parse(self.aa_kbc_params)
+        if params.kbc == OFFLINE:
+            return KbcConfig(name="offline_fs_kbc")
+        return None if params.url is None else KbcConfig(name="cc_kbc", url=params.url)
