@@ -64,7 +64,7 @@ def test_logs_survive_a_round_trip_and_no_cut(
     events = parse_log(data)
     assert [(event.index, event.type, event.data) for event in events] == entries
     assert all(event.digest_matches("sha256") for event in events)
-    for index in eventlog.measured(events):
+    for index in {event.index for event in events}:
         assert len(eventlog.replay(events, index)) == 32
     if entries:
         with pytest.raises(FormatError):

@@ -7,7 +7,7 @@ runtime events as entries of the same form without the first one (AAEL).
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
@@ -124,28 +124,41 @@ def parse_records(data: bytes) -> tuple[Event, ...]:
     return _entries(Reader(data, "the runtime event log", "little"), sizes)
 
 
+def values(events: Iterable[Event], index: int) -> Iterator[bytes]:
+    """Yield a SHA-256 PCR's value before the first of its events, and after each of them.
+
+    Raises:
+        FormatError: an event of that PCR has no SHA-256 digest.
+    """
+    value = bytes(hashlib.sha256().digest_size)
+    fresh = True
+    for event in events:
+        if event.index != index:
+            continue
+        if event.type == NO_ACTION:
+            # Firmware Profile §10.4.5.3: PCR 0 starts with the locality of TPM2_Startup.
+            if fresh and index == 0 and event.data[:-1] == _STARTUP:
+                value = value[:-1] + event.data[-1:]
+            continue
+        if SHA256 not in event.digests:
+            raise FormatError(f"an event of PCR {index} has no SHA-256 digest")
+        if fresh:
+            yield value
+            fresh = False
+        value = extend(value, event.digests[SHA256])
+        yield value
+    if fresh:
+        yield value
+
+
 def replay(events: Iterable[Event], index: int) -> bytes:
     """Return the value of a SHA-256 PCR after ``events``.
 
     Raises:
         FormatError: an event of that PCR has no SHA-256 digest.
     """
-    value = bytes(hashlib.sha256().digest_size)
-    for event in events:
-        if event.type == NO_ACTION:
-            # Firmware Profile §10.4.5.3: PCR 0 starts with the locality of TPM2_Startup.
-            if index == 0 and event.data[:-1] == _STARTUP:
-                value = value[:-1] + event.data[-1:]
-        elif event.index == index:
-            if SHA256 not in event.digests:
-                raise FormatError(f"an event of PCR {index} has no SHA-256 digest")
-            value = extend(value, event.digests[SHA256])
-    return value
-
-
-def measured(events: Iterable[Event]) -> frozenset[int]:
-    """Return the registers that events extend."""
-    return frozenset(event.index for event in events if event.type != NO_ACTION)
+    *_, last = values(events, index)
+    return last
 
 
 def first_difference(found: Sequence[str], wanted: Sequence[str]) -> int | None:

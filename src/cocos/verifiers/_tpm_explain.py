@@ -33,7 +33,6 @@ def explain(
     if match is None:
         return finding
     found = [_entry(event) for event in events if event["index"] == int(match[2])]
-    found = [entry for entry in found if not entry["event"].startswith("EV_NO_ACTION")]
     sequences = _sequences(reference_values.get(f"tpm_{match[1]}_events"))
     text = _difference(found, sequences) if sequences else _listing(found)
     return replace(finding, problem=f"{finding.problem}; {text}") if text else finding

@@ -31,6 +31,7 @@ _NEVER: Final = frozenset({INIT_DATA_PCR, 10})
 _OVER_DATA: Final = {"EV_SEPARATOR", "EV_EFI_ACTION", "EV_EFI_VARIABLE_DRIVER_CONFIG"}
 _CMDLINE_LABEL: Final = b".cmdline\0"
 _ENDS: Final = (b"", b"\n", b"\0", b"\n\0")
+_LOOKED_THROUGH: Final = 256  # events of a PCR in which a single one to blame is looked for
 
 
 class _Content(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,14 +42,14 @@ class _Content(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     datasets: tuple[str | None, ...]
 
 
-def check_logs(events: Sequence[Event], pcrs: Sequence[bytes], *, firmware: bool) -> list[Finding]:
+def check_logs(events: Sequence[Event], pcrs: Sequence[bytes], *, firmware: int) -> list[Finding]:
     """Replay a machine's events; return every PCR, and event, that does not fit.
 
     Args:
         events: All of them, in order.
         pcrs: Values of PCR 0 to 23 as quoted.
-        firmware: The firmware's log is among them; without it only runtime events can be
-            replayed.
+        firmware: How many of them are the firmware's log; without it only runtime events
+            can be replayed.
     """
     findings = [
         Finding(
@@ -60,9 +61,10 @@ def check_logs(events: Sequence[Event], pcrs: Sequence[bytes], *, firmware: bool
         for number, event in enumerate(events)
         if _is_over_data(event) and not event.digest_matches(SHA256)
     ]
+    findings += _disguised(events, firmware)
     known = _ALWAYS if firmware else frozenset({COMPUTATION_PCR})
-    wanted = (known | eventlog.measured(events)) - _NEVER
-    for index in sorted(each for each in wanted if each < _RESETTABLE):
+    vouched = {event.index for event in events if _is_vouched(event)}
+    for index in sorted(known | vouched):
         value = eventlog.replay(events, index)
         if value != pcrs[index]:
             problem = "the event log does not lead to the quoted value: "
@@ -73,7 +75,7 @@ def check_logs(events: Sequence[Event], pcrs: Sequence[bytes], *, firmware: bool
 
 
 def uefi_claims(events: Sequence[Event]) -> list[JsonObject]:
-    """Return the firmware's events for policies; ``index`` is the PCR."""
+    """Return the firmware's events that were measured, for policies; ``index`` is the PCR."""
     return [
         {
             "index": event.index,
@@ -83,6 +85,7 @@ def uefi_claims(events: Sequence[Event]) -> list[JsonObject]:
             "digest_matches_event": event.digest_matches(SHA256),
         }
         for event in events
+        if _is_vouched(event)
     ]
 
 
@@ -99,7 +102,7 @@ def runtime_claims(events: Sequence[Event]) -> JsonObject:
     others: list[JsonObject] = []
     for event in events:
         found = runtime_event(event)
-        if found is None or event.index >= _RESETTABLE:
+        if found is None or not _is_vouched(event):
             continue
         named = (found.domain, found.operation) == (EVENT_DOMAIN, EVENT_OPERATION)
         if named and event.index == COMPUTATION_PCR:
@@ -142,6 +145,32 @@ def _computation(event: RuntimeEvent) -> JsonObject:
     }
 
 
+def _disguised(events: Sequence[Event], firmware: int) -> list[Finding]:
+    """Return the events that stand where only runtime events may.
+
+    The type of an event is not measured: as another one it would be replayed all the same,
+    and a computation would be missing from the claims.
+    """
+    return [
+        Finding(
+            f"tpm.event-log.{number}",
+            f"{_name(events, number)} is no runtime event, and nothing else belongs into "
+            f"PCR {COMPUTATION_PCR} or into the attestation agent's log",
+            actual=f"PCR {event.index}, {event.type_name}",
+            expected="EV_EVENT_TAG of the attestation agent",
+        )
+        for number, event in enumerate(events)
+        if (number >= firmware or (event.index == COMPUTATION_PCR and event.type != NO_ACTION))
+        and runtime_event(event) is None
+    ]
+
+
+def _is_vouched(event: Event) -> bool:
+    """Tell whether a quoted PCR shows that this event was measured, once it is replayed."""
+    counts = event.index < _RESETTABLE and event.index not in _NEVER
+    return counts and event.type != NO_ACTION
+
+
 def _is_over_data(event: Event) -> bool:
     return event.type_name in _OVER_DATA or runtime_event(event) is not None
 
@@ -149,27 +178,31 @@ def _is_over_data(event: Event) -> bool:
 def _cmdline_digest(events: Sequence[Event]) -> bytes | None:
     """systemd-stub measures each section's name and then its content."""
     label = hashlib.sha256(_CMDLINE_LABEL).digest()
-    own = [e.digests.get(SHA256) for e in events if e.index == KERNEL_IMAGE_PCR]
+    own = [
+        event.digests.get(SHA256)
+        for event in events
+        if event.index == KERNEL_IMAGE_PCR and _is_vouched(event)
+    ]
     following = dict(itertools.pairwise(own))
     return following.get(label)
 
 
 def _blame(events: Sequence[Event], index: int, quoted: bytes) -> str:
     """Say which event of a PCR is the first that cannot be right."""
-    own = [number for number, event in enumerate(events) if event.index == index]
-    own = [number for number in own if events[number].type != NO_ACTION]
+    log = {number: event for number, event in enumerate(events) if event.index == index}
+    own = [number for number, event in log.items() if event.type != NO_ACTION]
     if not own:
         return "it has no events of this PCR, but something was measured"
-    for count, number in enumerate(own):
-        before = [events[each] for each in own[:count]]
-        if eventlog.replay(before, index) == quoted:
+    for number, before in zip(own, eventlog.values(log.values(), index), strict=False):
+        if before == quoted:
             return f"{_name(events, number)} and what follows were never measured"
-    for number in own:
-        without = [events[each] for each in own if each != number]
-        if eventlog.replay(without, index) == quoted:
+    # Quadratic: not for whatever a stranger sends.
+    for number in own if len(log) <= _LOOKED_THROUGH else ():
+        others = (event for place, event in log.items() if place != number)
+        if eventlog.replay(others, index) == quoted:
             return f"{_name(events, number)} was never measured"
     for number in own:
-        if not events[number].digest_matches(SHA256) and _is_over_data(events[number]):
+        if not log[number].digest_matches(SHA256) and _is_over_data(log[number]):
             return f"{_name(events, number)} is the first that is not what was measured"
     return f"events are missing, or others than measured; it begins with {_name(events, own[0])}"
 

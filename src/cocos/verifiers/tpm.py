@@ -181,7 +181,7 @@ def _log_findings(parsed: _Parsed) -> list[Finding]:
         return []  # as the public guest components send it: there is nothing to replay
     events = (*parsed.firmware, *(parsed.runtime or ()))
     try:
-        return _tpm_log.check_logs(events, parsed.pcrs, firmware=bool(parsed.firmware))
+        return _tpm_log.check_logs(events, parsed.pcrs, firmware=len(parsed.firmware))
     except FormatError as error:
         return [Finding("tpm.event-log", str(error))]
 

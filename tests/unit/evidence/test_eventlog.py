@@ -14,10 +14,10 @@ from cocos.evidence.eventlog import (
     MAX_EVENTS,
     Event,
     first_difference,
-    measured,
     parse_log,
     parse_records,
     replay,
+    values,
 )
 
 TAGGED = bytes.fromhex("4c45414118000000646f6d61696e206f7065726174696f6e20636f6e74656e74")
@@ -108,7 +108,11 @@ def test_replay() -> None:
     assert replay(events, 0) == bytes(31) + b"\3"
     with pytest.raises(FormatError, match="PCR 5"):
         replay(events, 5)
-    assert measured(events) == {4, 5}
+    assert list(values(events, 4)) == [bytes(32), first, hashlib.sha256(first + two).digest()]
+    assert list(values(events, 7)) == [bytes(32)]
+    # The locality is where PCR 0 starts: later it would be a way to choose a byte of it.
+    late = [Event(0, 4, {"sha256": one}, b""), *events]
+    assert replay(late, 0) == first
 
 
 def test_first_difference() -> None:

@@ -281,7 +281,6 @@ def test_files_of_cas() -> None:
 
 FINDING = Finding("tpm.pcr04", "not good", "a", "b")
 UEFI = [
-    {"index": 4, "type": "EV_NO_ACTION", "digest": "", "details": {}},
     {"index": 4, "type": "EV_EFI_ACTION", "digest": "d1", "details": {"string": "Calling"}},
     {"index": 5, "type": "EV_SEPARATOR", "digest": "d0", "details": {}},
     {"index": 4, "type": "EV_APP", "digest": "d2", "details": {"device_paths": ["a", "b"]}},
