@@ -5,6 +5,7 @@ import asyncio
 import hashlib
 import io
 import json
+import shutil
 import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -466,6 +467,34 @@ async def test_what_a_killed_agent_left_is_removed(place: Bed) -> None:
     (left / "plaintext").touch()
     async with place.agent():
         assert not (place.work / "computations").exists()
+    assert place.memory.events == [], "nothing says what it was"
+
+
+async def test_a_computation_that_was_cut_off_is_reported_by_the_next_agent(
+    place: Bed, tmp_path: Path
+) -> None:
+    algorithm(tmp_path / "algo", "sleep 1000", env=ENV)
+    computation = Computation.from_json(manifest(f"oci:{tmp_path}/algo"))
+    async with place.agent() as service:
+        service.accept(computation)
+        await place.memory.until("Running", "InProgress")
+        # As the disk of a machine whose agent was killed now.
+        shutil.copytree(place.work / "computations", tmp_path / "left", ignore=only_notes)
+    (tmp_path / "left" / "torn").mkdir()
+    (tmp_path / "left" / "torn" / "computation.json").write_bytes(b'{"id"')
+    shutil.copytree(tmp_path / "left", place.work / "computations", dirs_exist_ok=True)
+    place.memory.events.clear()
+    async with place.agent():
+        (event,) = place.memory.events
+    assert (event.computation, event.type, event.status) == ("c-1", "Interrupted", "Failed")
+    assert event.details["manifest"] == computation.digest().hex()
+    assert "was killed" in event.details["reason"]
+    assert not (place.work / "computations").exists()
+
+
+def only_notes(folder: str, names: list[str]) -> set[str]:
+    inside = Path(folder).name.startswith("c-1-")
+    return {name for name in names if inside and name != "computation.json"}
 
 
 async def test_many_stops_at_once(place: Bed, plain: str) -> None:

@@ -17,13 +17,20 @@ from cocos.agent.config import AgentSettings
 from cocos.agent.fetch import Fetcher
 from cocos.agent.report import Happening, Level, Place, Reporter, Status, failure
 from cocos.agent.states import Event, Machine, State
-from cocos.agent.steps import Bench, Register, make_bench, measure
+from cocos.agent.steps import Bench, Register, interrupted, make_bench, measure
 from cocos.errors import CocosError, InternalError, StateError
 from cocos.host import archive
 from cocos.host.runtime import Runtime
 from cocos.wire.manifest import Computation
 
 STOPPED = "Stopped"
+INTERRUPTED = "Interrupted"
+
+_KILLED = StateError(
+    "the agent was killed, or it crashed, while it worked on this computation; nothing of it "
+    "is left",
+    hint="start it again, in a new VM where a policy wants it to be the only one of its VM",
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -90,10 +97,14 @@ class AgentService:
         return self._machine.state
 
     async def start(self) -> None:
-        """Remove what an agent before us left, and wait for a manifest."""
+        """Remove what an agent before us left, say so, and wait for a manifest."""
         await self._runtime.sweep()
-        leftovers = self._work / "computations"
-        await asyncio.to_thread(archive.remove_tree, leftovers)
+        notes = await asyncio.to_thread(interrupted, self._work)
+        await asyncio.to_thread(archive.remove_tree, self._work / "computations")
+        for note in notes:
+            details = {"manifest": note.manifest} | failure(Place("restart"), _KILLED)
+            _log.warning("computation.interrupted", id=note.id)
+            self._reporter.event(Happening(note.id, INTERRUPTED, Status.FAILED, details))
         self._machine.fire(Event.START)
 
     def accept(self, computation: Computation) -> None:

@@ -6,30 +6,35 @@ names its place before it begins, so that a failure says where it happened.
 """
 
 import asyncio
+import contextlib
 import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
 import structlog
 
 from cocos.agent import datasets
 from cocos.agent.config import AgentSettings
 from cocos.agent.fetch import TAG, Fetcher
 from cocos.agent.report import Level, Lines, Place
-from cocos.errors import ComputationError, StateError
+from cocos.errors import ComputationError, FormatError, StateError
 from cocos.host import archive
 from cocos.host.container import Container, Mount
 from cocos.host.image_config import find_user, program
 from cocos.host.layout import VerifiedImage
 from cocos.host.process import describe_status
 from cocos.host.runtime import Outcome, Runtime
+from cocos.wire import json
 from cocos.wire.kbs import Tee
 from cocos.wire.manifest import Computation
 from cocos.wire.manifest_types import Source
 
 RESULTS = "/cocos/results"
+NOTE = "computation.json"
+"""In a computation's folder: what a later agent says of it if this one is killed."""
 
 _LOGS = ("stdout.log", "stderr.log")
 _SIGKILL_STATUS = 128 + 9
@@ -222,6 +227,23 @@ class Bench:
         return self.folder / "images"
 
 
+class Note(msgspec.Struct, frozen=True):
+    """Which computation a folder is of; ``manifest`` is its digest in hex."""
+
+    id: str
+    manifest: str
+
+
+def interrupted(work: Path) -> list[Note]:
+    """Return what an agent before us was at work on when it ended, from its notes."""
+    found = []
+    for path in sorted((work / "computations").glob(f"*/{NOTE}")):
+        with contextlib.suppress(OSError, FormatError):  # killed while it wrote
+            note: Note = json.decode(path.read_bytes(), Note, "a computation's note")
+            found.append(note)
+    return found
+
+
 def make_bench(
     computation: Computation,
     *,
@@ -236,6 +258,8 @@ def make_bench(
     name = f"{computation.id[:64]}-{token}"
     folder = work / "computations" / name
     folder.mkdir(mode=0o700, parents=True)
+    note = Note(computation.id, computation.digest().hex())
+    (folder / NOTE).write_bytes(json.encode(note))
     return Bench(computation, folder, name, fetcher, runtime, settings, narrator)
 
 

@@ -4,7 +4,8 @@
 ``data`` says what is asked for, ``input`` is the token's claims, the verdict is
 ``data.policy.allow``: anything but ``true`` denies. One policy decides: that of the
 longest prefix of what is asked for, else the global one, else the default, which is not
-copied into the store, so that a better default reaches old installations.
+copied into the store, so that a better default reaches old installations. After a denial
+its ``data.policy.findings`` may explain it; it changes nothing.
 
 A prefix is whole segments of a route below ``/kbs/v0``, such as ``resource/default/key``,
 and is also the id of its policy.
@@ -21,6 +22,7 @@ from cocos.errors import (
     Finding,
 )
 from cocos.kbs.metrics import KbsMetrics
+from cocos.policy.appraisal import explanations
 from cocos.policy.engine import PolicyEngine
 from cocos.stores.base import Namespace, Store
 from cocos.stores.policies import StoredPolicies
@@ -31,6 +33,7 @@ POLICY_ID: Final = "resource-policy"
 
 _PREFIX: Final = re.compile(r"[a-z0-9][a-z0-9\-]*(/[A-Za-z0-9_\-][A-Za-z0-9_\-.]*)*", re.ASCII)
 _VERDICT: Final = "allow"
+_FINDINGS: Final = "findings"
 _SHOWN: Final = 200  # characters of a verdict that is no boolean
 _HINT: Final = "the attested state of this machine does not satisfy the KBS's resource policy"
 
@@ -74,7 +77,10 @@ class ResourcePolicy(StoredPolicies):
         """
         wanted = {"plugin": plugin, "resource-path": list(path), "query": dict(query)}
         self._metrics.policy_evaluations.inc()
-        policy_id, verdict = await self._verdict([plugin, *path], claims, wanted)
+        texts = await self.texts()
+        policy_id = next(each for each in prefixes([plugin, *path]) if each in texts)
+        policy = texts[policy_id]
+        verdict = await self._ask(policy, _VERDICT, claims, wanted)
         if verdict is True:
             self._metrics.policy_approvals.inc()
             return
@@ -82,25 +88,18 @@ class ResourcePolicy(StoredPolicies):
             self._metrics.policy_violations if verdict is False else self._metrics.policy_errors
         )
         counter.inc()
+        said = explanations(await self._ask(policy, _FINDINGS, claims, wanted))
+        shown = _findings(policy_id, "/".join([plugin, *path]), verdict, claims)
         raise AccessDeniedError(
-            "Access denied by policy",
-            findings=(
-                *_findings(policy_id, "/".join([plugin, *path]), verdict, claims),
-                *findings,
-            ),
-            hint=_HINT,
+            "Access denied by policy", findings=(*said, *shown, *findings), hint=_HINT
         )
 
-    async def _verdict(
-        self, route: Sequence[str], claims: VerifiedClaims, wanted: JsonObject
-    ) -> tuple[str, Any]:
-        texts = await self.texts()
-        policy_id = next(each for each in prefixes(route) if each in texts)
+    async def _ask(self, text: str, rule: str, claims: VerifiedClaims, wanted: JsonObject) -> Any:
         try:
-            said = await self._engine.evaluate(texts[policy_id], [_VERDICT], claims, request=wanted)
+            said = await self._engine.evaluate(text, [rule], claims, request=wanted)
         except CocosError as error:
-            return policy_id, f"failed: {error.message}"
-        return policy_id, said[_VERDICT]
+            return f"failed: {error.message}"
+        return said[rule]
 
 
 def prefixes(route: Sequence[str]) -> Iterator[str]:

@@ -86,17 +86,22 @@ def appraise(trust_claims: object, extensions: object = None, findings: object =
     members = {entry["name"]: entry["value"] for entry in entries}
     doubts = _doubts(vector, status)
     if doubts:
-        doubts = [*_explanations(findings), *doubts]
+        doubts = [*explanations(findings), *doubts]
     return Verdict(status, vector, members, tuple(doubts))
 
 
-def _explanations(findings: object) -> list[Finding]:
+def explanations(findings: object) -> list[Finding]:
+    """Read what a policy says for those who may know why; whatever does not read is left out.
+
+    Args:
+        findings: Value of ``data.policy.findings``; None when undefined.
+    """
     entries = findings if isinstance(findings, list) else []
     return [
         Finding(
             str(entry["check"]),
             str(entry["problem"]),
-            _words(entry.get("actual", "")),
+            _text(entry.get("actual", "")),
             _words(entry.get("expected", "")),
         )
         for entry in entries
@@ -108,6 +113,10 @@ def _words(value: object) -> str:
     """Say a value of a policy in words; the elements of an array are alternatives."""
     if isinstance(value, list):
         return " or ".join(map(_words, value)) or "nothing is registered"
+    return _text(value)
+
+
+def _text(value: object) -> str:
     return value if isinstance(value, str) else json.encode(value).decode()
 
 

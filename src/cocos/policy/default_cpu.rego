@@ -53,7 +53,8 @@ configuration := 2 if {
 
 # --- tpm: a measured boot, quoted by a TPM ---
 # hardware: the key that signs the quote is proved. executables: what the firmware started,
-# the kernel image, and the lack of any override are as in the reference values.
+# the kernel image, and the lack of any override are as in the reference values, and so is
+# every other PCR that the operator registered values of, such as those of the firmware.
 # configuration: it is no debug image, and what the host passed in is shown and, if the
 # operator registered a tpm_pcr08, as registered. Nothing registered: nothing is accepted.
 
@@ -64,7 +65,7 @@ hardware := 2 if {
 
 executables := 3 if {
 	is_object(input.tpm)
-	tpm_recognised == {"pcr04", "pcr11", "pcr12"}
+	tpm_recognised == tpm_wanted
 }
 
 configuration := 2 if {
@@ -72,15 +73,28 @@ configuration := 2 if {
 	tpm_configured == {"no debug", "init data as registered", "init data shown"}
 }
 
+# Software resets 16 and 23; those between begin with other values than zero.
+tpm_pcrs := {
+	"pcr00", "pcr01", "pcr02", "pcr03", "pcr04", "pcr05", "pcr06", "pcr07",
+	"pcr08", "pcr09", "pcr10", "pcr11", "pcr12", "pcr13", "pcr14", "pcr15",
+}
+
 # PCR → values that the operator registered.
 tpm_reference := {pcr: values |
-	some pcr in ["pcr04", "pcr08", "pcr11", "pcr12"]
+	some pcr in tpm_pcrs
 	values := query_reference_value(concat("_", ["tpm", pcr]))
 	is_array(values)
 }
 
+tpm_wanted contains pcr if some pcr in ["pcr04", "pcr11", "pcr12"]
+
+tpm_wanted contains pcr if {
+	some pcr in tpm_pcrs - {"pcr08"}
+	query_reference_value(concat("_", ["tpm", pcr])) != null
+}
+
 tpm_recognised contains pcr if {
-	some pcr in ["pcr04", "pcr11", "pcr12"]
+	some pcr in tpm_wanted
 	input.tpm[pcr] in object.get(tpm_reference, pcr, [])
 }
 
@@ -100,7 +114,7 @@ tpm_configured contains "init data shown" if {
 
 findings contains finding if {
 	is_object(input.tpm)
-	some pcr in ["pcr04", "pcr11", "pcr12"]
+	some pcr in tpm_wanted
 	not pcr in tpm_recognised
 	finding := {
 		"check": concat(".", ["tpm", pcr]),

@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The example policies of docs/policies.md, each against real quotes: who gets the key."""
+"""The example policies of docs/policies.md, each against real quotes: who gets the key.
+
+Issue 3, point 6, and of "It must fail like this": a second algorithm with the same key
+path, a dataset swapped, and a manifest swapped after measurement (a second one measured).
+Point 7: what was measured and what was wanted is in the explanation.
+"""
 
 import contextlib
 import json
@@ -71,7 +76,13 @@ async def gets(kbs: InProcessKbs, tpm: Tpm, key: str) -> bool:
     if answer.status_code == 200:
         assert guest.key.decrypt(answer.json()) == SECRETS[key]
         return True
-    assert "resource-policy" in await denial(kbs, answer)
+    findings = await denial(kbs, answer)
+    assert "resource-policy" in findings
+    if path := [each for each in findings if each.startswith("tpm.")]:
+        assert findings[path[0]]["actual"] != findings[path[0]]["expected"]
+    else:
+        # It was not for what the machine is: this policy releases another key.
+        assert findings["resource-policy"]["problem"] == f"the policy does not allow resource/{key}"
     return False
 
 
@@ -118,6 +129,12 @@ async def test_only_this_computation(
     async with owner(ca, tmp_path / "kbs", policy, ALGO, DATA) as kbs:
         assert await gets(kbs, tpm, ALGO) is allowed
         assert await gets(kbs, tpm, DATA) is allowed
+        if not allowed:
+            guest = await attested(kbs, tpm)
+            finding = (await denial(kbs, await guest.get(DATA)))["tpm.computations"]
+            measured = [each.digest().hex() for each in computations]
+            assert json.loads(finding["actual"]) == measured
+            assert finding["expected"] == WANTED.digest().hex()
 
 
 @pytest.mark.parametrize(

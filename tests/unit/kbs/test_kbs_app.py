@@ -683,6 +683,33 @@ async def test_a_policy_s_denial_is_explained(world: World) -> None:
     assert checks["cpu0.ear.status"]["actual"].startswith("affirming ")
 
 
+FINDINGS = """
+findings contains {"check": "who", "problem": "not you", "actual": ["a"], "expected": ["b", "c"]}
+findings contains {"problem": "no check"}
+findings contains 1
+"""
+
+
+async def test_a_policy_explains_itself(world: World) -> None:
+    await world.handshake()
+    for rule, shown in ((FINDINGS, ["who"]), ("findings := 1 / 0", []), ("findings := true", [])):
+        await set_policy(world, f"package policy\nimport rego.v1\nallow := false\n{rule}")
+        denial = (await world.get()).json()["id"]
+        explained = (await world.as_admin("GET", f"/kbs/v0/denial/{denial}")).json()
+        found = [each for each in explained["findings"] if each["check"] == "who"]
+        assert [each["check"] for each in found] == shown
+        assert all((each["actual"], each["expected"]) == ('["a"]', "b or c") for each in found)
+        assert "resource-policy" in {each["check"] for each in explained["findings"]}
+
+
+async def test_findings_allow_nothing_and_deny_nothing(world: World) -> None:
+    await world.handshake()
+    for allow, status in (("true", 200), ("false", 403)):
+        text = f"package policy\nimport rego.v1\nallow := {allow}\n{FINDINGS}"
+        await set_policy(world, text)
+        assert (await world.get()).status_code == status
+
+
 @pytest.mark.parametrize("denial", ["0123456789abcdef", "x", "0123", "..%2f..", "0" * 999])
 async def test_unknown_denials_are_404(world: World, denial: str) -> None:
     assert (await world.as_admin("GET", f"/kbs/v0/denial/{denial}")).status_code == 404

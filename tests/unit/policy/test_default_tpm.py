@@ -108,6 +108,22 @@ def test_init_data_must_be_shown_and_as_pinned() -> None:
         assert other.findings[0].check == "tpm.pcr08"
 
 
+OTHERS = ["00", "01", "02", "03", "05", "06", "07", "09", "10", "13", "14", "15"]
+
+
+@pytest.mark.parametrize("number", OTHERS)
+def test_every_other_pcr_counts_once_it_is_registered(number: str) -> None:
+    pcr, name, value = f"pcr{number}", f"tpm_pcr{number}", "dd" * 32
+    assert judge({pcr: value}).status is Status.AFFIRMING
+    assert judge({pcr: value}, {name: [ZERO, value]}).status is Status.AFFIRMING
+    unusable: list[Any] = [[ZERO], [], "", {}, value, False]
+    for pinned in unusable:
+        other = judge({pcr: value}, {name: pinned})
+        assert other.status is Status.WARNING
+        assert other.findings[0].check == f"tpm.{pcr}"
+    assert judge(values={name: [value]}).status is Status.WARNING, "no such claim"
+
+
 def test_everything_is_said_at_once() -> None:
     verdict = judge({"pcr04": ZERO, "pcr08": "11" * 32, "pcr11": ZERO, "debug": True})
     checks = {finding.check for finding in verdict.findings}
