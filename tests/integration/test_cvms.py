@@ -14,6 +14,7 @@ import grpc
 import pytest
 import trustme
 from _agent import ALGO_KEY, DATA_KEY, Bed, bed
+from _cvms import Cvms
 from _images import algorithm, tar, write_layout
 from _programs import running
 from cryptography.hazmat.primitives import serialization
@@ -29,13 +30,11 @@ from cocos.agent.stream import CvmsLoop, CvmsReporter, SealedOutlet
 from cocos.clients.cvms import Endpoint, Tls, connect
 from cocos.crypto import sealed
 from cocos.cvms.order import consumer_key
-from cocos.cvms.server import HEALTH_NAME, grpc_service
-from cocos.cvms.service import CvmsService, Ending, Verdict
+from cocos.cvms.service import Ending, Verdict
 from cocos.errors import UnreachableError
 from cocos.host import process
 from cocos.host.archive import unzip
 from cocos.host.skopeo import Skopeo
-from cocos.transport.rpc import serve
 from cocos.wire._generated import cvms_pb2 as pb
 from cocos.wire.manifest import Computation
 from cocos.wire.manifest_types import Algorithm, Dataset, Source
@@ -86,40 +85,6 @@ def computation(algo: str, data: str) -> Computation:
         datasets=(Dataset(source(data, DATA_KEY)),),
         result_consumers=(consumer_key(PUBLIC),),
     )
-
-
-class Cvms:
-    """A CVMS in this process that can go away and come back on its address."""
-
-    def __init__(self, order: Computation, results: Path) -> None:
-        self.shown: list[dict[str, Any]] = []
-        self.endings: asyncio.Queue[Ending] = asyncio.Queue()
-        self.changed = asyncio.Event()
-        self.service = CvmsService(order, results, self.show, self.endings.put_nowait)
-
-    def show(self, entry: dict[str, Any]) -> None:
-        self.shown.append(entry)
-        self.changed.set()
-
-    async def until(self, **members: object) -> None:
-        async with asyncio.timeout(60):
-            while not any(members.items() <= entry.items() for entry in self.shown):
-                self.changed.clear()
-                await self.changed.wait()
-
-    @contextlib.asynccontextmanager
-    async def serving(
-        self, address: str = "127.0.0.1:0", credentials: grpc.ServerCredentials | None = None
-    ) -> AsyncIterator[str]:
-        closing = asyncio.Event()
-        services = [grpc_service(self.service, closing)]
-        async with serve(
-            address, services, credentials=credentials, health_names=[HEALTH_NAME]
-        ) as bound:
-            try:
-                yield bound
-            finally:
-                closing.set()
 
 
 @contextlib.asynccontextmanager

@@ -8,25 +8,22 @@ import hashlib
 import http.server
 import json
 import os
-import signal
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from _guest import GuestPython, guest_python
 from _kbs import admin_pair
-from _programs import Running, running
-from _tpm import Tpm, TpmCa, b64, running_tpm
-from cryptography import x509
+from _programs import running
+from _tpm import TpmCa, b64, running_tpm
+from _tpm_guest import INIT_DATA, Guest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from cocos._clock import system_clock
 from cocos.attestation_agent.event import record, tagged_event
-from cocos.clients.attestation_agent import AttestationAgent
 from cocos.clients.kbs import KbsAdmin, KbsClient
 from cocos.crypto import admin_jwt, base64url
 from cocos.crypto.tpm_credential import make_credential
@@ -40,7 +37,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("tpm-guest")]
 
 PATH = ResourcePath.parse("default/key/algo-key")
 URI = ResourceUri.parse(PATH.uri)
-INIT_DATA = b'version = "0.1.0"\nalgorithm = "sha256"\n[data]\nnote = "from the host"\n'
 OTHER_INIT_DATA = INIT_DATA.replace(b"host", b"thief")
 CONTENT = f'{{"algorithm":"{"a" * 64}","datasets":[],"manifest":"{"b" * 64}"}}'
 POLICY = """package policy
@@ -62,65 +58,6 @@ allow if {
 @pytest.fixture(scope="module")
 def python() -> GuestPython:
     return asyncio.run(guest_python())
-
-
-@dataclass
-class Guest:
-    """A machine with a TPM; its agent can be started again and again."""
-
-    python: GuestPython
-    folder: Path
-    tpm: Tpm
-
-    def write(self, name: str, data: bytes) -> Path:
-        path = self.folder / name
-        path.write_bytes(data)
-        return path
-
-    @contextlib.asynccontextmanager
-    async def agent(
-        self,
-        *flags: str | Path,
-        init_data: bytes | None = INIT_DATA,
-        config: str = "[eventlog_config]\nenable_eventlog = true\n",
-    ) -> AsyncIterator[tuple[AttestationAgent, Running]]:
-        """Have the agent run as in the VM."""
-        arguments: list[str | Path] = ["-a", "127.0.0.1:0"]
-        arguments += ["-c", self.write("aa.toml", config.encode())]
-        if init_data is not None:
-            # As on a disk: filled up with zeros.
-            arguments += ["-t", self.write("initdata.toml", init_data.ljust(512, b"\0"))]
-        env = {
-            "AA_TPM_DEVICE": f"swtpm:path={self.folder}/tpm.sock",
-            "AAEL_PATH": str(self.log),
-            "COCOS_COMMAND_LINE": str(self.write("cmdline", b"quiet\n")),
-            "COCOS_TPM_EVENT_LOG": "/none",
-        }
-        async with (
-            self.python.running(
-                "attestation-agent", *arguments, *flags, folder=self.folder, env=env
-            ) as program,
-            AttestationAgent(program.address) as agent,
-        ):
-            yield agent, program
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "aael" / "eventlog"
-
-    @property
-    def ek(self) -> rsa.RSAPublicKey:
-        """The TPM's endorsement key."""
-        key = x509.load_der_x509_certificate(self.tpm.read("ek.der")).public_key()
-        assert isinstance(key, rsa.RSAPublicKey)
-        return key
-
-    def kill_tpm(self) -> None:
-        os.kill(int((self.folder / "pid").read_text()), signal.SIGKILL)
-
-    async def pcr(self, index: int) -> bytes:
-        """Read a PCR while no agent has the TPM."""
-        return bytes.fromhex((await self.tpm.pcrs())[index])
 
 
 @pytest.fixture
