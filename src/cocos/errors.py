@@ -135,7 +135,7 @@ class TooManyRequestsError(CallerError):
     http_status = 429
     grpc_status = "RESOURCE_EXHAUSTED"
 
-    def __init__(self, message: str, *, retry_after: float, hint: str | None = None) -> None:
+    def __init__(self, message: str, *, retry_after: float = 1.0, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.retry_after = retry_after
 

@@ -11,6 +11,7 @@ from cocos.errors import FormatError
 from cocos.host.tpm import BOOT_LOG, COMMAND_LINE
 from cocos.transport.loopback import local_address
 from cocos.wire.aa_kbc_params import AaKbcParams
+from cocos.wire.kbs_generations import Generation
 
 DEFAULT_ADDRESS = "127.0.0.1:50002"
 
@@ -42,6 +43,8 @@ class KbsConfig(_Frozen):
     """The only CA to trust: PEM text, or the path of a PEM file."""
     tee_key_algorithm: Annotated[str, AfterValidator(_algorithm)] = EC_P256
     """Kind of the key pair that tokens speak of."""
+    oldest_protocol: Generation | None = None
+    """The oldest protocol to speak with a KBS that knows nothing newer, whatever it loses."""
 
     def ca_file(self) -> Path | None:
         """Return the path of the CA file, if ``cert`` is one."""

@@ -73,10 +73,11 @@ class AttestationAgent:
             UnreachableError: the KBS does not answer.
         """
         session = await self._tokens.get(token_type, refused=refused)
-        # The guest components know two members only.
-        cookie = "" if token_type == TYPE else session.cookies.get(SESSION_COOKIE, "")
         pem = session.key.pem().decode("ascii")
-        return json.encode(AgentToken(session.token, pem, cookie))
+        if token_type == TYPE:
+            return json.encode(AgentToken(session.token, pem))  # all that guest components know
+        cookie = session.cookies.get(SESSION_COOKIE, "")
+        return json.encode(AgentToken(session.token, pem, cookie, session.protocol))
 
     async def extend_runtime_measurement(
         self, domain: str, operation: str, content: str, register: int | None

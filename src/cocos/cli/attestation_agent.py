@@ -166,6 +166,7 @@ def _tokens(settings: Settings, machine: Machine, init_data: InitData | None) ->
             init_data=init_data,
             key_algorithm=algorithm,
             generation=lambda: machine.generation,
+            oldest=config.oldest_protocol if config else None,
         )
 
     return KbsTokens(open_client, url=config.url if config else None)

@@ -20,6 +20,7 @@ from cocos.cli.kbs_config import Connection
 from cocos.clients.kbs import KbsClient
 from cocos.errors import UsageError
 from cocos.wire.kbs import ResourcePath, ResourceUri
+from cocos.wire.kbs_generations import Generation
 
 NAME = "kbs-client"
 
@@ -37,6 +38,16 @@ InsecureSample = Annotated[
         "--insecure-sample",
         envvar="COCOS_INSECURE_SAMPLE",
         help="If no TEE is found, send sample evidence, which proves nothing.",
+    ),
+]
+
+OldestProtocol = Annotated[
+    Generation | None,
+    typer.Option(
+        "--oldest-protocol",
+        help="Speak even this one with a KBS that knows nothing newer. [0.2.0, where nothing is "
+        "lost by it]",
+        show_default=False,
     ),
 ]
 
@@ -86,10 +97,13 @@ def attest(
     context: typer.Context,
     *,
     insecure_sample: InsecureSample = False,
+    oldest_protocol: OldestProtocol = None,
     as_json: common.JsonFlag = False,
 ) -> None:
     """Attest this machine and print the token."""
-    token = _as_guest(context.obj, KbsClient.attest, insecure_sample=insecure_sample)
+    token = _as_guest(
+        context.obj, KbsClient.attest, insecure_sample=insecure_sample, oldest=oldest_protocol
+    )
     common.emit({"token": token}, lambda: print(token), as_json=as_json)  # noqa: T201
 
 
@@ -99,12 +113,16 @@ def get_resource(
     *,
     path: Annotated[str, typer.Option("--path", help="The resource, as repository/type/tag.")],
     insecure_sample: InsecureSample = False,
+    oldest_protocol: OldestProtocol = None,
     as_json: common.JsonFlag = False,
 ) -> None:
     """Attest this machine and print a resource, as base64."""
     uri = ResourceUri.parse(ResourcePath.parse(path.lstrip("/")).uri)
     data = _as_guest(
-        context.obj, lambda client: client.get_resource(uri), insecure_sample=insecure_sample
+        context.obj,
+        lambda client: client.get_resource(uri),
+        insecure_sample=insecure_sample,
+        oldest=oldest_protocol,
     )
     text = base64.b64encode(data).decode("ascii")
     common.emit({"path": path, "resource": text}, lambda: print(text), as_json=as_json)  # noqa: T201
@@ -135,10 +153,13 @@ def _as_guest(
     work: Callable[[KbsClient], Awaitable[T]],
     *,
     insecure_sample: bool,
+    oldest: Generation | None,
 ) -> T:
     async def run() -> T:
         attester = await detect(insecure_sample=insecure_sample)
-        async with KbsClient(connection.url, attester, ca_file=connection.cert_file) as client:
+        async with KbsClient(
+            connection.url, attester, ca_file=connection.cert_file, oldest=oldest
+        ) as client:
             return await work(client)
 
     with common.stderr.status(f"attesting to the KBS at {connection.url}"):

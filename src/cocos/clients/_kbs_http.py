@@ -30,6 +30,7 @@ _KINDS: dict[int, type[CocosError]] = {
         errors.NotFoundError,
         errors.StateError,
         errors.TooLargeError,
+        errors.TooManyRequestsError,
         errors.UnsupportedError,
         errors.UnreachableError,
     )
@@ -39,8 +40,10 @@ _EXPLAINED = {errors.EvidenceError.code, errors.AccessDeniedError.code}
 # Trustee answers 401 to nearly everything; the variant tells more.
 _VARIANTS: dict[str, type[CocosError]] = {
     "PolicyDeny": errors.AccessDeniedError,
+    "PolicyReject": errors.AccessDeniedError,  # up to v0.10.1
     "PluginNotFound": errors.NotFoundError,
 }
+_UNAUTHORIZED = 401
 
 
 def open_server(
@@ -94,6 +97,10 @@ def refusal(server: HttpServer, answer: Answer, what: str) -> CocosError:
     kind = _VARIANTS.get(variant(problem)) or _KINDS.get(answer.status, ProtocolError)
     identity = _safe(problem.id)
     hints = [_safe(problem.hint)] if problem.hint else []
+    if answer.status == _UNAUTHORIZED and variant(problem) == "PluginInternalError":
+        # Trustee's answer whatever is the matter; it is not about who we are.
+        kind = errors.PeerError
+        hints.append("does it exist? Trustee's KBS does not tell that from its own faults")
     if identity and problem.title in _EXPLAINED:
         hints.append(f"the KBS's operator sees why: kbs-client explain {identity}")
     elif identity:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Self
 
 import httpx
-import msgspec
 
 from cocos.clients._http import Answer, read_ca
 from cocos.clients._kbs_http import BASE, OK, decode, open_server, problem_of, refusal, variant
@@ -26,12 +25,21 @@ from cocos.clients.kbs_session import (
 from cocos.crypto.tee_key import EC_P256, TeeKeyPair
 from cocos.errors import FormatError, IntegrityError, ProtocolError
 from cocos.wire import kbs
+from cocos.wire.kbs_generations import Generation
 
 __all__ = ["EvidenceSource", "KbsAdmin", "KbsClient", "Session", "TokenSource"]
 
 _UNAUTHORIZED = 401
 # What a KBS says when a session has ended; any other 401 would stay 401 after a new one.
-_SESSION_ENDED = {"TokenNotFound", "TokenVerifierError"}
+_SESSION_ENDED = {
+    "TokenNotFound",
+    "TokenVerifierError",
+    # Trustee up to v0.10.1
+    "ExpiredCookie",
+    "InvalidCookie",
+    "MissingCookie",
+    "UnAuthenticatedCookie",
+}
 
 
 class KbsClient:
@@ -47,6 +55,8 @@ class KbsClient:
         key: Key pair for every session; without it every session gets a new one.
         key_algorithm: Kind of new key pairs.
         generation: Changes when evidence may say something new; sessions then begin anew.
+        oldest: The oldest protocol to go down to if the KBS speaks nothing newer, whatever it
+            loses; None for what loses nothing.
         transport: Instead of the network.
     """
 
@@ -61,6 +71,7 @@ class KbsClient:
         key: TeeKeyPair | None = None,
         key_algorithm: str = EC_P256,
         generation: Callable[[], int] = lambda: 0,
+        oldest: Generation | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._server = open_server(url, ca=read_ca(ca_file) or ca, transport=transport)
@@ -75,6 +86,7 @@ class KbsClient:
                 key=key,
                 key_algorithm=key_algorithm,
                 generation=generation,
+                oldest=oldest,
             )
 
     @property
@@ -129,7 +141,7 @@ class KbsClient:
             raise refusal(self._server, answer, f"the resource {uri}")
         response: kbs.Response = decode(self._server, answer, kbs.Response, f"the resource {uri}")
         try:
-            return session.key.decrypt(msgspec.to_builtins(response))
+            return session.decrypt(response)
         except FormatError as error:
             raise ProtocolError(f"the KBS at {self.url} sent {uri}, but {error.message}") from error
         except IntegrityError as error:

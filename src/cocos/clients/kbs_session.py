@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a guest comes to a session with a KBS: by a handshake, or from its attestation agent.
 
-The handshake is RCAR 0.4.0: Request → Challenge → Attestation → Response. What the
-attester wants the KBS to know first, and what the KBS wants it to prove, travel in the
-``extra-params`` of Request and Challenge. A session's lifetime is measured on our own
+The handshake is RCAR: Request → Challenge → Attestation → Response. What the attester
+the KBS to know first, and what the KBS wants it to prove, travel in the ``extra-params``
+of Request and Challenge. A session's lifetime is measured on our own
 monotonic clock, so that a guest with a wrong date still works.
 """
 
@@ -18,12 +18,14 @@ import structlog
 
 from cocos._types import JsonObject, UnverifiedToken
 from cocos.clients._http import Answer, HttpServer
+from cocos.clients._kbs_auth import Opening
 from cocos.clients._kbs_http import BASE, OK, decode, refusal
 from cocos.crypto import base64url
-from cocos.crypto.tee_key import EC_P256, TeeKeyPair
-from cocos.errors import CocosError, FormatError, ProtocolError
+from cocos.crypto.tee_key import EC_P256, RSA_EARLY, TeeKeyPair
+from cocos.errors import CocosError, FormatError, ProtocolError, UnsupportedError
 from cocos.wire import json, kbs
 from cocos.wire.agent_token import AgentToken
+from cocos.wire.kbs_generations import NEWEST, Generation, bound_data, encode_attestation
 
 HASH = "sha384"
 _MARGIN = 0.1  # of a session's lifetime: not used any more
@@ -80,12 +82,26 @@ class Session:
         cookies: What the KBS knows the session by.
         ends_at: Reading of the event loop's clock, in seconds, from which on the session
             is not used any more.
+        protocol: What the session speaks.
     """
 
     token: UnverifiedToken = field(repr=False)
     key: TeeKeyPair = field(repr=False)
     cookies: dict[str, str] = field(repr=False)
     ends_at: float
+    protocol: Generation = NEWEST
+
+    def decrypt(self, response: kbs.Response) -> bytes:
+        """Decrypt a resource of this session.
+
+        Raises:
+            FormatError: it has not the form that the protocol gives it.
+            IntegrityError: it does not decrypt with our key.
+        """
+        members = msgspec.to_builtins(response)
+        if self.protocol.header_sealed:
+            return self.key.decrypt(members)
+        return self.key.decrypt_early(members)
 
 
 class SessionSource(Protocol):
@@ -116,6 +132,8 @@ class OwnSessions:
         key_algorithm: Kind of new key pairs.
         generation: Changes when evidence may say something new; older sessions are then
             not used any more.
+        oldest: The oldest protocol to go down to, whatever it loses; None for what loses
+            nothing.
     """
 
     def __init__(
@@ -127,8 +145,10 @@ class OwnSessions:
         key: TeeKeyPair | None = None,
         key_algorithm: str = EC_P256,
         generation: Callable[[], int] = lambda: 0,
+        oldest: Generation | None = None,
     ) -> None:
         self._server = server
+        self._opening = Opening(server, oldest=oldest)
         self._evidence = evidence
         self._init_data = init_data
         self._key = key
@@ -164,53 +184,63 @@ class OwnSessions:
     async def _handshake(self) -> Session:
         tee = await self._evidence.tee()
         params = await self._evidence.auth_params()
-        request = kbs.Request(
-            version=kbs.PROTOCOL_VERSION,
-            tee=tee,
-            extra_params={"supported-hash-algorithms": [HASH], **params},
+        protocol, answer = await self._opening.auth(
+            tee, {"supported-hash-algorithms": [HASH], **params}
         )
-        answer = await self._post("auth", request, {})
         challenge: kbs.Challenge = decode(self._server, answer, kbs.Challenge, "its challenge")
         _check_hash(challenge.extra_params)
         cookies = _cookies(answer)
         if kbs.SESSION_COOKIE not in cookies:
             raise ProtocolError(f"the KBS at {self._server.url} set no cookie {kbs.SESSION_COOKIE}")
-        key = self._key
-        if key is None:
-            key = await asyncio.to_thread(TeeKeyPair.generate, self._key_algorithm)
-        answer = await self._post("attest", await self._attestation(challenge, key), cookies)
+        key = await self._key_for(protocol)
+        attestation = await self._attestation(protocol, challenge, key)
+        answer = await self._server.request(
+            "POST",
+            f"{BASE}/attest",
+            content=encode_attestation(attestation, protocol),
+            headers={"Content-Type": "application/json", **cookie_header(cookies)},
+        )
+        if answer.status != OK:
+            raise refusal(self._server, answer, "our evidence")
         result: kbs.AttestationResult = decode(
             self._server, answer, kbs.AttestationResult, "its attestation result"
         )
-        _log.info("kbs.attested", url=self._server.url, tee=tee.value)
-        return _session(result.token, key, {**cookies, **_cookies(answer)})
+        _log.info("kbs.attested", url=self._server.url, tee=tee.value, protocol=protocol.value)
+        return _session(result.token, key, {**cookies, **_cookies(answer)}, protocol)
 
-    async def _attestation(self, challenge: kbs.Challenge, key: TeeKeyPair) -> kbs.Attestation:
+    async def _key_for(self, protocol: Generation) -> TeeKeyPair:
+        if self._key is None:
+            kind = self._key_algorithm if protocol.header_sealed else RSA_EARLY
+            return await asyncio.to_thread(TeeKeyPair.generate, kind)
+        if not protocol.header_sealed and self._key.public_jwk()["alg"] != RSA_EARLY:
+            raise UnsupportedError(
+                f"the KBS at {self._server.url} speaks protocol {protocol}, which encrypts to "
+                f"{RSA_EARLY} keys only, and the TEE key given is another one"
+            )
+        return self._key
+
+    async def _attestation(
+        self, protocol: Generation, challenge: kbs.Challenge, key: TeeKeyPair
+    ) -> kbs.Attestation:
         nonce, params = challenge.nonce, challenge.extra_params
         public: kbs.TeePublicKey = msgspec.convert(key.public_jwk(), kbs.TeePublicKey)
         devices = kbs.report_data(kbs.runtime_data(nonce, public))
         additional = await self._evidence.additional_evidence(devices)
-        primary = kbs.report_data(kbs.runtime_data(nonce, public, additional))
-        evidence = await self._evidence.evidence(
-            primary, params if isinstance(params, dict) else None
+        self._opening.check_loss(
+            protocol, {"devices": bool(additional), "init data": self._init_data is not None}
         )
-        return kbs.Attestation(
+        made = kbs.Attestation(
             runtime_data=kbs.RuntimeData(nonce=nonce, tee_pubkey=public),
-            tee_evidence=kbs.TeeEvidence(primary_evidence=evidence, additional_evidence=additional),
+            tee_evidence=kbs.TeeEvidence(None, additional_evidence=additional),
             init_data=self._init_data,
         )
-
-    async def _post(self, step: str, body: object, cookies: dict[str, str]) -> Answer:
-        answer = await self._server.request(
-            "POST",
-            f"{BASE}/{step}",
-            content=json.encode(body),
-            headers={"Content-Type": "application/json", **cookie_header(cookies)},
+        evidence = await self._evidence.evidence(
+            kbs.report_data(bound_data(made, protocol)),
+            params if isinstance(params, dict) else None,
         )
-        if answer.status != OK:
-            what = "a session" if step == "auth" else "our evidence"
-            raise refusal(self._server, answer, what)
-        return answer
+        return msgspec.structs.replace(
+            made, tee_evidence=kbs.TeeEvidence(evidence, additional_evidence=additional)
+        )
 
 
 class AgentSessions:
@@ -230,9 +260,10 @@ class AgentSessions:
     async def session(self, *, ended: Session | None = None) -> Session:
         """Return the agent's present session, unless it is the one that has ended."""
         found = await self._tokens.kbs_token(self._url, refused=ended.token if ended else "")
-        key = TeeKeyPair.from_pem(found.tee_keypair.encode())
+        early = not found.protocol.header_sealed
+        key = TeeKeyPair.from_pem(found.tee_keypair.encode(), early=early)
         cookies = {kbs.SESSION_COOKIE: found.session} if found.session else {}
-        return _session(found.token, key, cookies)
+        return _session(found.token, key, cookies, found.protocol)
 
 
 def proof_header(session: Session) -> dict[str, str]:
@@ -247,12 +278,13 @@ def cookie_header(cookies: dict[str, str]) -> dict[str, str]:
     return {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())}
 
 
-def _session(token: str, key: TeeKeyPair, cookies: dict[str, str]) -> Session:
+def _session(token: str, key: TeeKeyPair, cookies: dict[str, str], protocol: Generation) -> Session:
     return Session(
         token=UnverifiedToken(token),
         key=key,
         cookies=cookies,
         ends_at=asyncio.get_running_loop().time() + _lifetime(token),
+        protocol=protocol,
     )
 
 

@@ -5,6 +5,8 @@ from typing import Final
 
 import msgspec
 
+from cocos.wire.kbs_generations import NEWEST, Generation
+
 TYPE: Final = "kbs"
 """Token type for the KBS that the agent was configured with, as in the guest components."""
 
@@ -20,8 +22,11 @@ class AgentToken(msgspec.Struct, frozen=True, omit_defaults=True):
         tee_keypair: Private key that the token speaks of, PEM. A secret.
         session: Value of the KBS's session cookie; only with :data:`TYPE_AT`. The KBS can
             explain to its operator what it refuses within a session.
+        protocol: What the session speaks; only with :data:`TYPE_AT`, and if it is an older
+            one.
     """
 
     token: str
     tee_keypair: str
     session: str = ""
+    protocol: Generation = NEWEST

@@ -21,6 +21,7 @@ from cocos.errors import (
     CocosError,
     IntegrityError,
     NotFoundError,
+    PeerError,
     ProtocolError,
     UnreachableError,
 )
@@ -269,7 +270,7 @@ async def test_no_retry_storm_when_no_session_is_ever_good_enough() -> None:
     [
         # Trustee answers 401 to all of these.
         (problem(401, "PolicyDeny"), AccessDeniedError),
-        (problem(401, "PluginInternalError"), AuthenticationError),
+        (problem(401, "PluginInternalError"), PeerError),
         (problem(404, "PluginNotFound"), NotFoundError),
         (problem(403, "Other"), AccessDeniedError),
         (problem(503, "Other"), UnreachableError),
