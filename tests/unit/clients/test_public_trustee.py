@@ -174,15 +174,12 @@ async def test_an_agent_hands_on_what_its_session_speaks() -> None:
     class Agent:
         async def kbs_token(self, url: str, *, refused: str = "") -> AgentToken:
             assert (url, refused) == (URL, "")
-            tokens = KbsTokens(lambda _url: guest, url=None)
-            agent = AttestationAgent(Machine(InsecureSampleAttester(), None), tokens)
             return msgspec.json.decode(await agent.token(f"kbs::{url}"), type=AgentToken)
 
-    async with (
-        client(peer, oldest=Generation.V0_1_1) as guest,
-        KbsClient(URL, Agent(), transport=peer.transport()) as provider,
-    ):
-        assert await provider.get_resource(URI) == SECRET
+    async with KbsTokens(lambda _url: client(peer, oldest=Generation.V0_1_1)) as tokens:
+        agent = AttestationAgent(Machine(InsecureSampleAttester(), None), tokens)
+        async with KbsClient(URL, Agent(), transport=peer.transport()) as provider:
+            assert await provider.get_resource(URI) == SECRET
 
 
 # --- Trustee says 401 to everything ---
