@@ -5,7 +5,7 @@ import contextlib
 import fcntl
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cocos.errors import ConfigError
@@ -19,6 +19,22 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
         data: Whole content.
         mode: Permission bits, regardless of the umask.
     """
+    _write(path, data, mode, Path.replace)
+
+
+def write_new(path: Path, data: bytes, *, mode: int = 0o600) -> bool:
+    """Write ``data`` as :func:`write_atomic` does unless the file exists; tell whether it was.
+
+    Of several that try at once, one writes.
+    """
+    try:
+        _write(path, data, mode, lambda temporary, path: path.hardlink_to(temporary))
+    except FileExistsError:
+        return False
+    return True
+
+
+def _write(path: Path, data: bytes, mode: int, place: Callable[[Path, Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
@@ -27,10 +43,9 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.rename(path)
-    except BaseException:
+        place(temporary, path)
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)

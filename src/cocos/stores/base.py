@@ -19,6 +19,10 @@ class Namespace(enum.StrEnum):
     DENIAL = "denial"
 
 
+class StaleKeyError(Exception):
+    """A value was sealed with a key that is no longer current; seal it again."""
+
+
 @overload
 def microseconds(moment: dt.datetime) -> int: ...
 @overload

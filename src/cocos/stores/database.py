@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the stores ask of an SQL database, and nothing of how it is reached.
 
-One SQL text serves every database: parameters are ``?1``, ``?2`` and so on. A transaction
-is a generator that yields statements and is sent their results, so that the same steps run
-in SQLite's thread and on PostgreSQL's event loop.
+One SQL text serves every database: parameters are ``?1``, ``?2`` and so on, bytes are BLOB.
+A transaction is a generator that yields statements and is sent their results, so that the
+same steps run in SQLite's thread and on PostgreSQL's event loop.
 """
 
 import abc
@@ -68,6 +68,14 @@ class Database(abc.ABC):
     @abc.abstractmethod
     async def transact(self, steps: Callable[[], Steps[T]]) -> T:
         """Execute a transaction, all of it or nothing, and return what it returns."""
+
+    @abc.abstractmethod
+    def lock_table(self, table: str) -> Steps[None]:
+        """Keep others from writing a table until the transaction ends, which it begins."""
+
+    @abc.abstractmethod
+    async def settle(self, tables: Sequence[str]) -> None:
+        """Return when every write to the tables that began before has ended."""
 
     @abc.abstractmethod
     async def close(self) -> None:

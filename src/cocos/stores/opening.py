@@ -7,16 +7,22 @@ nothing of them: a file of this boot that is never flushed, PostgreSQL's unlogge
 keys of this run of Redis.
 """
 
+import contextlib
 import datetime as dt
 import secrets
 import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from cocos._clock import Clock, system_clock
 from cocos.errors import ConfigError
 from cocos.stores.base import Namespace, Store
+from cocos.stores.database import Database
+from cocos.stores.keyring import Keyring, RootKeySource
 from cocos.stores.redis import RedisStore
+from cocos.stores.sealed import SealedStore
 from cocos.stores.sql import SqlStore, open_database, sqlite_file
 from cocos.stores.sqlite import SqliteDatabase
 
@@ -72,13 +78,35 @@ class SplitStore(Store):
         return self._sessions if namespace is Namespace.SESSION else self._main
 
 
-async def open_store(
-    url: str, *, sessions_url: str | None = None, clock: Clock = system_clock
-) -> Store:
-    """Open the storage.
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """An open storage.
+
+    Attributes:
+        store: Everything, sealed.
+        keyring: What it is sealed with.
+        database: What it is in.
+    """
+
+    store: SealedStore
+    keyring: Keyring
+    database: Database
+
+
+@contextlib.asynccontextmanager
+async def open_storage(
+    url: str,
+    root_keys: Sequence[RootKeySource],
+    *,
+    sessions_url: str | None = None,
+    clock: Clock = system_clock,
+) -> AsyncIterator[Storage]:
+    """Have the storage open while the block runs.
 
     Args:
         url: Database, as :func:`open_database` takes it.
+        root_keys: Where the keys are that wrap the keys of the storage; the first is made
+            if the storage is new.
         sessions_url: Redis, as :class:`RedisStore` takes it; None keeps sessions with the
             database, which is enough for one machine or for replicas on one PostgreSQL.
         clock: What decides whether a value has expired.
@@ -86,15 +114,21 @@ async def open_store(
     Raises:
         ConfigError: one of them cannot be opened.
     """
-    main = SqlStore(await open_database(url), clock=clock)
-    try:
+    async with contextlib.AsyncExitStack() as stack:
+        database = await open_database(url)
+        stack.push_async_callback(database.close)
+        keyring = await Keyring.open(database, root_keys, clock=clock)
+        store: Store = SqlStore(database, clock=clock, sealed=True)
         if sessions_url is not None:
-            return SplitStore(main, await RedisStore.open(sessions_url, clock=clock))
-        file = sqlite_file(url)
-        return main if file is None else SplitStore(main, await _of_this_boot(file, clock))
-    except BaseException:
-        await main.close()
-        raise
+            sessions: Store = await RedisStore.open(sessions_url, clock=clock)
+        elif (file := sqlite_file(url)) is not None:
+            sessions = await _of_this_boot(file, clock)
+        else:
+            sessions = store
+        if sessions is not store:
+            stack.push_async_callback(sessions.close)
+            store = SplitStore(store, sessions)
+        yield Storage(SealedStore(store, keyring), keyring, database)
 
 
 async def _of_this_boot(file: Path, clock: Clock) -> Store:

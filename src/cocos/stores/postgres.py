@@ -100,6 +100,17 @@ class PostgresDatabase(Database):
         async with self._connection() as connection, connection.transaction():
             return await _drive(connection, steps())
 
+    def lock_table(self, table: str) -> Steps[None]:
+        """Keep others from writing a table until the transaction ends, which it begins."""
+        yield Statement(f"LOCK TABLE {table} IN EXCLUSIVE MODE")
+
+    async def settle(self, tables: Sequence[str]) -> None:
+        """Return when every write to the tables that began before has ended."""
+        # This lock and a write's exclude each other.
+        sql = f"LOCK TABLE {', '.join(tables)} IN SHARE MODE"
+        async with self._connection() as connection, connection.transaction():
+            await connection.execute(sql)
+
     async def close(self) -> None:
         """Release connections."""
         self._pool.terminate()
@@ -161,7 +172,7 @@ async def _execute(connection: Any, statement: Statement) -> int:
 
 @lru_cache(maxsize=256)
 def _numbered(sql: str) -> str:
-    return re.sub(r"\?(\d)", r"$\1", sql)
+    return re.sub(r"\?(\d)", r"$\1", sql).replace(" AS BLOB)", " AS BYTEA)")
 
 
 def _arguments(url: str) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
 from cocos._clock import Clock, system_clock
+from cocos.crypto import envelope
 from cocos.errors import ConfigError
 from cocos.stores import postgres
-from cocos.stores.base import Namespace, Store, microseconds
+from cocos.stores.base import Namespace, StaleKeyError, Store, microseconds
 from cocos.stores.database import Database
 from cocos.stores.migrate import migrate_postgres, migrate_sqlite
 from cocos.stores.postgres import PostgresDatabase
@@ -78,20 +79,45 @@ def _each(sql: str) -> dict[Namespace, str]:
 
 
 _GET: Final = _each("SELECT value FROM {table} WHERE key = ?1 AND coalesce(expires > ?2, true)")
-_PUT: Final = _each(
-    "INSERT INTO {table} (key, value, expires) VALUES (?1, ?2, ?3) ON CONFLICT (key) "
-    "DO UPDATE SET value = excluded.value, expires = excluded.expires"
-)
-_PUT_NEW: Final = {name: f"{sql} WHERE {name}.expires <= ?4" for name, sql in _PUT.items()}
-_REPLACE: Final = _each(
-    "UPDATE {table} SET value = ?3 WHERE key = ?1 AND value = ?2 AND coalesce(expires > ?4, true)"
-)
 _DELETE: Final = _each("DELETE FROM {table} WHERE key = ?1 AND coalesce(expires > ?2, true)")
 # Not LIKE: SQLite's ignores the case of ASCII letters.
 _KEYS: Final = _each(
     "SELECT key FROM {table} WHERE substr(key, 1, ?2) = ?1 AND coalesce(expires > ?3, true)"
 )
 _SWEEP: Final = _each("DELETE FROM {table} WHERE expires <= ?1")
+_OVERWRITE: Final = (
+    " ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires = excluded.expires"
+)
+_IF_OLD: Final = " WHERE {table}.expires <= ?4"
+_REPLACE: Final = (
+    "UPDATE {table} SET value = ?3 WHERE key = ?1 AND value = ?2 AND coalesce(expires > ?4, true)"
+)
+_IS_CURRENT: Final = "SELECT 1 FROM sealing_key WHERE id = ?1 AND state = 'current'"
+_VALUE_IS_CURRENT: Final = (
+    "EXISTS (SELECT 1 FROM sealing_key WHERE state = 'current' "
+    "AND id = substr(CAST(?{number} AS BLOB), 2, 8))"
+)
+
+
+class _Writes:
+    """The statements that write values."""
+
+    def __init__(self, insert: str, replace: str) -> None:
+        self.put = _each(insert + _OVERWRITE)
+        self.put_new = _each(insert + _OVERWRITE + _IF_OLD)
+        self.replace = _each(replace)
+
+
+_PLAIN: Final = _Writes(
+    "INSERT INTO {table} (key, value, expires) VALUES (?1, ?2, ?3)",
+    _REPLACE,
+)
+_SEALED: Final = _Writes(
+    "INSERT INTO {table} (key, value, expires) "
+    "SELECT CAST(?1 AS TEXT), CAST(?2 AS BLOB), CAST(?3 AS BIGINT) WHERE "
+    + _VALUE_IS_CURRENT.replace("{number}", "2"),
+    f"{_REPLACE} AND {_VALUE_IS_CURRENT.replace('{number}', '3')}",
+)
 
 
 class SqlStore(Store):
@@ -103,6 +129,7 @@ class SqlStore(Store):
         *,
         clock: Clock = system_clock,
         namespaces: Iterable[Namespace] = Namespace,
+        sealed: bool = False,
     ) -> None:
         """Make the store.
 
@@ -110,9 +137,14 @@ class SqlStore(Store):
             database: With the tables of ``namespaces``.
             clock: What decides whether a value has expired.
             namespaces: What may be kept in it.
+            sealed: Values are records of :mod:`cocos.crypto.envelope`; one that is not
+                sealed with the current key is refused with a StaleKeyError, within the
+                statement that would have written it.
         """
         self.database = database
         self._namespaces = tuple(namespaces)
+        self._sealed = sealed
+        self._sql = _SEALED if sealed else _PLAIN
         self._clock = clock
 
     @classmethod
@@ -129,21 +161,30 @@ class SqlStore(Store):
         self, namespace: Namespace, key: str, value: bytes, *, expires: dt.datetime | None = None
     ) -> None:
         """Write the value, over an old one if there is one."""
-        await self.database.write(_PUT[namespace], key, value, microseconds(expires))
+        row = (key, value, microseconds(expires))
+        if not await self.database.write(self._sql.put[namespace], *row):
+            raise StaleKeyError
 
     async def put_new(
         self, namespace: Namespace, key: str, value: bytes, *, expires: dt.datetime | None = None
     ) -> bool:
         """Write the value unless there is one; return whether it was written."""
         row = (key, value, microseconds(expires))
-        return bool(await self.database.write(_PUT_NEW[namespace], *row, self._now()))
+        if await self.database.write(self._sql.put_new[namespace], *row, self._now()):
+            return True
+        await self._check_key(value)
+        return False
 
     async def replace(self, namespace: Namespace, key: str, old: bytes, new: bytes) -> bool:
         """Write ``new`` if the value is still ``old``; return whether it was.
 
         When it expires stays as it is.
         """
-        return bool(await self.database.write(_REPLACE[namespace], key, old, new, self._now()))
+        row = (key, old, new, self._now())
+        if await self.database.write(self._sql.replace[namespace], *row):
+            return True
+        await self._check_key(new)
+        return False
 
     async def delete(self, namespace: Namespace, key: str) -> bool:
         """Delete the value; return whether there was one."""
@@ -164,6 +205,11 @@ class SqlStore(Store):
     async def close(self) -> None:
         """Release connections."""
         await self.database.close()
+
+    async def _check_key(self, value: bytes) -> None:
+        """Raise StaleKeyError if that is why nothing was written."""
+        if self._sealed and not await self.database.read(_IS_CURRENT, envelope.key_id(value)):
+            raise StaleKeyError
 
     def _now(self) -> int:
         return microseconds(self._clock())

@@ -129,6 +129,13 @@ class SqliteDatabase(Database):
         result: T = await self._do(lambda connection: _drive(connection, steps()))
         return result
 
+    def lock_table(self, table: str) -> Steps[None]:  # noqa: ARG002 - part of the interface
+        """Do nothing: there is one writer."""
+        yield from ()
+
+    async def settle(self, tables: Sequence[str]) -> None:
+        """Do nothing: writes come one after the other."""
+
     async def close(self) -> None:
         """Release connections, after what was asked for is done."""
         if self._closed:
