@@ -44,6 +44,7 @@ PACKAGES = [
     ("swtpm", "usr/bin/swtpm", "give VMs a TPM"),
     ("swtpm-tools", "usr/bin/swtpm_setup", "make TPMs that a CA has certified"),
     ("tpm2-tools", "usr/bin/tpm2_quote", "quote software TPMs in the tests"),
+    ("softhsm2", "usr/bin/softhsm2-util", "keep the KBS's key in a software HSM in the tests"),
     ("uidmap", "usr/bin/newuidmap", "let mmdebstrap and buildah work without root"),
     (
         "debian-archive-keyring",

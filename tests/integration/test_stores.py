@@ -2,7 +2,9 @@
 """Every store does the same: random operations on all of them, compared with a dictionary."""
 
 import asyncio
+import contextlib
 import datetime as dt
+import itertools
 import secrets
 from collections.abc import Coroutine
 from functools import partial
@@ -20,8 +22,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from cocos.crypto.envelope import LocalRootKey, RootKey
 from cocos.stores.base import Namespace, Store
+from cocos.stores.opening import Storage, open_storage
 from cocos.stores.redis import RedisStore
+from cocos.stores.rekey import rekey
 from cocos.stores.sql import SqlStore, storage_url
 
 pytestmark = pytest.mark.integration
@@ -42,13 +47,24 @@ class World:
     def __init__(self, runner: asyncio.Runner) -> None:
         self.runner = runner
         self.now = START
-        self.stores: dict[str, Store] = {}
+        self.stores: dict[str, Store | Alternating] = {}
+        self.sealed: list[Storage] = []
 
     def clock(self) -> dt.datetime:
         return self.now
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
+
+
+class Alternating:
+    """Two programs on one storage, in turn."""
+
+    def __init__(self, *stores: Store) -> None:
+        self._stores = itertools.cycle(stores)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(next(self._stores), name)
 
 
 class Everywhere(RuleBasedStateMachine):
@@ -135,32 +151,71 @@ class Everywhere(RuleBasedStateMachine):
         }
         assert found == sorted(wanted)
 
+    def teardown(self) -> None:
+        for namespace, key in self.model:
+            self.everywhere("delete", namespace, self.prefix + key)
+
+    @rule()
+    def rekey(self) -> None:
+        for storage in self.world.sealed:
+            self.world.run(rekey(storage, lambda _done, _whole: None))
+
     @rule(namespace=namespaces, key=keys)
     def get(self, namespace: Namespace, key: str) -> None:
         assert self.everywhere("get", namespace, self.prefix + key) == self.known(namespace, key)
 
 
-def test_every_store_does_the_same(tmp_path: Path, postgres: Postgres, valkey: str) -> None:
-    async def open_all(world: World) -> None:
-        world.stores = {
-            "sqlite": await SqlStore.open(storage_url(str(tmp_path)), clock=world.clock),
-            "postgres": await SqlStore.open(await postgres.new_database(), clock=world.clock),
-            "redis": await RedisStore.open(valkey, clock=world.clock),
-        }
+class Root:
+    """A source of a root key that is there."""
 
+    async def load(self) -> RootKey:
+        return LocalRootKey(bytes(32))
+
+    create = load
+
+
+async def open_all(
+    world: World, stack: contextlib.AsyncExitStack, folder: Path, postgres: Postgres, redis: str
+) -> None:
+    sqlite = storage_url(str(folder / "sealed"))
+    for url, sessions in (
+        (sqlite, None),
+        (storage_url(str(folder / "split")), f"{redis}/1"),
+        (await postgres.new_database(), None),
+    ):
+        opening = open_storage(url, [Root()], sessions_url=sessions, clock=world.clock)
+        world.sealed.append(await stack.enter_async_context(opening))
+    # The same storage by another process, which hears of new keys when it needs them.
+    replica = await stack.enter_async_context(open_storage(sqlite, [Root()], clock=world.clock))
+    in_clear = {
+        "sqlite": await SqlStore.open(storage_url(str(folder)), clock=world.clock),
+        "postgres": await SqlStore.open(await postgres.new_database(), clock=world.clock),
+        "redis": await RedisStore.open(redis, clock=world.clock),
+    }
+    for store in in_clear.values():
+        stack.push_async_callback(store.close)
+    names = ("sealed sqlite", "sealed, sessions in redis", "sealed postgres")
+    world.stores = {
+        **in_clear,
+        **{name: storage.store for name, storage in zip(names, world.sealed, strict=True)},
+    }
+    world.stores["sealed sqlite"] = Alternating(world.sealed[0].store, replica.store)
+
+
+def test_every_store_does_the_same(tmp_path: Path, postgres: Postgres, valkey: str) -> None:
     with asyncio.Runner() as runner:
         world = World(runner)
-        runner.run(open_all(world))
+        stack = contextlib.AsyncExitStack()
         try:
+            runner.run(open_all(world, stack, tmp_path, postgres, valkey))
             run_state_machine_as_test(
                 partial(Everywhere, world),  # type: ignore[arg-type]  # a factory will do
                 settings=settings(
-                    max_examples=40,
-                    stateful_step_count=30,
+                    max_examples=20,
+                    stateful_step_count=25,
                     deadline=None,
                     suppress_health_check=list(HealthCheck),
                 ),
             )
         finally:
-            for store in world.stores.values():
-                runner.run(store.close())
+            runner.run(stack.aclose())

@@ -1,11 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """kbs: the key broker service, with the attestation service inside."""
 
-import asyncio
 import contextlib
-import os
-import tempfile
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,22 +11,17 @@ import typer
 from cocos._clock import system_clock
 from cocos.cli import _common as common
 from cocos.cli._kbs_compose import admin_gate, compose
-from cocos.errors import CocosError, UsageError
+from cocos.cli._kbs_storage import opened, rekey_command, sweeping, without_password
 from cocos.host.policy_workers import PolicyWorkers
-from cocos.kbs import trustee_config
 from cocos.kbs.config import Settings
-from cocos.stores.base import Store
-from cocos.stores.opening import open_store
-from cocos.stores.sql import describe, has_password, storage_url
 from cocos.transport.http_server import serve_http
 
 NAME = "kbs"
-SWEEP_SECONDS = 60.0
-_MEMORY = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a private folder in it
 # The last two are Trustee's: they count where its storage section asks for such a server.
 ENVIRONMENT = {
     "storage": "KBS_STORAGE",
     "session_storage": "KBS_SESSION_STORAGE",
+    "storage_key": "KBS_STORAGE_KEY",
     "POSTGRES_URL": "POSTGRES_URL",
     "REDIS_URL": "REDIS_URL",
 }
@@ -113,6 +104,16 @@ TrustedProxy = Annotated[
 ]
 
 
+StorageKey = Annotated[
+    list[str] | None,
+    _option(
+        "The key that opens the storage: file:PATH, env:VARIABLE, tpm:PATH or a PKCS#11 URI. "
+        "Repeat it to name older ones. [storage.key beside the storage, made when it is]",
+        "--storage-key",
+    ),
+]
+
+
 @app.callback(invoke_without_command=True)
 def main_command(
     context: typer.Context,
@@ -130,6 +131,7 @@ def main_command(
     timeout: Timeout = None,
     storage: Storage = None,
     session_storage: SessionStorage = None,
+    storage_key: StorageKey = None,
     oldest_protocol: OldestProtocol = None,
     auth_rate: AuthRate = None,
     trusted_proxy: TrustedProxy = None,
@@ -154,13 +156,14 @@ def main_command(
         "insecure_allow_sample": insecure_allow_sample,
         "tpm_ek_ca": tpm_ek_ca or None,
         "timeout": timeout,
-        "storage": _without_password(storage, "--storage", "KBS_STORAGE, PGPASSWORD or ~/.pgpass"),
-        "session_storage": _without_password(
+        "storage": without_password(storage, "--storage", "KBS_STORAGE, PGPASSWORD or ~/.pgpass"),
+        "session_storage": without_password(
             session_storage, "--session-storage", "KBS_SESSION_STORAGE"
         ),
         "oldest_protocol": oldest_protocol,
         "auth_rate": auth_rate,
         "trusted_proxies": trusted_proxy or None,
+        "storage_key": storage_key or None,
     }
     settings = common.load_settings(
         Settings, file=config_file, environment=ENVIRONMENT, flags=flags
@@ -176,27 +179,14 @@ async def _serve(settings: Settings, *, as_json: bool) -> None:
     gate = admin_gate(settings, system_clock)
     _warn(settings)
     async with contextlib.AsyncExitStack() as stack:
-        url = storage_url(_storage(settings, stack))
-        store = await open_store(url, sessions_url=settings.session_storage)
-        stack.push_async_callback(store.close)
+        storage = await stack.enter_async_context(opened(settings))
         engine = await stack.enter_async_context(PolicyWorkers())
-        _log.info("kbs.storage", url=describe(url))
-        web = await compose(settings, store, gate, engine, clock=system_clock)
-        await stack.enter_async_context(_sweeping(store))
+        web = await compose(settings, storage.store, gate, engine, clock=system_clock)
+        await stack.enter_async_context(sweeping(storage.store))
         for address in settings.addresses:
             listening = await stack.enter_async_context(serve_http(web, address, tls=settings.tls))
             common.announce(NAME, listening, as_json=as_json)
         await common.wait_for_signal()
-
-
-def _without_password(url: str | None, flag: str, instead: str) -> str | None:
-    """Return a URL of the command line, which every user of this machine can read."""
-    if url is not None and has_password(url):
-        raise UsageError(
-            f"{flag} has a password, which other users of this machine can see",
-            hint=f"put it into {instead}, or the URL into the configuration file",
-        )
-    return url
 
 
 def _warn(settings: Settings) -> None:
@@ -212,37 +202,7 @@ def _warn(settings: Settings) -> None:
         _log.warning("kbs.insecure-http", meaning="sessions and admin tokens travel in clear")
 
 
-def _storage(settings: Settings, stack: contextlib.AsyncExitStack) -> str:
-    if settings.storage != trustee_config.MEMORY:
-        return settings.storage or str(_data_folder())
-    _log.warning("kbs.storage-in-memory", meaning="everything is lost when this program ends")
-    # SQLite in a file system that is memory: several connections can share it.
-    return stack.enter_context(tempfile.TemporaryDirectory(prefix="cocos-kbs-", dir=_MEMORY))
-
-
-def _data_folder() -> Path:
-    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(base) / "cocos" / "kbs"
-
-
-@contextlib.asynccontextmanager
-async def _sweeping(store: Store) -> AsyncIterator[None]:
-    """Delete what has expired, now and then, while the block runs."""
-
-    async def forever() -> None:
-        while True:
-            await asyncio.sleep(SWEEP_SECONDS)
-            try:
-                _log.debug("kbs.swept", values=await store.sweep())
-            except CocosError as error:
-                _log.warning("kbs.sweep-failed", error=error.message, exc_info=error)
-
-    task = asyncio.create_task(forever())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
+app.command("rekey")(rekey_command)
 
 
 def main() -> None:

@@ -135,11 +135,13 @@ class Pkcs11RootKey(RootKey):
         """Return the secret of a data key, sealed for its id."""
         nonce = os.urandom(_NONCE_BYTES)
         return await self._use(
-            lambda session: nonce
-            + self._key(session).encrypt(
-                key.secret,
-                mechanism=pkcs11.Mechanism.AES_GCM,
-                mechanism_param=pkcs11.GCMParams(nonce, _CONTEXT + key.id, _TAG_BITS),
+            lambda session: (
+                nonce
+                + self._key(session).encrypt(
+                    key.secret,
+                    mechanism=pkcs11.Mechanism.AES_GCM,
+                    mechanism_param=pkcs11.GCMParams(nonce, _CONTEXT + key.id, _TAG_BITS),
+                )
             )
         )
 

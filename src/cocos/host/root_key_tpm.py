@@ -64,7 +64,7 @@ class TpmRootKey:
             return None
         data = await asyncio.to_thread(read_file, self._path, "the sealed key of the storage")
         try:
-            sealed = json.decode(data, _Sealed, str(self._path))
+            sealed: _Sealed = json.decode(data, _Sealed, str(self._path))
         except FormatError as error:
             raise ConfigError(f"{self._path} is not a key that a TPM has sealed") from error
         with tempfile.TemporaryDirectory(prefix="cocos-tpm-") as name:
@@ -96,9 +96,7 @@ class TpmRootKey:
             else:
                 words += ["fixedtpm|fixedparent|noda|userwithauth"]
             await self._tool(folder, "create", *words, stdin=kek.generate())
-            public, private = (
-                (folder / part).read_bytes() for part in ("public", "private")
-            )
+            public, private = ((folder / part).read_bytes() for part in ("public", "private"))
         try:
             await asyncio.to_thread(self._path.parent.mkdir, 0o700, True, True)
             record = json.encode(_Sealed(public, private, self._pcrs))

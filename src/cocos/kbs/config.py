@@ -107,6 +107,8 @@ class Settings(BaseModel):
         timeout: Lifetime of a session, minutes.
         storage: Folder, database URL, or ``memory:``; None is a folder of the user.
         session_storage: URL of Redis for sessions; None keeps them with the storage.
+        storage_key: Where the keys are that open the storage, the present one first; none is
+            a file beside it.
         resource_policy_file: What decides on resources until an administrator sets a policy.
         notes: What a configuration file says that has no effect here, and why.
         oldest_protocol: Guests that speak an older one are refused.
@@ -148,6 +150,7 @@ class Settings(BaseModel):
     timeout: int = Field(default=5, ge=1, le=24 * 60)
     storage: str | None = Field(default=None, repr=False)
     session_storage: str | None = Field(default=None, repr=False)
+    storage_key: tuple[str, ...] = ()
     resource_policy_file: Path | None = None
     notes: tuple[str, ...] = ()
     oldest_protocol: Generation = Generation.V0_1_1
@@ -163,6 +166,8 @@ class Settings(BaseModel):
         flat = trustee_config.flatten(values, _OWN)
         if (file := flat.pop("auth_public_key", None)) is not None:
             flat["auth_public_keys"] = {"admin": file}
+        if isinstance(key := flat.get("storage_key"), str):
+            flat["storage_key"] = [key]
         return flat
 
     @property

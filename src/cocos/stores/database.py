@@ -78,5 +78,9 @@ class Database(abc.ABC):
         """Return when every write to the tables that began before has ended."""
 
     @abc.abstractmethod
+    async def flush(self) -> None:
+        """Leave nothing in the log that the tables no longer hold, as far as we can."""
+
+    @abc.abstractmethod
     async def close(self) -> None:
         """Release connections."""

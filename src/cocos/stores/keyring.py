@@ -193,6 +193,7 @@ class Keyring:
             yield Statement(_INSERT, (key.id, wrapped, CURRENT, now))
 
         await self._database.transact(begin)
+        await self._database.flush()
 
 
 def _seal_in_place(key: DataKey, namespace: Namespace, name: str) -> Steps[None]:

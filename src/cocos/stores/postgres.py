@@ -111,6 +111,9 @@ class PostgresDatabase(Database):
         async with self._connection() as connection, connection.transaction():
             await connection.execute(sql)
 
+    async def flush(self) -> None:
+        """Do nothing: its log is its administrator's."""
+
     async def close(self) -> None:
         """Release connections."""
         self._pool.terminate()

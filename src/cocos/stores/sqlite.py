@@ -136,6 +136,10 @@ class SqliteDatabase(Database):
     async def settle(self, tables: Sequence[str]) -> None:
         """Do nothing: writes come one after the other."""
 
+    async def flush(self) -> None:
+        """Leave nothing in the log that the tables no longer hold."""
+        await self.scan("PRAGMA wal_checkpoint(TRUNCATE)")
+
     async def close(self) -> None:
         """Release connections, after what was asked for is done."""
         if self._closed:
