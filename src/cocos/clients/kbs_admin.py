@@ -13,6 +13,7 @@ from cocos._types import JsonObject
 from cocos.clients._http import Answer, read_ca
 from cocos.clients._kbs_http import BASE, OK, decode, open_server, refusal
 from cocos.crypto import base64url
+from cocos.errors import ProtocolError
 from cocos.wire import json
 from cocos.wire.kbs import ResourcePath
 
@@ -79,10 +80,44 @@ class KbsAdmin:
         """
         await self._call("DELETE", f"resource/{path}", f"to delete {path}")
 
-    async def set_resource_policy(self, text: str) -> None:
-        """Set the Rego policy that decides who gets which resource."""
-        body = {"policy": base64url.encode(text.encode())}
-        await self._call("POST", "resource-policy", "the resource policy", json.encode(body))
+    async def list_resources(self, prefix: str = "") -> list[str]:
+        """Return the names of resources that start with ``prefix``, sorted."""
+        query = f"?prefix={quote(prefix, safe='')}" if prefix else ""
+        return await self._names(f"resource{query}", "the list of resources")
+
+    async def set_resource_policy(self, text: str, policy_id: str | None = None) -> None:
+        """Set a Rego policy that decides who gets which resource.
+
+        Args:
+            text: The policy.
+            policy_id: What its resources' routes begin with, such as ``resource/default``;
+                None for the policy of everything else. Trustee's KBS knows only that one.
+        """
+        if policy_id is None:
+            body = {"policy": base64url.encode(text.encode())}
+            await self._call("POST", "resource-policy", "the resource policy", json.encode(body))
+        else:
+            await self._put_policy("resource-policy", policy_id, text)
+
+    async def list_resource_policies(self) -> list[str]:
+        """Return the ids of resource policies."""
+        return await self._names("resource-policy", "the list of resource policies")
+
+    async def get_resource_policy(self, policy_id: str) -> str:
+        """Return the text of a resource policy.
+
+        Raises:
+            NotFoundError: there is none of that id.
+        """
+        return await self._policy("resource-policy", policy_id)
+
+    async def delete_resource_policy(self, policy_id: str) -> None:
+        """Delete a stored resource policy; what is more general holds again.
+
+        Raises:
+            NotFoundError: none of that id is stored.
+        """
+        await self._delete("resource-policy", policy_id)
 
     async def set_attestation_policy(self, policy_id: str, text: str) -> None:
         """Set the Rego policy that appraises evidence.
@@ -100,6 +135,26 @@ class KbsAdmin:
             "POST", "attestation-policy", f"the attestation policy {policy_id}", json.encode(body)
         )
 
+    async def list_attestation_policies(self) -> list[str]:
+        """Return the ids of attestation policies, stored and default."""
+        return await self._names("attestation-policy", "the list of attestation policies")
+
+    async def get_attestation_policy(self, policy_id: str) -> str:
+        """Return the text of an attestation policy.
+
+        Raises:
+            NotFoundError: there is none of that id.
+        """
+        return await self._policy("attestation-policy", policy_id)
+
+    async def delete_attestation_policy(self, policy_id: str) -> None:
+        """Delete a stored attestation policy; a default of that id holds again.
+
+        Raises:
+            NotFoundError: none of that id is stored.
+        """
+        await self._delete("attestation-policy", policy_id)
+
     async def register_reference_values(self, values: Mapping[str, Any]) -> None:
         """Register reference values: name → JSON value."""
         payload = base64.b64encode(json.encode(dict(values))).decode("ascii")
@@ -116,6 +171,21 @@ class KbsAdmin:
         answer = await self._call("GET", f"reference-value/{quote(name)}", what)
         return decode(self._server, answer, Any, what)
 
+    async def list_reference_values(self) -> list[JsonObject]:
+        """Return every reference value: ``name``, ``value``, ``expiration``."""
+        what = "the list of reference values"
+        answer = await self._call("GET", "reference-value", what)
+        found: list[JsonObject] = decode(self._server, answer, list[JsonObject], what)
+        return found
+
+    async def delete_reference_value(self, name: str) -> None:
+        """Delete a reference value.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        await self._delete("reference-value", name)
+
     async def explain(self, denial: str) -> JsonObject:
         """Return what the KBS noted about a refusal.
 
@@ -129,6 +199,25 @@ class KbsAdmin:
         answer = await self._call("GET", f"denial/{quote(denial, safe='')}", what)
         result: JsonObject = decode(self._server, answer, JsonObject, what)
         return result
+
+    async def _names(self, route: str, what: str) -> list[str]:
+        answer = await self._call("GET", route, what)
+        names: list[str] = decode(self._server, answer, list[str], what)
+        return names
+
+    async def _policy(self, kind: str, policy_id: str) -> str:
+        answer = await self._call("GET", f"{kind}/{quote(policy_id)}", f"the {kind} {policy_id}")
+        try:
+            return answer.body.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ProtocolError(f"the KBS sent a {kind} that is not UTF-8") from error
+
+    async def _put_policy(self, kind: str, policy_id: str, text: str) -> None:
+        what = f"the {kind} {policy_id}"
+        await self._call("PUT", f"{kind}/{quote(policy_id)}", what, text.encode(), "text/plain")
+
+    async def _delete(self, kind: str, name: str) -> None:
+        await self._call("DELETE", f"{kind}/{quote(name)}", f"to delete the {kind} {name}")
 
     async def _call(
         self,

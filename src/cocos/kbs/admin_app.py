@@ -2,6 +2,7 @@
 """The administrators' routes of the key broker, below ``/kbs/v0``."""
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 import structlog
@@ -41,13 +42,24 @@ def admin_routes(administration: Administration, admins: AdminGate, *, prefix: s
         return Route(f"{prefix}/{path}", handler, methods=[method])
 
     return [
+        route("resource", api.list_resources, "GET"),
         route("resource/{path:path}", api.set_resource, "POST"),
         route("resource/{path:path}", api.delete_resource, "DELETE"),
         route("resource-policy", api.set_resource_policy, "POST"),
         route("resource-policy", api.list_resource_policies, "GET"),
+        route("resource-policy/{id:path}", api.get_resource_policy, "GET"),
+        route("resource-policy/{id:path}", api.put_resource_policy, "PUT"),
+        route("resource-policy/{id:path}", api.delete_resource_policy, "DELETE"),
         route("attestation-policy", api.set_attestation_policy, "POST"),
+        route("attestation-policy", api.list_attestation_policies, "GET"),
+        route("attestation-policy/{id}", api.get_attestation_policy, "GET"),
+        route("attestation-policy/{id}", api.put_attestation_policy, "PUT"),
+        route("attestation-policy/{id}", api.delete_attestation_policy, "DELETE"),
         route("reference-value", api.register_reference_values, "POST"),
+        route("reference-value", api.list_reference_values, "GET"),
         route("reference-value/{name:path}", api.get_reference_value, "GET"),
+        route("reference-value/{name:path}", api.put_reference_value, "PUT"),
+        route("reference-value/{name:path}", api.delete_reference_value, "DELETE"),
         route("denial/{id}", api.explain, "GET"),
     ]
 
@@ -75,24 +87,71 @@ class _Api:
         _log.info("kbs.resource-deleted", admin=admin, resource=str(path))
         return Response()
 
+    async def list_resources(self, request: Request) -> Response:
+        await self._admit(request)
+        prefix = request.query_params.get("prefix", "")
+        return json_response(await self._administration.list_resources(prefix))
+
     async def set_resource_policy(self, request: Request) -> Response:
         admin = await self._admit(request)
         body: _PolicyBody = await read_json(request, _PolicyBody, "the resource policy request")
-        await self._administration.set_resource_policy(_policy_text(body))
-        _log.info("kbs.resource-policy-set", admin=admin)
+        return await self._store_resource_policy(admin, POLICY_ID, _policy_text(body))
+
+    async def put_resource_policy(self, request: Request) -> Response:
+        admin = await self._admit(request)
+        return await self._store_resource_policy(
+            admin, request.path_params["id"], await _text(request)
+        )
+
+    async def _store_resource_policy(self, admin: str, policy_id: str, text: str) -> Response:
+        await self._administration.set_resource_policy(text, policy_id)
+        _log.info("kbs.resource-policy-set", admin=admin, policy=policy_id)
         return Response()
 
     async def list_resource_policies(self, request: Request) -> Response:
         await self._admit(request)
-        return json_response([POLICY_ID])
+        return json_response(await self._administration.resource_policy_ids())
+
+    async def get_resource_policy(self, request: Request) -> Response:
+        await self._admit(request)
+        return _rego(await self._administration.resource_policy(request.path_params["id"]))
+
+    async def delete_resource_policy(self, request: Request) -> Response:
+        admin, policy_id = await self._admit(request), request.path_params["id"]
+        await self._administration.delete_resource_policy(policy_id)
+        _log.info("kbs.resource-policy-deleted", admin=admin, policy=policy_id)
+        return Response()
 
     async def set_attestation_policy(self, request: Request) -> Response:
         admin = await self._admit(request)
         body: _AttestationPolicyBody = await read_json(
             request, _AttestationPolicyBody, "the attestation policy request"
         )
-        await self._administration.set_attestation_policy(body.policy_id, _policy_text(body))
-        _log.info("kbs.attestation-policy-set", admin=admin, policy=body.policy_id)
+        return await self._store_attestation_policy(admin, body.policy_id, _policy_text(body))
+
+    async def put_attestation_policy(self, request: Request) -> Response:
+        admin = await self._admit(request)
+        return await self._store_attestation_policy(
+            admin, request.path_params["id"], await _text(request)
+        )
+
+    async def _store_attestation_policy(self, admin: str, policy_id: str, text: str) -> Response:
+        await self._administration.set_attestation_policy(policy_id, text)
+        _log.info("kbs.attestation-policy-set", admin=admin, policy=policy_id)
+        return Response()
+
+    async def list_attestation_policies(self, request: Request) -> Response:
+        await self._admit(request)
+        return json_response(await self._administration.attestation_policy_ids())
+
+    async def get_attestation_policy(self, request: Request) -> Response:
+        await self._admit(request)
+        return _rego(await self._administration.attestation_policy(request.path_params["id"]))
+
+    async def delete_attestation_policy(self, request: Request) -> Response:
+        admin, policy_id = await self._admit(request), request.path_params["id"]
+        await self._administration.delete_attestation_policy(policy_id)
+        _log.info("kbs.attestation-policy-deleted", admin=admin, policy=policy_id)
         return Response()
 
     async def register_reference_values(self, request: Request) -> Response:
@@ -102,11 +161,27 @@ class _Api:
         _log.info("kbs.reference-values-registered", admin=admin)
         return Response(media_type="application/json")
 
+    async def list_reference_values(self, request: Request) -> Response:
+        await self._admit(request)
+        return json_response(await self._administration.list_reference_values())
+
     async def get_reference_value(self, request: Request) -> Response:
         await self._admit(request)
-        return json_response(
-            await self._administration.get_reference_value(request.path_params["name"])
-        )
+        name = request.path_params["name"]
+        return json_response(await self._administration.get_reference_value(name))
+
+    async def put_reference_value(self, request: Request) -> Response:
+        admin, name = await self._admit(request), request.path_params["name"]
+        value: Any = await read_json(request, Any, "the reference value")
+        await self._administration.set_reference_value(name, value)
+        _log.info("kbs.reference-value-set", admin=admin, name=name)
+        return Response()
+
+    async def delete_reference_value(self, request: Request) -> Response:
+        admin, name = await self._admit(request), request.path_params["name"]
+        await self._administration.delete_reference_value(name)
+        _log.info("kbs.reference-value-deleted", admin=admin, name=name)
+        return Response()
 
     async def explain(self, request: Request) -> Response:
         await self._admit(request)
@@ -119,7 +194,19 @@ class _Api:
 
 
 def _policy_text(body: _PolicyBody) -> str:
+    return _decoded(base64url.decode(body.policy, "the policy"))
+
+
+async def _text(request: Request) -> str:
+    return _decoded(await request.body())
+
+
+def _decoded(data: bytes) -> str:
     try:
-        return base64url.decode(body.policy, "the policy").decode("utf-8")
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise FormatError("the policy is not UTF-8") from error
+
+
+def _rego(text: str) -> Response:
+    return Response(text, media_type="text/plain")

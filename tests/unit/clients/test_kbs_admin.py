@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What administrators list, read back and delete, by the client and by plain HTTP."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from _kbs import URL, InProcessKbs, admin_pair, kbs_in_process
+
+from cocos.clients.kbs import KbsAdmin
+from cocos.crypto import admin_jwt
+from cocos.errors import AuthenticationError, CallerError, FormatError, NotFoundError
+from cocos.policy import defaults
+from cocos.wire.kbs import ResourcePath
+
+POLICY = "package policy\nimport rego.v1\nallow := false # é\n"
+RULES = "package policy\nimport rego.v1\ntrust_claims := {}\n"
+
+
+@pytest.fixture
+async def kbs(tmp_path: Path) -> AsyncIterator[InProcessKbs]:
+    async with kbs_in_process(tmp_path) as kbs:
+        yield kbs
+
+
+@pytest.fixture
+async def admin(kbs: InProcessKbs) -> AsyncIterator[KbsAdmin]:
+    async with kbs.admin() as admin:
+        yield admin
+
+
+@pytest.fixture
+async def http(kbs: InProcessKbs) -> AsyncIterator[httpx.AsyncClient]:
+    token = admin_jwt.mint(kbs.admin_key, now=kbs.now)
+    headers = {"Authorization": f"Bearer {token}"}
+    async with httpx.AsyncClient(
+        base_url=f"{URL}/kbs/v0", headers=headers, transport=kbs.transport()
+    ) as http:
+        yield http
+
+
+async def test_names_of_resources(admin: KbsAdmin) -> None:
+    assert await admin.list_resources() == []
+    for name in ("default/key/b", "default/key/a", "default/keys/a", "d%/k_/a".replace("%", "-")):
+        await admin.set_resource(ResourcePath.parse(name), b"secret")
+    assert await admin.list_resources() == [
+        "d-/k_/a",
+        "default/key/a",
+        "default/key/b",
+        "default/keys/a",
+    ]
+    assert await admin.list_resources("default/key/") == ["default/key/a", "default/key/b"]
+    for wildcard in ("default/%", "d_", "*", "default/key/a/"):
+        assert await admin.list_resources(wildcard) == []
+    await admin.delete_resource(ResourcePath.parse("default/key/a"))
+    assert await admin.list_resources("default/key/") == ["default/key/b"]
+
+
+async def test_resource_policies(admin: KbsAdmin) -> None:
+    assert await admin.list_resource_policies() == ["resource-policy"]
+    assert await admin.get_resource_policy("resource-policy") == defaults.text(defaults.RESOURCE)
+    await admin.set_resource_policy(POLICY)
+    await admin.set_resource_policy(POLICY + "\n", "resource/team-a")
+    assert await admin.list_resource_policies() == ["resource-policy", "resource/team-a"]
+    assert await admin.get_resource_policy("resource-policy") == POLICY
+    assert await admin.get_resource_policy("resource/team-a") == POLICY + "\n"
+    for policy_id in ("resource-policy", "resource/team-a"):
+        await admin.delete_resource_policy(policy_id)
+        with pytest.raises(NotFoundError):
+            await admin.delete_resource_policy(policy_id)
+    assert await admin.get_resource_policy("resource-policy") == defaults.text(defaults.RESOURCE)
+    with pytest.raises(NotFoundError, match="resource/team-a"):
+        await admin.get_resource_policy("resource/team-a")
+
+
+async def test_attestation_policies(admin: KbsAdmin) -> None:
+    known = await admin.list_attestation_policies()
+    assert known == ["default_cpu", "default_gpu"]
+    assert await admin.get_attestation_policy("default_cpu") == defaults.text("default_cpu")
+    await admin.set_attestation_policy("default_cpu", RULES)
+    await admin.set_attestation_policy("mine", RULES)
+    assert await admin.list_attestation_policies() == [*known, "mine"]
+    assert await admin.get_attestation_policy("default_cpu") == RULES
+    for policy_id in ("default_cpu", "mine"):
+        await admin.delete_attestation_policy(policy_id)
+        with pytest.raises(NotFoundError):
+            await admin.delete_attestation_policy(policy_id)
+    assert await admin.get_attestation_policy("default_cpu") == defaults.text("default_cpu")
+    with pytest.raises(NotFoundError, match="mine"):
+        await admin.get_attestation_policy("mine")
+
+
+async def test_reference_values(admin: KbsAdmin) -> None:
+    assert await admin.list_reference_values() == []
+    odd = "rvps:///a b/ü?x#y%2F:1"
+    await admin.register_reference_values({"svn": ["1"], odd: {"a": 1}})
+    listed = await admin.list_reference_values()
+    assert {value["name"]: value["value"] for value in listed} == {"svn": ["1"], odd: {"a": 1}}
+    assert {value["expiration"] for value in listed} == {"2027-11-23T12:00:00Z"}
+    assert await admin.get_reference_value(odd) == {"a": 1}
+    await admin.delete_reference_value(odd)
+    with pytest.raises(NotFoundError):
+        await admin.delete_reference_value(odd)
+    assert [value["name"] for value in await admin.list_reference_values()] == ["svn"]
+
+
+async def test_plain_http(http: httpx.AsyncClient) -> None:
+    for route in ("resource-policy/resource/a", "attestation-policy/mine"):
+        assert (await http.put(route, content=POLICY)).status_code == 200
+        answer = await http.get(route)
+        assert answer.text == POLICY
+        assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+        assert (await http.put(route, content=b"\xff")).status_code == 400
+        assert (await http.put(route, content="nonsense")).status_code == 400
+        assert (await http.delete(route)).status_code == 200
+        assert (await http.get(route)).status_code == 404
+    assert (await http.put("resource-policy/UPPER", content=POLICY)).status_code == 400
+    assert (await http.put("reference-value/svn", content=b'["1"]')).status_code == 200
+    assert (await http.get("reference-value/svn")).json() == ["1"]
+    for bad in (b"", b"[", b"1e999"):
+        assert (await http.put("reference-value/svn", content=bad)).status_code == 400
+    assert (await http.get("reference-value/svn")).json() == ["1"]
+    assert (await http.delete("reference-value/svn")).status_code == 200
+    assert (await http.patch("resource-policy/resource/a")).status_code == 405
+
+
+ADMIN_ROUTES = [
+    *[("GET", route) for route in ("resource", "resource-policy", "attestation-policy")],
+    *[("GET", route) for route in ("reference-value", "reference-value/a", "denial/a")],
+    *[(verb, "resource-policy/a") for verb in ("GET", "PUT", "DELETE")],
+    *[(verb, "attestation-policy/a") for verb in ("GET", "PUT", "DELETE")],
+    *[(verb, "reference-value/a") for verb in ("GET", "PUT", "DELETE")],
+    *[(verb, "resource/a/b/c") for verb in ("POST", "DELETE")],
+    *[("POST", route) for route in ("resource-policy", "attestation-policy", "reference-value")],
+]
+
+
+@pytest.mark.parametrize(("verb", "route"), ADMIN_ROUTES)
+async def test_nobody_else_may(kbs: InProcessKbs, verb: str, route: str) -> None:
+    stranger = admin_jwt.mint(admin_pair()[0], now=kbs.now)
+    async with httpx.AsyncClient(base_url=f"{URL}/kbs/v0", transport=kbs.transport()) as http:
+        for headers in ({}, {"Authorization": f"Bearer {stranger}"}):
+            answer = await http.request(verb, route, headers=headers, content=b"{}")
+            assert answer.status_code == 401
+            assert answer.json()["type"].endswith("/AdminAuthAccess")
+
+
+async def test_refusals_are_errors_of_ours(kbs: InProcessKbs, admin: KbsAdmin) -> None:
+    with pytest.raises(CallerError, match="no id of a resource policy"):
+        await admin.set_resource_policy(POLICY, "UPPER")
+    async with kbs.admin(admin_pair()[0]) as stranger:
+        with pytest.raises(AuthenticationError):
+            await stranger.list_resources()
+    with pytest.raises(FormatError):
+        ResourcePath.parse("a/b")
