@@ -53,18 +53,18 @@ def describe(failed: Failed, prefix: str) -> tuple[str, str]:
         failed: What failed.
         prefix: Path that all routes begin with, without a slash at the end.
     """
-    endpoint = failed.path.removeprefix(f"{prefix}/").partition("/")[0]
-    variant = _variant(failed, endpoint)
+    endpoint, _, rest = failed.path.removeprefix(f"{prefix}/").partition("/")
+    variant = _variant(failed, endpoint, rest)
     words = _WORDS.get(variant) or _STEPS.get(endpoint, "KBS error")
     words, message = words.format(endpoint=endpoint), failed.error.message
     detail = message if message.startswith(words) else f"{words}: {message}"
     return f"{PROBLEM_TYPE}{variant}", detail
 
 
-def _variant(failed: Failed, endpoint: str) -> str:
+def _variant(failed: Failed, endpoint: str, rest: str) -> str:
     if endpoint in {"auth", "attest"}:
         by_error: Mapping[type[CocosError], str] = {}
-    elif endpoint == "resource" and failed.method in {"GET", "HEAD"}:
+    elif endpoint == "resource" and rest and failed.method in {"GET", "HEAD"}:
         by_error = _GUEST
     else:
         by_error = _ADMIN
