@@ -3,8 +3,10 @@
 
 import base64
 import datetime as dt
+import os
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -16,10 +18,21 @@ from cocos._types import JsonObject
 from cocos.attesters import detect
 from cocos.cli import _common as common
 from cocos.cli import kbs_config
-from cocos.cli.kbs_config import Connection
-from cocos.clients.kbs import KbsClient
-from cocos.errors import UsageError
-from cocos.wire.kbs import ResourcePath, ResourceUri
+from cocos.cli._kbs_admin import (
+    AdminTokenFile,
+    AuthPrivateKey,
+    Connection,
+    mint,
+    read_text,
+    run_admin,
+)
+from cocos.clients.kbs import EvidenceSource, KbsClient, TokenSource
+from cocos.crypto import jwt
+from cocos.crypto.tee_key import TeeKeyPair
+from cocos.errors import AuthenticationError, UsageError
+from cocos.host.files import read_file
+from cocos.wire.agent_token import AgentToken
+from cocos.wire.kbs import InitData, ResourcePath, ResourceUri
 from cocos.wire.kbs_generations import Generation
 
 NAME = "kbs-client"
@@ -29,9 +42,6 @@ T = TypeVar("T")
 app = common.make_app("Operate a key broker service (KBS), or try it as a guest.")
 app.add_typer(kbs_config.app, name="config")
 
-AdminKey = Annotated[
-    Path, typer.Option("--auth-private-key", help="The admin's Ed25519 private key, as PEM.")
-]
 InsecureSample = Annotated[
     bool,
     typer.Option(
@@ -50,6 +60,22 @@ OldestProtocol = Annotated[
         show_default=False,
     ),
 ]
+TeeKeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--tee-key-file",
+        help="The private key that resources are encrypted to, PEM: EC P-256, P-521 or RSA. "
+        "[default: a new one]",
+    ),
+]
+InitDataText = Annotated[
+    str | None,
+    typer.Argument(metavar="[INIT_DATA]", help="Init data, the text itself; or --initdata."),
+]
+InitDataFile = Annotated[
+    Path | None,
+    typer.Option("--initdata", help="A file with init data, what the host passed in: TOML, JSON."),
+]
 
 _LIFETIME = re.compile(r"([1-9]\d{0,4})([smhd])", re.ASCII)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -59,11 +85,15 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 def global_options(
     context: typer.Context,
     *,
-    url: Annotated[str, typer.Option("--url", help="The KBS.")] = "http://127.0.0.1:8080",
+    url: Annotated[
+        str, typer.Option("--url", envvar="KBS_URL", help="The KBS.")
+    ] = "http://127.0.0.1:8080",
     cert_file: Annotated[
         Path | None,
         typer.Option(
-            "--cert-file", help="The only CA, or self-signed certificate, to trust, as PEM."
+            "--cert-file",
+            envvar="KBS_CERT_FILE",
+            help="The only CA, or self-signed certificate, to trust, as PEM.",
         ),
     ] = None,
     log_level: common.LogLevel = "warning",
@@ -77,53 +107,106 @@ def global_options(
 @app.command("admin-token")
 def admin_token(
     *,
-    auth_private_key: AdminKey,
+    auth_private_key: Annotated[
+        Path,
+        typer.Option(
+            "--auth-private-key",
+            envvar="KBS_AUTH_PRIVATE_KEY",
+            help="The admin's Ed25519 private key, as PEM.",
+        ),
+    ],
     lifetime: Annotated[
         str, typer.Option("--lifetime", help="How long it is valid: 90s, 30m, 2h, 1d.")
     ] = "2h",
+    role: Annotated[
+        str | None, typer.Option("--role", help="Claim role, for a KBS with an access list.")
+    ] = None,
+    issuer: Annotated[
+        str | None, typer.Option("--issuer", help="Claim iss, if the KBS looks at it.")
+    ] = None,
+    audience: Annotated[
+        str | None, typer.Option("--audience", help="Claim aud, if the KBS looks at it.")
+    ] = None,
     as_json: common.JsonFlag = False,
 ) -> None:
-    """Print a token for admin requests, for curl's "Authorization: Bearer …"."""
+    """Print a token for admin requests, for curl's "Authorization: Bearer …".
+
+    Example: kbs-client admin-token --auth-private-key admin.key > admin-token
+    """
     match = _LIFETIME.fullmatch(lifetime)
     if match is None:
         raise UsageError(f"{lifetime!r} is no lifetime", hint="90s, 30m, 2h or 1d")
     duration = dt.timedelta(**{_UNITS[match[2]]: int(match[1])})
-    token = kbs_config.mint(auth_private_key, duration)
+    claims = {"role": role, "iss": issuer, "aud": audience}
+    given = {name: value for name, value in claims.items() if value is not None}
+    token = mint(auth_private_key, duration, given)
     common.emit({"token": token}, lambda: print(token), as_json=as_json)  # noqa: T201
 
 
 @app.command("attest")
 def attest(
     context: typer.Context,
+    init_data: InitDataText = None,
     *,
+    initdata: InitDataFile = None,
+    tee_key_file: TeeKeyFile = None,
     insecure_sample: InsecureSample = False,
     oldest_protocol: OldestProtocol = None,
     as_json: common.JsonFlag = False,
 ) -> None:
-    """Attest this machine and print the token."""
-    token = _as_guest(
-        context.obj, KbsClient.attest, insecure_sample=insecure_sample, oldest=oldest_protocol
+    """Attest this machine and print the token.
+
+    Example: kbs-client attest --tee-key-file tee.key > token
+    """
+    guest = _Guest(
+        insecure_sample,
+        _tee_key(tee_key_file),
+        _init_data(init_data, initdata),
+        oldest=oldest_protocol,
     )
+    token = guest.run(context.obj, KbsClient.attest)
     common.emit({"token": token}, lambda: print(token), as_json=as_json)  # noqa: T201
 
 
 @app.command("get-resource")
 def get_resource(
     context: typer.Context,
+    init_data: InitDataText = None,
     *,
-    path: Annotated[str, typer.Option("--path", help="The resource, as repository/type/tag.")],
+    path: Annotated[
+        str, typer.Option("--path", help="The resource: repository/type/tag, or kbs:///….")
+    ],
+    initdata: InitDataFile = None,
+    tee_key_file: TeeKeyFile = None,
+    attestation_token_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--attestation-token",
+            help="A token of kbs-client attest to show instead of evidence; with its "
+            "--tee-key-file.",
+        ),
+    ] = None,
     insecure_sample: InsecureSample = False,
     oldest_protocol: OldestProtocol = None,
     as_json: common.JsonFlag = False,
 ) -> None:
-    """Attest this machine and print a resource, as base64."""
-    uri = ResourceUri.parse(ResourcePath.parse(path.lstrip("/")).uri)
-    data = _as_guest(
-        context.obj,
-        lambda client: client.get_resource(uri),
-        insecure_sample=insecure_sample,
-        oldest=oldest_protocol,
-    )
+    """Attest this machine, or show a token, and print a resource, as base64.
+
+    Example: kbs-client get-resource --path default/key/1 | base64 -d > 1.key
+    """
+    uri = _resource(path)
+    key = _tee_key(tee_key_file)
+    given = _init_data(init_data, initdata)
+    token = None
+    if attestation_token_file is not None:
+        if key is None:
+            raise UsageError("--attestation-token needs the --tee-key-file of its attestation")
+        if given is not None:
+            raise UsageError("init data belong to evidence; with a token there is none")
+        token = read_text(attestation_token_file, "the attestation token").strip()
+        jwt.header_of(token)
+    guest = _Guest(insecure_sample, key, given, token, oldest_protocol)
+    data = guest.run(context.obj, lambda client: client.get_resource(uri))
     text = base64.b64encode(data).decode("ascii")
     common.emit({"path": path, "resource": text}, lambda: print(text), as_json=as_json)  # noqa: T201
 
@@ -133,37 +216,93 @@ def explain(
     context: typer.Context,
     denial: Annotated[str, typer.Argument(metavar="ID", help="As the refused guest was told.")],
     *,
-    auth_private_key: Annotated[
-        Path | None,
-        typer.Option("--auth-private-key", help="The admin's Ed25519 private key, as PEM."),
-    ] = None,
+    auth_private_key: AuthPrivateKey = None,
+    admin_token_file: AdminTokenFile = None,
     as_json: common.JsonFlag = False,
 ) -> None:
-    """Say why the KBS refused something: every check that did not hold."""
+    """Say why the KBS refused something: every check that did not hold.
+
+    Example: kbs-client explain 0123456789abcdef --auth-private-key admin.key
+    """
     where: Connection = context.obj
-    token = kbs_config.mint(auth_private_key) if auth_private_key is not None else None
-    found: JsonObject = kbs_config.run_admin(
-        Connection(where.url, where.cert_file, token), lambda admin: admin.explain(denial)
+    found: JsonObject = run_admin(
+        where.as_admin(auth_private_key, admin_token_file), lambda admin: admin.explain(denial)
     )
     common.emit(found, lambda: _show_denial(found), as_json=as_json)
 
 
-def _as_guest(
-    connection: Connection,
-    work: Callable[[KbsClient], Awaitable[T]],
-    *,
-    insecure_sample: bool,
-    oldest: Generation | None,
-) -> T:
-    async def run() -> T:
-        attester = await detect(insecure_sample=insecure_sample)
-        async with KbsClient(
-            connection.url, attester, ca_file=connection.cert_file, oldest=oldest
-        ) as client:
-            return await work(client)
+@dataclass(frozen=True, slots=True)
+class _Guest:
+    """How we prove ourselves to a KBS."""
 
-    with common.stderr.status(f"attesting to the KBS at {connection.url}"):
-        return common.run_async(run())
+    insecure_sample: bool
+    key: TeeKeyPair | None = None
+    init_data: InitData | None = None
+    token: str | None = None
+    oldest: Generation | None = None
+
+    def run(self, connection: Connection, work: Callable[[KbsClient], Awaitable[T]]) -> T:
+        """Do something as guest, and return what it returns."""
+
+        async def run() -> T:
+            async with KbsClient(
+                connection.url,
+                await self._source(),
+                ca_file=connection.cert_file,
+                key=self.key,
+                init_data=self.init_data,
+                oldest=self.oldest,
+            ) as client:
+                return await work(client)
+
+        with common.stderr.status(f"attesting to the KBS at {connection.url}"):
+            return common.run_async(run())
+
+    async def _source(self) -> EvidenceSource | TokenSource:
+        if self.token is not None and self.key is not None:
+            return _Passport(self.token, self.key)
+        # As in Trustee's client: any value asks for it, even an empty one.
+        device = "ENABLE_SAMPLE_DEVICE" in os.environ
+        return await detect(insecure_sample=self.insecure_sample, sample_device=device)
+
+
+@dataclass(frozen=True, slots=True)
+class _Passport:
+    """A token that somebody gave us, and its key."""
+
+    token: str
+    key: TeeKeyPair
+
+    async def kbs_token(self, url: str, *, refused: str = "") -> AgentToken:
+        """Return the token, once."""
+        if refused:
+            raise AuthenticationError(
+                f"the KBS at {url} does not accept the attestation token",
+                hint="it is valid for minutes, and only where its issuer is trusted",
+            )
+        return AgentToken(self.token, self.key.pem().decode("ascii"))
+
+
+def _tee_key(file: Path | None) -> TeeKeyPair | None:
+    if file is None:
+        return None
+    return TeeKeyPair.from_pem(read_file(file, "the TEE's private key", limit=2**16))
+
+
+def _init_data(text: str | None, file: Path | None) -> InitData | None:
+    if text is not None and file is not None:
+        raise UsageError("INIT_DATA and --initdata exclude each other")
+    if file is not None:
+        text = read_text(file, "the init data")
+    if text is None:
+        return None
+    return InitData("json" if text.lstrip().startswith("{") else "toml", text)
+
+
+def _resource(path: str) -> ResourceUri:
+    if "://" in path:
+        return ResourceUri.parse(path)
+    return ResourceUri.parse(ResourcePath.parse(path.lstrip("/")).uri)
 
 
 def _show_denial(denial: JsonObject) -> None:

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""kbs-client as a program: what administrators list and delete, and passports of guests."""
+
+import base64
+import json
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from _kbs import admin_pair
+from _programs import running
+
+from cocos.crypto.tee_key import TeeKeyPair
+from cocos.host import process
+from cocos.policy import defaults
+
+pytestmark = pytest.mark.integration
+
+PROGRAM = Path(sys.executable).with_name("kbs-client")
+SECRET = bytes(range(32))
+INIT_DATA = 'version = "0.1.0"\nalgorithm = "sha256"\n[data]\n"a.toml" = "b = 1"\n'
+
+
+class Desk:
+    """A folder with files, and the environment that says where the KBS is."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {"HOME": str(folder)}
+        private, public = admin_pair()
+        self.write("admin.key", private)
+        self.write("admin.pub", public)
+        self.write("secret", SECRET)
+
+    def write(self, name: str, content: str | bytes) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    async def run(self, *arguments: str | Path) -> process.Completed:
+        return await process.run(
+            [PROGRAM, *arguments], check=False, timeout=60, env=self.environment
+        )
+
+    async def output(self, *arguments: str | Path) -> str:
+        done = await self.run(*arguments)
+        assert done.exit_status == 0, done.stderr.decode()
+        return done.stdout.decode()
+
+    async def config(self, *arguments: str | Path) -> str:
+        return await self.output("config", *arguments)
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    desk = Desk(tmp_path)
+    flags = (
+        *("--insecure-http", "--insecure-allow-sample", "--socket", "127.0.0.1:0"),
+        *("--storage", "memory:", "--auth-public-key", tmp_path / "admin.pub"),
+    )
+    async with running("kbs", *flags) as program:
+        desk.environment["KBS_URL"] = program.address
+        desk.environment["KBS_AUTH_PRIVATE_KEY"] = str(tmp_path / "admin.key")
+        yield desk
+
+
+async def test_lists_and_deletions(desk: Desk) -> None:
+    for path in ("default/key/1", "default/key/2", "other/key/1"):
+        await desk.config("set-resource", "--path", path, "--resource-file", desk.folder / "secret")
+    assert await desk.config("list-resources", "--prefix", "default/") == (
+        "default/key/1\ndefault/key/2\n"
+    )
+    assert json.loads(await desk.config("list-resources", "--json")) == [
+        "default/key/1",
+        "default/key/2",
+        "other/key/1",
+    ]
+    await desk.config("delete-resource", "--path", "other/key/1")
+
+    assert await desk.config("get-resource-policy") == defaults.text(defaults.RESOURCE)
+    await desk.config("set-resource-policy", "--deny-all", "--id", "resource/default")
+    ids = ["resource-policy", "resource/default"]
+    assert await desk.config("list-resource-policies") == "\n".join(ids) + "\n"
+    text = await desk.config("get-resource-policy", "--id", "resource/default")
+    again = desk.write("again.rego", text)
+    await desk.config("set-resource-policy", "--policy-file", again, "--id", "resource/default")
+    assert await desk.config("get-resource-policy", "--id", "resource/default") == text
+    said = await desk.config("delete-resource-policy", "--id", "resource/default", "--json")
+    assert json.loads(said) == {"id": "resource/default"}
+    gone = await desk.run("config", "get-resource-policy", "--id", "resource/default")
+    assert gone.exit_status == 66
+    assert "other/key/1" not in await desk.config("list-resources")
+
+    text = await desk.config("get-attestation-policy")
+    assert text == defaults.text("default_cpu")
+    mine = desk.write("mine.rego", text)
+    await desk.config("set-attestation-policy", "--policy-file", mine, "--id", "mine")
+    assert "mine" in (await desk.config("list-attestation-policies")).split()
+    await desk.config("delete-attestation-policy", "--id", "mine")
+
+    await desk.config("set-sample-reference-value", "svn", "7", "--as-integer")
+    values = await desk.config("get-reference-values")
+    assert json.loads(values) == {"svn": [7]}
+    table = await desk.config("list-reference-values")
+    assert "svn" in table
+    assert "[7]" in table
+    listed = json.loads(await desk.config("list-reference-values", "--json"))
+    assert {"name", "value", "expiration"} <= set(listed[0])
+    await desk.config("delete-reference-value", "--id", "svn")
+    await desk.config("set-reference-values", desk.write("values.json", values))
+    assert json.loads(await desk.config("get-reference-values", "--json")) == {"svn": [7]}
+
+
+async def test_an_admin_s_token_comes_from_where_it_is_said(desk: Desk) -> None:
+    token = await desk.output("admin-token", "--lifetime", "5m")
+    del desk.environment["KBS_AUTH_PRIVATE_KEY"]
+    assert (await desk.run("config", "list-resources")).exit_status == 77
+    file = desk.write("token", token)
+    assert await desk.output("config", "--admin-token-file", file, "list-resources") == ""
+    both = ("--admin-token-file", file, "--auth-private-key", desk.folder / "admin.key")
+    assert (await desk.run("config", *both, "list-resources")).exit_status == 2
+    desk.write(".trustee/admin-token", token)
+    assert await desk.config("list-resources") == ""
+    bad = desk.write("bad", "a\nb")
+    assert (await desk.run("config", "--admin-token-file", bad, "list-resources")).exit_status == 78
+
+
+async def test_a_passport_is_shown_with_its_key(desk: Desk) -> None:
+    path = ("--path", "kbs:///default/key/1")
+    await desk.config(
+        "set-resource", "--path", "default/key/1", "--resource-file", desk.folder / "secret"
+    )
+    key = desk.write("tee.key", TeeKeyPair.generate().pem())
+    other = desk.write("other.key", TeeKeyPair.generate().pem())
+    attest = ("attest", "--insecure-sample", "--tee-key-file", key)
+    token = desk.write("token", await desk.output(*attest, INIT_DATA))
+    claims = json.loads(base64.urlsafe_b64decode(token.read_text().split(".")[1] + "=="))
+    evidence = claims["submods"]["cpu0"]["ear.veraison.annotated-evidence"]
+    assert evidence["init_data_claims"]["a.toml"] in ({"b": 1}, "b = 1")
+    file = desk.write("init.toml", INIT_DATA)
+    by_file = json.loads(await desk.output(*attest, "--initdata", file, "--json"))["token"]
+    assert by_file != token.read_text().strip()
+    get = ("get-resource", *path, "--attestation-token", token)
+    shown = await desk.output(*get, "--tee-key-file", key)
+    assert base64.b64decode(shown) == SECRET
+    wrong = await desk.run(*get, "--tee-key-file", other)
+    assert wrong.exit_status == 65
+    assert "does not decrypt" in wrong.stderr.decode()
+    for flags, status, words in (
+        ((), 2, "--tee-key-file"),
+        (("--tee-key-file", key, INIT_DATA), 2, "init data"),
+        (("--tee-key-file", token), 65, "TEE key"),
+    ):
+        done = await desk.run(*get, *flags)
+        assert (done.exit_status, words in done.stderr.decode()) == (status, True)
+    both = await desk.run(*attest, INIT_DATA, "--initdata", file)
+    assert both.exit_status == 2
+    forged = desk.write("forged", token.read_text().strip()[:-4] + "AAAA")
+    refused = await desk.run(
+        "get-resource", *path, "--attestation-token", forged, "--tee-key-file", key
+    )
+    assert refused.exit_status == 77
+    assert "attestation token" in refused.stderr.decode()
+    nonsense = await desk.run(
+        "get-resource", *path, "--attestation-token", key, "--tee-key-file", key
+    )
+    assert nonsense.exit_status == 65
+    assert b"PRIVATE" not in nonsense.stderr
