@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import grpc
 import pytest
+from _grpcurl import grpcurl
 from _kbs import admin_pair
 from _programs import running
 from grpc import aio
@@ -250,3 +251,27 @@ async def test_malformed_init_data_stops_the_start(tmp_path: Path) -> None:
     file.write_text('version = "0.1.0"\nalgorithm = "md5"\n[data]\n')
     done = await process.run([PROGRAM, *FREE, "-t", file], check=False, timeout=60)
     assert done.exit_status == FormatError.exit_code
+
+
+async def test_every_method_by_reflection() -> None:
+    """As `grpcurl -plaintext -d JSON ADDRESS SERVICE/METHOD` calls them."""
+    env = {"ENABLE_SAMPLE_DEVICE": ""}
+    async with running("attestation-agent", *FREE, env=env) as program:
+
+        async def call(method: str, argument: str = "{}") -> Any:
+            return await grpcurl(program.address, f"{NAME}/{method}", argument)
+
+        assert await call("GetTeeType") == {"tee": "sample"}
+        assert await call("GetAdditionalTees") == {"additionalTees": ["sampledevice"]}
+        reply = await call("GetEvidence", '{"RuntimeData": "YWJj"}')
+        assert base64.b64decode(reply["Evidence"]) == b'{"svn":"1","report_data":"YWJj"}'
+        reply = await call("GetAdditionalEvidence", '{"RuntimeData": "YWJj"}')
+        assert json.loads(base64.b64decode(reply["Evidence"])) == {
+            "sampledevice": {"svn": "2", "report_data": "YWJj"}
+        }
+        event = '{"Domain": "d", "Operation": "o", "Content": "c"}'
+        assert await call("ExtendRuntimeMeasurement", event) == {"Result": "NOT_ENABLED"}
+        with pytest.raises(CallerError, match="not 3"):
+            await call("BindInitData", '{"Digest": "YWJj"}')
+        with pytest.raises(StateError, match="knows no KBS"):
+            await call("GetToken", '{"TokenType": "kbs"}')

@@ -135,9 +135,9 @@ async def test_grpcurl_lists_and_describes() -> None:
         unknown = await grpcurl("-plaintext", address, "list", "no.Service", check=False)
         assert unknown.exit_status == 66
         assert b"no.Service" in unknown.stderr
-        calls = await grpcurl("-plaintext", address, "manager.ManagerService/ListVms", check=False)
-        assert calls.exit_status == 2
-        assert b"the real one" in calls.stderr
+        streams = await grpcurl("-plaintext", address, "manager.ManagerService/Logs", check=False)
+        assert streams.exit_status == 2
+        assert b"streams" in streams.stderr
     tls = await grpcurl(address, "list", check=False)
     assert b"-plaintext" in tls.stderr
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Confidential data hub and HTTP front, with a real KBS, attestation agent and curl."""
 
+import base64
 import contextlib
 import json
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from _grpcurl import grpcurl
 from _kbs_program import Kbs, start_kbs
 from _programs import running
 from grpc import aio
@@ -141,6 +143,28 @@ async def test_sealed_secrets_of_both_forms(guest: Guest) -> None:
             await hub.unseal(forged.encode())
         with pytest.raises(CocosError, match="no sealed secret"):
             await hub.unseal(b"x" * 2**20)
+
+
+async def test_a_client_that_knows_nothing_but_reflection(guest: Guest) -> None:
+    """Every method of the hub, as `grpcurl -d JSON ADDRESS SERVICE/METHOD` calls it."""
+    call = "api.GetResourceService/GetResource"
+    reply = await grpcurl(guest.hub_grpc, call, json.dumps({"ResourcePath": SECRET.uri}))
+    assert base64.b64decode(reply["Resource"]) == b"\0the secret\xff"
+    secret = base64.b64encode(await seal(guest, "vault", SECRET.uri)).decode()
+    reply = await grpcurl(
+        guest.hub_grpc,
+        "api.SealedSecretService/UnsealSecret",
+        "@",
+        stdin=json.dumps({"secret": secret}),
+    )
+    assert base64.b64decode(reply["plaintext"]) == b"\0the secret\xff"
+    with pytest.raises(NotFoundError):
+        await grpcurl(guest.hub_grpc, call, '{"ResourcePath": "kbs:///default/secret/2"}')
+    for argument in ("no JSON", '{"Other": 1}', '{"ResourcePath": "x"}'):
+        with pytest.raises(CallerError):
+            await grpcurl(guest.hub_grpc, call, argument)
+    with pytest.raises(NotFoundError, match="no method"):
+        await grpcurl(guest.hub_grpc, "api.GetResourceService/Other", "{}")
 
 
 async def test_the_hub_unwraps_layer_keys_too(guest: Guest) -> None:

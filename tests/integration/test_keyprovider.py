@@ -5,10 +5,11 @@ import asyncio
 import base64
 import contextlib
 import datetime as dt
+import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,7 +40,7 @@ from cocos.host import process
 from cocos.host.key_folder import KeyFolder
 from cocos.host.skopeo import Copied, Skopeo
 from cocos.transport.rpc import client_error
-from cocos.wire import ocicrypt
+from cocos.wire import oci, ocicrypt
 from cocos.wire._generated import keyprovider_pb2 as pb
 from cocos.wire._generated import keyprovider_pb2_grpc as pb_grpc
 from cocos.wire.json import encode
@@ -333,3 +334,72 @@ async def test_skopeo_through_registry_and_kbs(
         with pytest.raises(NotFoundError, match=rf"layer sha256:\w+: .*{KEY.uri}"):
             await pull("gone")
         assert await kbs.requests("GET", "/kbs/v0/resource") - before <= 9
+
+
+def with_packets(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Rewrite the key packets of a layout's image, as whoever stores it could."""
+    index = json.loads((folder / "index.json").read_bytes())
+    entry = index["manifests"][0]
+    manifest = json.loads((folder / "blobs" / entry["digest"].replace(":", "/")).read_bytes())
+    name = "org.opencontainers.image.enc.keys.provider.attestation-agent"
+    for layer in manifest["layers"]:
+        packet = json.loads(base64.b64decode(layer["annotations"][name]))
+        layer["annotations"][name] = base64.b64encode(encode(change(packet))).decode()
+    data = encode(manifest)
+    entry.update(digest=oci.digest_of(data), size=len(data))
+    (folder / "blobs" / entry["digest"].replace(":", "/")).write_bytes(data)
+    (folder / "index.json").write_bytes(encode(index))
+
+
+def as_v2(packet: dict[str, Any]) -> dict[str, Any]:
+    more = {"version": "0.1.0", "provider": "kbs", "provider_settings": {}, "annotations": {}}
+    return {**packet, **more}
+
+
+def as_ctr(packet: dict[str, Any]) -> dict[str, Any]:
+    iv, data = base64.b64decode(packet["iv"]), base64.b64decode(packet["wrapped_data"])
+    return {**packet, "wrap_type": "A256CTR", "iv": iv + b"\0\0\0\2", "wrapped_data": data[:-16]}
+
+
+async def test_skopeo_with_packets_of_both_versions_and_keys_of_files(
+    tool: Skopeo, tmp_path: Path
+) -> None:
+    layers = [tar(name, os.urandom(2**12)) for name in "ab"]
+    write(tmp_path / "plain", [gzipped(layer) for layer in layers])
+    keys, config = tmp_path / "keys.json", tmp_path / "ocicrypt.json"
+    keys.write_bytes(encode({str(KEY): kek.generate()}))
+    env = {
+        "AA_KBC_PARAMS": "offline_fs_kbc::null",
+        "OFFLINE_FS_KBC_EXTRA_FILE_PATH": f"{tmp_path}/absent.json,{keys}",
+    }
+
+    async def pull(name: str) -> None:
+        copied = await tool.copy(
+            f"oci:{tmp_path}/enc",
+            f"oci:{tmp_path}/{name}",
+            decryption_key="offline_fs_kbc::null",
+            keyprovider_config=config,
+        )
+        assert copied.image is not None
+        assert [each.diff_id for each in copied.image.layers] == [
+            oci.digest_of(layer) for layer in layers
+        ]
+
+    flags = ("--socket", "127.0.0.1:0")
+    async with running("coco-keyprovider", *flags, env=env) as program:
+        config.write_bytes(ocicrypt.grpc_config(program.address))
+        await tool.copy(
+            f"oci:{tmp_path}/plain",
+            f"oci:{tmp_path}/enc",
+            encryption_key=f"keyid=kbs.example/{KEY}",
+            keyprovider_config=config,
+        )
+        await pull("v1")
+        with_packets(tmp_path / "enc", as_v2)
+        await pull("v2")
+        with_packets(tmp_path / "enc", as_ctr)
+        with pytest.raises(CocosError, match="A256CTR, which shows no change"):
+            await pull("ctr")
+    async with running("coco-keyprovider", *flags, "--insecure-ctr", env=env) as program:
+        config.write_bytes(ocicrypt.grpc_config(program.address))
+        await pull("insecure-ctr")

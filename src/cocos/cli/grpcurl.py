@@ -1,38 +1,54 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small grpcurl: lists and describes what a gRPC server serves, by its reflection.
+"""A small grpcurl: lists, describes and calls what a gRPC server serves, by its reflection.
 
-Stands in for the real grpcurl, which Debian does not package, in the guide's checks. It
-cannot call methods and says so.
+Stands in for the real grpcurl, which Debian does not package. It calls methods that take
+and return one message; it does not stream and says so.
 """
 
-from collections.abc import Iterator
-from typing import Annotated
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any
 
 import grpc
 import typer
+from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, ServiceDescriptor
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
 from cocos.cli import _common as common
-from cocos.errors import NotFoundError, ProtocolError, UnreachableError, UsageError
+from cocos.errors import (
+    FormatError,
+    NotFoundError,
+    ProtocolError,
+    UnreachableError,
+    UsageError,
+)
+from cocos.transport.rpc import client_error
 
 NAME = "grpcurl"
 CALL_SECONDS = 10.0
+METHOD_SECONDS = 130.0
 
 app = common.make_app(
-    "List and describe the services of a gRPC server that has reflection. "
-    "A small stand-in for the real grpcurl; it cannot call methods."
+    "List, describe and call the services of a gRPC server that has reflection. "
+    "A small stand-in for the real grpcurl."
 )
 
 
 @app.command()
 def main_command(
     address: Annotated[str, typer.Argument(help="The server, HOST:PORT or unix:/PATH.")],
-    verb: Annotated[str, typer.Argument(metavar="list|describe", help="What to do.")],
+    verb: Annotated[
+        str,
+        typer.Argument(
+            metavar="list|describe|SERVICE/METHOD", help="What to do, or the method to call."
+        ),
+    ],
     symbol: Annotated[
         str, typer.Argument(help="Service (list, describe) or message (describe).")
     ] = "",
@@ -40,19 +56,29 @@ def main_command(
     plaintext: Annotated[
         bool, typer.Option("-plaintext", "--plaintext", help="Without TLS; needed.")
     ] = False,
+    data: Annotated[
+        str,
+        typer.Option(
+            "-d", help="The method's argument as JSON, bytes as base64; @: standard input."
+        ),
+    ] = "",
 ) -> None:
-    """List services, list the methods of one, or describe a service or message."""
+    """List services or the methods of one, describe a service or message, or call a method."""
     if not plaintext:
         raise UsageError("this grpcurl has no TLS", hint="give -plaintext, or get the real one")
-    if verb not in {"list", "describe"}:
-        raise UsageError(
-            f"this grpcurl cannot do {verb!r}", hint="list or describe; the real one calls methods"
-        )
+    if verb not in {"list", "describe"} and "/" not in verb:
+        raise UsageError(f"this grpcurl cannot do {verb!r}", hint="list, describe, SERVICE/METHOD")
+    if data == "@":
+        data = sys.stdin.read()
     with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
             # The reflection client has no deadline of its own.
             grpc.channel_ready_future(channel).result(timeout=CALL_SECONDS)
-            lines = _answer(ProtoReflectionDescriptorDatabase(channel), verb, symbol)
+            server = ProtoReflectionDescriptorDatabase(channel)
+            if "/" in verb:
+                lines: Iterable[str] = [_call(channel, server, verb, data or "{}")]
+            else:
+                lines = _answer(server, verb, symbol)
         except grpc.FutureTimeoutError as error:
             raise UnreachableError(
                 f"nobody answers at {address} within {CALL_SECONDS:g} s",
@@ -62,6 +88,33 @@ def main_command(
             raise ProtocolError(f"the server at {address} has no reflection") from error
     for line in lines:
         print(line)  # noqa: T201 - the result
+
+
+def _call(
+    channel: grpc.Channel, server: ProtoReflectionDescriptorDatabase, path: str, data: str
+) -> str:
+    """Call a method and return its answer as JSON."""
+    service_name, _, name = path.partition("/")
+    try:
+        method = DescriptorPool(server).FindServiceByName(service_name).methods_by_name[name]
+    except KeyError as error:
+        raise NotFoundError(f"the server knows no method {path}") from error
+    if method.client_streaming or method.server_streaming:
+        raise UsageError(f"{path} streams, and this grpcurl does not")
+    try:
+        request = json_format.Parse(data, GetMessageClass(method.input_type)())
+    except json_format.ParseError as error:
+        raise FormatError(f"the argument of {path} does not fit: {error}") from error
+    call: Any = channel.unary_unary(
+        f"/{path}",
+        request_serializer=type(request).SerializeToString,
+        response_deserializer=GetMessageClass(method.output_type).FromString,
+    )
+    try:
+        reply = call(request, timeout=METHOD_SECONDS)
+    except grpc.RpcError as error:
+        raise client_error(path, error, "the server") from error
+    return json_format.MessageToJson(reply)
 
 
 def _answer(
