@@ -178,12 +178,14 @@ async def test_nobody_administers(tmp_path: Path) -> None:
     settings = {"http_server": http_server, "admin": {"type": "DenyAll"}, "storage": "memory:"}
     file.write_text(json.dumps(settings))
     async with (
-        running("kbs", "-c", file) as program,
+        running("kbs", "--config", file, env={"RUST_LOG": "warn,kbs=debug"}) as program,
         httpx.AsyncClient(base_url=program.address, trust_env=False) as http,
     ):
         answer = await http.post(RESOURCE, content=b"x")
     assert answer.status_code == 403
     assert "DenyAll authorization_mode is enabled" in answer.json()["detail"]
+    assert "kbs.insecure-http" in program.text
+    assert "level=info" not in program.text
 
 
 @pytest.mark.parametrize(

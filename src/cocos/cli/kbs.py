@@ -10,6 +10,7 @@ import typer
 
 from cocos._clock import system_clock
 from cocos.cli import _common as common
+from cocos.cli._guest import log_level as level_of_logs
 from cocos.cli._kbs_compose import admin_gate, compose
 from cocos.cli._kbs_storage import opened, rekey_command, sweeping, without_password
 from cocos.host.policy_workers import PolicyWorkers
@@ -39,9 +40,10 @@ def _option(text: str, *names: str, **more: Any) -> Any:
 Config = Annotated[
     Path | None,
     _option(
-        "Settings as TOML; Trustee's sections work too.",
+        "Settings, as TOML or .json; Trustee's files work, too.",
         "-c",
         "--config-file",
+        "--config",
         envvar="KBS_CONFIG_FILE",
     ),
 ]
@@ -51,6 +53,14 @@ Sockets = Annotated[
         "Listen there, HOST:PORT; repeatable. [0.0.0.0:8080, 127.0.0.1:8080 with --insecure-api]",
         "-s",
         "--socket",
+    ),
+]
+LogLevel = Annotated[
+    str | None,
+    typer.Option(
+        "--log-level",
+        envvar="COCOS_LOG_LEVEL",
+        help="debug, info, warning or error. [default: RUST_LOG's, or info]",
     ),
 ]
 InsecureHttp = Annotated[bool | None, _option("Serve plain HTTP.", "--insecure-http")]
@@ -135,7 +145,7 @@ def main_command(
     oldest_protocol: OldestProtocol = None,
     auth_rate: AuthRate = None,
     trusted_proxy: TrustedProxy = None,
-    log_level: common.LogLevel = "info",
+    log_level: LogLevel = None,
     as_json: common.JsonFlag = False,
     debug: common.DebugFlag = False,
 ) -> None:
@@ -144,7 +154,7 @@ def main_command(
     KBS protocols 0.4.0, 0.2.0 and 0.1.1 over HTTPS, below /kbs/v0; /healthz and /metrics
     beside it.
     """
-    common.configure_logs(log_level, debug=debug)
+    common.configure_logs(level_of_logs(log_level), debug=debug)
     flags: dict[str, object] = {
         "sockets": socket or None,
         "insecure_http": insecure_http,

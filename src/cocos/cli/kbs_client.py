@@ -18,6 +18,7 @@ from cocos._types import JsonObject
 from cocos.attesters import detect
 from cocos.cli import _common as common
 from cocos.cli import kbs_config
+from cocos.cli._guest import log_level as level_of_logs
 from cocos.cli._kbs_admin import (
     AdminTokenFile,
     AuthPrivateKey,
@@ -60,6 +61,14 @@ OldestProtocol = Annotated[
         show_default=False,
     ),
 ]
+LogLevel = Annotated[
+    str | None,
+    typer.Option(
+        "--log-level",
+        envvar="COCOS_LOG_LEVEL",
+        help="debug, info, warning or error. [default: RUST_LOG's, or warning]",
+    ),
+]
 TeeKeyFile = Annotated[
     Path | None,
     typer.Option(
@@ -96,11 +105,11 @@ def global_options(
             help="The only CA, or self-signed certificate, to trust, as PEM.",
         ),
     ] = None,
-    log_level: common.LogLevel = "warning",
+    log_level: LogLevel = None,
     debug: common.DebugFlag = False,
 ) -> None:
     """Remember where the KBS is."""
-    common.configure_logs(log_level, debug=debug)
+    common.configure_logs(level_of_logs(log_level, "warning"), debug=debug)
     context.obj = Connection(url, cert_file)
 
 

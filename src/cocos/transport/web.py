@@ -32,6 +32,7 @@ from starlette.routing import BaseRoute, Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
 from cocos.errors import (
+    AuthenticationError,
     CallerError,
     CocosError,
     FormatError,
@@ -333,7 +334,9 @@ def _known(scope: Scope, error: Exception) -> tuple[CocosError, int, Mapping[str
         known = FormatError("the request ended before its body was complete")
         return known, known.http_status, None
     if isinstance(error, CocosError):
-        return error, error.http_status, None
+        # RFC 9110 §11.6.1: a 401 says how to prove oneself.
+        proof = error.http_status == AuthenticationError.http_status
+        return error, error.http_status, {"WWW-Authenticate": "Bearer"} if proof else None
     if not isinstance(error, HTTPException):
         return InternalError("internal error; the server's log has the cause"), 500, None
     path = scope["path"]

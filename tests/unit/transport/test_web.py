@@ -105,6 +105,13 @@ async def test_health(client: httpx.AsyncClient) -> None:
     assert (answer.status_code, answer.content) == (200, b"")
 
 
+async def test_a_401_says_how_to_prove_oneself(client: httpx.AsyncClient) -> None:
+    unknown = await client.post("/api/ignore")
+    assert (unknown.status_code, unknown.headers["www-authenticate"]) == (401, "Bearer")
+    denied = await client.get("/api/deny/x")
+    assert (denied.status_code, "www-authenticate" in denied.headers) == (403, False)
+
+
 @pytest.mark.parametrize("size", [0, LIMIT])
 async def test_a_body_within_the_limit_passes(client: httpx.AsyncClient, size: int) -> None:
     assert (await client.post("/api/echo", content=b"x" * size)).json() == size
