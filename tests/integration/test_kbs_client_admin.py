@@ -96,7 +96,11 @@ async def test_lists_and_deletions(desk: Desk) -> None:
     text = await desk.config("get-attestation-policy")
     assert text == defaults.text("default_cpu")
     mine = desk.write("mine.rego", text)
-    await desk.config("set-attestation-policy", "--policy-file", mine, "--id", "mine")
+    stored = await desk.run(
+        "config", "set-attestation-policy", "--policy-file", mine, "--id", "mine"
+    )
+    assert stored.exit_status == 0
+    assert "decides nothing" in stored.stderr.decode()
     assert "mine" in (await desk.config("list-attestation-policies")).split()
     await desk.config("delete-attestation-policy", "--id", "mine")
 

@@ -149,6 +149,13 @@ def set_attestation_policy(
 ) -> None:
     """Set a policy that appraises evidence."""
     text = read_text(policy_file, "the policy")
+    if not policy_id.startswith("default_"):
+        common.stderr.print(
+            f"warning: a KBS appraises by default_cpu, default_gpu and the like; {policy_id} is "
+            "stored, but decides nothing",
+            style="yellow",
+            markup=False,
+        )
     run_admin(context.obj, lambda admin: admin.set_attestation_policy(policy_id, text))
     done(f"set the attestation policy {policy_id}", {"id": policy_id}, as_json=as_json)
 

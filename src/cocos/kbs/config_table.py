@@ -48,6 +48,10 @@ class Table:
         """Return the whole name of a key: ``admin.personas[0].id``."""
         return f"{self.place}.{key}" if self.place else key
 
+    def holds_text(self, key: str) -> bool:
+        """Tell whether a key that may be something else is a text."""
+        return key in self and isinstance(self._left[key], str)
+
     def text(self, key: str) -> str | None:
         """Take a text."""
         return self._take(key, str)

@@ -27,8 +27,7 @@ def service(section: Table) -> Flat:
             **dict.fromkeys(("intel_ta", "IntelTA"), _INTEL),
         },
     )
-    flat: Flat = {"timeout": section.number("timeout")}
-    flat |= _broker(section.table("attestation_token_broker"))
+    flat: Flat = {"timeout": section.number("timeout")} | _tokens(section)
     rvps = section.table("rvps_config")
     flat["_overrides"] = {
         section.name("storage_type"): section.text("storage_type"),
@@ -48,9 +47,7 @@ def service(section: Table) -> Flat:
 
 def historic(section: Table) -> Flat:
     """Read ``[as_config]``, up to v0.10."""
-    flat = _broker(section.table("attestation_token_config"))
-    if section.choice("attestation_token_broker", {"Simple": None, "Ear": None}) == "Simple":
-        section.notes.append(f"{section.name('attestation_token_broker')}: {_EAR}")
+    flat = _tokens(section)
     _rvps(section.table("rvps_config"))
     section.without_effect(_IN_STORAGE, "work_dir", "rvps_store_type")
     section.without_effect(_OPA, "policy_engine")
@@ -100,9 +97,21 @@ def _either(section: Table, name: str, older: str) -> bool | None:
     return former if newer is None else newer
 
 
+def _tokens(section: Table) -> Flat:
+    """Read what tokens are like: a table of their kind, or once a kind and a table beside it."""
+    if section.holds_text("attestation_token_broker"):
+        _kind(section, "attestation_token_broker")
+        return _broker(section.table("attestation_token_config"))
+    return _broker(section.table("attestation_token_broker"))
+
+
+def _kind(table: Table, key: str) -> None:
+    if table.choice(key, {"Ear": None, "Simple": None}) == "Simple":
+        table.notes.append(f"{table.name(key)}: {_EAR}")
+
+
 def _broker(section: Table) -> Flat:
-    if section.choice("type", {"Ear": None, "Simple": None}) == "Simple":
-        section.notes.append(f"{section.name('type')}: {_EAR}")
+    _kind(section, "type")
     flat: Flat = {
         "token_minutes": section.number("duration_min"),
         "token_issuer": section.text("issuer_name"),

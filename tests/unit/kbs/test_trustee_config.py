@@ -253,6 +253,16 @@ def test_v11() -> None:
     assert len(settings.notes) == 4
 
 
+def test_a_kind_of_token_with_a_table_beside_it() -> None:
+    settings = load("""
+        [attestation_service]
+        attestation_token_broker = "Simple"
+        attestation_token_config = { duration_min = 8 }
+        """)
+    assert settings.token_minutes == 8
+    assert settings.notes[0].startswith("attestation_service.attestation_token_broker: ")
+
+
 def test_v16_and_flags_win() -> None:
     settings = load(V16, sockets=["127.0.0.1:2"], storage="/elsewhere")
     settings.check()
