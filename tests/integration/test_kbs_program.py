@@ -190,6 +190,46 @@ async def test_insecure_api_needs_no_token(operator: Operator) -> None:
     assert "INSECURE-API" in operator.log()
 
 
+def token_key(operator: Operator, *command: str) -> Any:
+    storage = str(operator.folder / "storage")
+    argv = [str(KBS), "--storage", storage, "token-key", *command, "--json"]
+    done = subprocess.run(argv, capture_output=True, check=True, timeout=60)
+    return json.loads(done.stdout)
+
+
+async def test_token_keys_change_under_programs_that_serve(operator: Operator) -> None:
+    flag = "--insecure-allow-sample"
+    async with (
+        operator.plain(flag) as here,
+        operator.plain(flag) as there,
+        httpx.AsyncClient() as http,
+        KbsClient(here.url, InsecureSampleAttester()) as guest,
+    ):
+        async with operator.admin(there.url) as admin:
+            await admin.set_resource(PATH, SECRET)
+        session = await guest.session()
+        bearer = {"Authorization": f"Bearer {session.token}"}
+        target = f"{there.url}/kbs/v0/resource/{PATH}"
+        assert (await http.get(target, headers=bearer)).status_code == 200
+        (old,) = token_key(operator, "list")["keys"]
+        assert old["signs"]
+        new = token_key(operator, "rotate", "--lead", "60")
+        listed = token_key(operator, "list")["keys"]
+        assert [(key["kid"], key["signs"]) for key in listed] == [
+            (old["kid"], True),
+            (new["kid"], False),
+        ]
+        assert (await http.get(target, headers=bearer)).status_code == 200
+        token_key(operator, "revoke", old["kid"])
+        async with asyncio.timeout(60):
+            while (await http.get(target, headers=bearer)).status_code != 401:  # noqa: ASYNC110
+                await asyncio.sleep(0.5)  # they look again by themselves
+        assert await guest.get_resource(URI) == SECRET
+        keys = (await http.get(f"{there.url}/.well-known/jwks.json")).json()["keys"]
+        assert old["kid"] not in [key["kid"] for key in keys]
+        assert len(keys) == 2
+
+
 async def test_nothing_acknowledged_is_lost_by_kill_9(operator: Operator) -> None:
     acknowledged: dict[ResourcePath, bytes] = {}
     enough = asyncio.Event()

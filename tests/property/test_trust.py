@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 import pytest
+from _tokens import trusting
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
@@ -20,8 +21,9 @@ from cocos.policy import defaults
 from cocos.policy.appraisal import Status, appraise, tier
 from cocos.policy.documents import BaseDocuments
 from cocos.policy.engine import Policy
-from cocos.tokens.check import TokenVerifier, tee_public_key
+from cocos.tokens.check import tee_public_key
 from cocos.tokens.ear import Issuer, Submodule, issue
+from cocos.tokens.signer import Signer
 from cocos.verifiers import Expected
 from cocos.verifiers.sample import InsecureSampleVerifier
 from cocos.wire.kbs import ResourcePath, ResourceUri, Tee, report_data
@@ -147,47 +149,47 @@ def token() -> UnverifiedToken:
     evidence = {"sample": {}, "runtime_data_claims": {"tee-pubkey": PAIR.public_jwk()}}
     issuer = Issuer("i", "d", "b", "p", dt.timedelta(minutes=5))
     submodules = {"cpu0": Submodule(verdict, "default", evidence)}
-    return issue(submodules, key=KEY, issuer=issuer, now=NOW)
+    return issue(submodules, signer=Signer(KEY), issuer=issuer, now=NOW)
 
 
 TOKEN = token()
-VERIFIER = TokenVerifier([KEY.public_jwk()])
+VERIFIER = trusting(KEY)
 
 
-def test_the_unchanged_token_is_accepted() -> None:
-    assert tee_public_key(VERIFIER.verify(TOKEN, NOW)) == PAIR.public_jwk()
+async def test_the_unchanged_token_is_accepted() -> None:
+    assert tee_public_key(await VERIFIER.verify(TOKEN, NOW)) == PAIR.public_jwk()
 
 
 @given(st.integers(0, len(TOKEN) - 1), st.characters(codec="utf-8"))
-def test_every_changed_letter_is_refused(place: int, letter: str) -> None:
+async def test_every_changed_letter_is_refused(place: int, letter: str) -> None:
     changed = TOKEN[:place] + letter + TOKEN[place + 1 :]
     assume(changed != TOKEN)
     with pytest.raises(EvidenceError):
-        VERIFIER.verify(UnverifiedToken(changed), NOW)
+        await VERIFIER.verify(UnverifiedToken(changed), NOW)
 
 
 @given(st.integers(0, len(TOKEN)), st.integers(0, len(TOKEN)), st.text(max_size=5))
-def test_every_cut_and_insertion_is_refused(start: int, end: int, middle: str) -> None:
+async def test_every_cut_and_insertion_is_refused(start: int, end: int, middle: str) -> None:
     changed = TOKEN[:start] + middle + TOKEN[end:]
     assume(changed != TOKEN)
     with pytest.raises(EvidenceError):
-        VERIFIER.verify(UnverifiedToken(changed), NOW)
+        await VERIFIER.verify(UnverifiedToken(changed), NOW)
 
 
 @given(json_values, json_values)
 @example({"alg": "ES256"}, {"exp": 9e9})
-def test_any_unsigned_token_is_refused(header: Any, claims: Any) -> None:
+async def test_any_unsigned_token_is_refused(header: Any, claims: Any) -> None:
     parts = [base64url.encode(json.dumps(part).encode()) for part in (header, claims)]
     for signature in ("", "AAAA", "A" * 86):
         with pytest.raises(EvidenceError):
-            VERIFIER.verify(UnverifiedToken(".".join([*parts, signature])), NOW)
+            await VERIFIER.verify(UnverifiedToken(".".join([*parts, signature])), NOW)
 
 
 @given(st.dictionaries(st.sampled_from(["exp", "nbf", "iat"]), json_values))
-def test_signed_tokens_hold_only_within_their_time(claims: Any) -> None:
+async def test_signed_tokens_hold_only_within_their_time(claims: Any) -> None:
     signed = UnverifiedToken(KEY.sign({}, claims))
     try:
-        VERIFIER.verify(signed, NOW)
+        await VERIFIER.verify(signed, NOW)
     except EvidenceError:
         return
     assert claims["exp"] > NOW.timestamp() - 60

@@ -17,19 +17,18 @@ from cocos.attestation_service.annotate import compose, parse_init_data
 from cocos.attestation_service.config import AttestationServiceConfig
 from cocos.attestation_service.policies import POLICY_ID, attestation_policies
 from cocos.attestation_service.reference_values import ReferenceValue, ReferenceValues
-from cocos.crypto.signing import SigningKey
+from cocos.attestation_service.signing_keys import SigningKeys
 from cocos.errors import ConfigError, EvidenceError, Finding, FormatError, NotFoundError
 from cocos.policy.appraisal import Verdict, appraise
 from cocos.policy.documents import BaseDocuments
 from cocos.policy.engine import PolicyEngine
-from cocos.stores.base import Namespace, Store
+from cocos.stores.base import Store
 from cocos.tokens.ear import Submodule, issue
 from cocos.verifiers import Demand, Expected, Verifier, VerifierTable, verifier_table
 from cocos.wire import kbs
 from cocos.wire.init_data import InitDocument
 from cocos.wire.kbs import InitData, Tee
 
-SIGNING_KEY: Final = "attestation-token"
 NONCE_BYTES: Final = 32
 
 _RULES: Final = ("trust_claims", "extensions", "findings")
@@ -82,17 +81,6 @@ class _Verified:
     annotated: JsonObject
 
 
-async def signing_key(store: Store) -> SigningKey:
-    """Return the key that signs tokens; made at the first start, then kept."""
-    made = SigningKey.generate().pem()
-    if await store.put_new(Namespace.KEY, SIGNING_KEY, made):
-        return SigningKey.from_pem(made)
-    kept = await store.get(Namespace.KEY, SIGNING_KEY)
-    if kept is None:
-        raise ConfigError("the token signing key vanished from the store")
-    return SigningKey.from_pem(kept)
-
-
 class AttestationService:
     """Verifies evidence, asks the policies and issues tokens, in this process."""
 
@@ -100,14 +88,14 @@ class AttestationService:
         self,
         store: Store,
         *,
-        key: SigningKey,
+        keys: SigningKeys,
         config: AttestationServiceConfig,
         engine: PolicyEngine,
         clock: Clock,
         verifiers: VerifierTable | None = None,
     ) -> None:
         self._config = config
-        self._key = key
+        self._keys = keys
         self._clock = clock
         self._engine = engine
         self._policies = attestation_policies(store, engine)
@@ -182,7 +170,12 @@ class AttestationService:
             raise _refusal(request.tee, failures, findings)
         if findings:
             _log.info("attestation.not-affirming", tee=request.tee.value, findings=findings)
-        token = issue(submodules, key=self._key, issuer=self._config.issuer(), now=self._clock())
+        token = issue(
+            submodules,
+            signer=await self._keys.signer(),
+            issuer=self._config.issuer(),
+            now=self._clock(),
+        )
         statuses = {name: part.verdict.status.value for name, part in submodules.items()}
         _log.info("attestation.appraised", tee=request.tee.value, **statuses)
         return Appraisal(token, {part.name: part.annotated for part in verified}, tuple(findings))

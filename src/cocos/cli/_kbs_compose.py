@@ -16,8 +16,8 @@ from cocos.attestation_service.service import (
     Appraisal,
     AppraisalRequest,
     AttestationService,
-    signing_key,
 )
+from cocos.cli._kbs_tokens import signing_keys, token_verifier
 from cocos.clients.key_sets import KeySet, parse_pem
 from cocos.crypto import jwk
 from cocos.errors import ConfigError
@@ -32,10 +32,10 @@ from cocos.kbs.identity_providers import BearerTokens, IdentityProvider
 from cocos.kbs.metrics import KbsMetrics
 from cocos.kbs.resource_policy import ResourcePolicy
 from cocos.kbs.service import KbsService
+from cocos.kbs.well_known import well_known_routes
 from cocos.policy import defaults
 from cocos.policy.engine import PolicyEngine
 from cocos.stores.base import Store
-from cocos.tokens.check import TokenVerifier
 from cocos.transport.client_address import ClientAddresses
 from cocos.transport.web import WebApp
 from cocos.verifiers import verifier_table
@@ -50,11 +50,12 @@ async def compose(
 ) -> WebApp:
     """Put a key broker together."""
     metrics = KbsMetrics()
-    key = await signing_key(store)
+    keys = signing_keys(settings, store, clock=clock)
+    config = _attestation_config(settings)
     attestation = AttestationService(
         store,
-        key=key,
-        config=_attestation_config(settings),
+        keys=keys,
+        config=config,
         engine=engine,
         clock=clock,
         verifiers=verifier_table(
@@ -68,7 +69,8 @@ async def compose(
     service = KbsService(
         store,
         _InProcess(attestation),
-        tokens=TokenVerifier([key.public_jwk()]),
+        tokens=token_verifier(settings, keys, clock=clock),
+        tee_key_paths=settings.extra_teekey_paths,
         policy=policy,
         open_sessions=OpenSessions(settings.max_open_sessions),
         metrics=metrics,
@@ -85,6 +87,7 @@ async def compose(
         gate,
         denials=denials,
         metrics=metrics,
+        well_known=well_known_routes(keys, issuer=config.issuer_name),
         handshakes=RateLimit(settings.auth_rate),
         clients=ClientAddresses(settings.trusted_proxies),
         max_body_bytes=settings.payload_request_size * 2**20,

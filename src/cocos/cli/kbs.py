@@ -10,6 +10,7 @@ import typer
 
 from cocos._clock import system_clock
 from cocos.cli import _common as common
+from cocos.cli import kbs_token_keys
 from cocos.cli._guest import log_level as level_of_logs
 from cocos.cli._kbs_compose import admin_gate, compose
 from cocos.cli._kbs_storage import opened, rekey_command, sweeping, without_password
@@ -213,6 +214,7 @@ def _warn(settings: Settings) -> None:
 
 
 app.command("rekey")(rekey_command)
+app.add_typer(kbs_token_keys.app, name="token-key")
 
 
 def main() -> None:

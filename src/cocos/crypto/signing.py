@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The key that signs attestation results: EC P-256, ES256."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -8,17 +10,23 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cocos.crypto import _keywrap, jwt
+from cocos.crypto import _keywrap, base64url, jwt
+from cocos.crypto.jwk import VerificationKey
 from cocos.errors import ConfigError, FormatError
 
 ALGORITHM: Final = "ES256"
 
 
 class SigningKey:
-    """Signs tokens. Made once and kept, so that tokens survive a restart."""
+    """Signs tokens. Made once and kept, so that tokens survive a restart.
+
+    Attributes:
+        kid: Its name: the thumbprint of the public key (RFC 7638).
+    """
 
     def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
         self._key = key
+        self.kid = _thumbprint(_keywrap.ec_members(key.public_key()))
 
     @classmethod
     def generate(cls) -> "SigningKey":
@@ -51,6 +59,14 @@ class SigningKey:
             serialization.NoEncryption(),
         )
 
+    def public_key(self) -> ec.EllipticCurvePublicKey:
+        """Return the public key."""
+        return self._key.public_key()
+
+    def verification_key(self) -> VerificationKey:
+        """Return what verifies this key's signatures."""
+        return VerificationKey(self.public_key(), (ALGORITHM,), self.kid)
+
     def public_jwk(self) -> dict[str, str]:
         """Return the public key: ``alg``, ``kty``, ``crv``, ``x``, ``y``."""
         members = _keywrap.ec_members(self._key.public_key())
@@ -78,10 +94,6 @@ def verify(token: str, public_jwk: Mapping[str, Any]) -> dict[str, Any]:
     return jwt.verify(token, _keywrap.load_ec(public_jwk, "the token's key"))
 
 
-def unverified_header(token: str) -> dict[str, Any]:
-    """Return the header of a token that nobody has verified.
-
-    Raises:
-        FormatError: not a JWT.
-    """
-    return jwt.header_of(token)
+def _thumbprint(members: dict[str, str]) -> str:
+    text = json.dumps(members, separators=(",", ":"), sort_keys=True)
+    return base64url.encode(hashlib.sha256(text.encode("ascii")).digest())

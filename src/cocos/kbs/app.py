@@ -3,7 +3,7 @@
 
 import asyncio
 import datetime as dt
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from starlette.requests import Request
@@ -42,6 +42,7 @@ def make_app(
     metrics: KbsMetrics,
     handshakes: RateLimit,
     clients: ClientAddresses,
+    well_known: Sequence[Route] = (),
     max_body_bytes: int = MAX_BODY_BYTES,
 ) -> WebApp:
     """Return the ASGI application of a key broker.
@@ -54,6 +55,7 @@ def make_app(
         metrics: Where everything is counted.
         handshakes: How many a client may begin.
         clients: Tells clients apart.
+        well_known: Where the keys of this KBS's tokens are.
         max_body_bytes: Largest request body.
     """
     api = _Api(service, metrics, handshakes, clients)
@@ -78,6 +80,7 @@ def make_app(
             route("attest", api.attest, "POST"),
             route("resource/{path:path}", api.get_resource, "GET"),
             *admin_routes(administration, admins, prefix=PREFIX),
+            *well_known,
             Route("/healthz", api.health),
             Route("/metrics", metrics.http.endpoint),
         ],

@@ -31,18 +31,6 @@ _MAKE_ADMIN: Final = (
 )
 
 
-# Settings that a file of Trustee can have and that nothing here honours yet.
-_NOT_YET: Final = (
-    "token_key",
-    "token_certificate",
-    "token_certificate_url",
-    "trusted_certs",
-    "trusted_jwk_sets",
-    "extra_teekey_paths",
-    "insecure_header_jwk",
-)
-
-
 class AccessRule(BaseModel):
     """Which paths a role may reach, as a regular expression."""
 
@@ -208,9 +196,17 @@ class Settings(BaseModel):
             raise ConfigError("nobody could administer this KBS", hint=_MAKE_ADMIN)
         if len(chosen) > 1:
             raise ConfigError(f"{' and '.join(chosen)} contradict each other")
-        for name in _NOT_YET:
-            if getattr(self, name):
-                raise ConfigError(f"{name} is not possible yet")
+        self._check_tokens()
+
+    def _check_tokens(self) -> None:
+        if self.token_key is None and (self.token_certificate or self.token_certificate_url):
+            raise ConfigError("a token signing certificate needs its key: token_key")
+        for pointer in self.extra_teekey_paths:
+            if not pointer.startswith("/"):
+                raise ConfigError(
+                    f"extra_teekey_paths: {pointer!r} is no JSON pointer",
+                    hint="such as /customized_claims/runtime_data/tee-pubkey",
+                )
 
 
 # A single key is the historic way to name one administrator; notes are ours to write.

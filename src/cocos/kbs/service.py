@@ -7,7 +7,7 @@ resource policy has said yes to the token's claims.
 
 import datetime as dt
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -28,6 +28,7 @@ from cocos.kbs import session as rcar
 from cocos.kbs.admission import OpenSessions
 from cocos.kbs.metrics import KbsMetrics
 from cocos.kbs.resource_policy import ResourcePolicy
+from cocos.policy.appraisal import INSECURE
 from cocos.stores.base import Namespace, Store
 from cocos.tokens.check import TokenVerifier, tee_public_key
 from cocos.wire import json, kbs
@@ -150,6 +151,7 @@ class KbsService:
         clock: Clock,
         session_lifetime: dt.timedelta = SESSION_LIFETIME,
         oldest: Generation = Generation.V0_1_1,
+        tee_key_paths: Sequence[str] = (),
     ) -> None:
         self._store = store
         self._attestation = attestation
@@ -160,6 +162,7 @@ class KbsService:
         self._lifetime = session_lifetime
         self._oldest = oldest
         self._open = open_sessions
+        self._tee_key_paths = tuple(tee_key_paths)
 
     async def auth(self, request: kbs.Request) -> Opened:
         """Open a session and challenge the attester.
@@ -247,7 +250,7 @@ class KbsService:
             NotFoundError: there is no such resource.
         """
         shown = await self._token(credentials)
-        claims = self._tokens.verify(UnverifiedToken(shown.token), self._clock())
+        claims = await self._tokens.verify(UnverifiedToken(shown.token), self._clock())
         segments = (path.repository, path.type, path.tag)
         await self._policy.check(RESOURCE, segments, query, claims, shown.findings)
         secret = await self._store.get(Namespace.RESOURCE, str(path))
@@ -257,9 +260,11 @@ class KbsService:
                 hint=f"its owner stores it with kbs-client config set-resource --path {path}",
             )
         encrypt = jwe.encrypt if shown.generation.header_sealed else early_jwe.encrypt
-        sealed = encrypt(secret, tee_public_key(claims))
+        sealed = encrypt(secret, tee_public_key(claims, self._tee_key_paths))
         self._metrics.reads.inc()
         _log.info("kbs.released", resource=str(path))
+        if INSECURE in claims:
+            _log.warning("kbs.released-INSECURELY", resource=str(path), because=claims[INSECURE])
         return msgspec.convert(sealed, kbs.Response)
 
     async def check_health(self) -> None:

@@ -3,11 +3,20 @@
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from cocos._types import UnverifiedToken, VerifiedClaims
-from cocos.crypto import jwt, signing
-from cocos.errors import AuthenticationError, ConfigError, EvidenceError, Finding, FormatError
+from cocos.crypto import jwk, jwt
+from cocos.errors import (
+    AuthenticationError,
+    ConfigError,
+    EvidenceError,
+    Finding,
+    FormatError,
+    PeerError,
+)
+from cocos.policy.appraisal import INSECURE
+from cocos.tokens.chains import header_jwk
 
 TEE_KEY_PATHS: Final = (
     "/tdx/attester_runtime_data/tee-pubkey",
@@ -21,37 +30,65 @@ TEE_KEY_PATHS: Final = (
 _HINT = "attest again; a token is valid for minutes and only where its issuer is trusted"
 
 
+class Issuers(Protocol):
+    """Some issuers whose tokens count: one's own, a JWK set, what a CA certified."""
+
+    async def verify(self, token: str) -> dict[str, Any]:
+        """Verify a token's signature and return its claims.
+
+        Raises:
+            FormatError: not a JWT.
+            AuthenticationError: none of these issuers signed it.
+            PeerError: their keys cannot be had at the moment.
+        """
+        ...
+
+
+class InsecureHeaderKeys:
+    """Believes the key that a token itself brings: anybody can make such tokens."""
+
+    async def verify(self, token: str) -> dict[str, Any]:
+        """Verify a token with the key in its own header; the claims say so."""
+        key = jwk.from_jwk(header_jwk(token), "the key in the token's header")
+        return {**key.verify(token), INSECURE: ["header-jwk"]}
+
+
 class TokenVerifier:
     """Accepts tokens of the issuers it was told to trust, one's own by default.
 
-    The key in a token's header is never trusted, and ``kid`` selects nothing.
+    The key in a token's header is trusted only with a certificate of a trusted CA, or with
+    :class:`InsecureHeaderKeys`.
     """
 
-    def __init__(self, trusted_keys: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, issuers: Sequence[Issuers]) -> None:
         """Trust issuers.
 
         Args:
-            trusted_keys: Public P-256 keys as JWK.
+            issuers: Asked in this order.
 
         Raises:
-            ConfigError: no key at all: nothing could ever be accepted.
+            ConfigError: nobody at all: nothing could ever be accepted.
         """
-        if not trusted_keys:
-            raise ConfigError("no key is trusted to sign attestation tokens")
-        self._keys = [dict(key) for key in trusted_keys]
+        if not issuers:
+            raise ConfigError(
+                "nobody is trusted to sign attestation tokens",
+                hint="name keys (trusted_jwk_sets) or certificates (trusted_certs)",
+            )
+        self._issuers = tuple(issuers)
 
-    def verify(self, token: UnverifiedToken, now: dt.datetime) -> VerifiedClaims:
+    async def verify(self, token: UnverifiedToken, now: dt.datetime) -> VerifiedClaims:
         """Check a token and return its claims.
 
-        1. It is a compact JWT whose ``alg`` is ES256.
-        2. One of the trusted keys made the signature.
+        1. It is a compact JWT, signed with an algorithm of the key that verifies it.
+        2. One of the trusted issuers made the signature.
         3. ``exp`` is there and not past, ``nbf`` if there is not ahead; 60 s of leeway.
 
         Raises:
             EvidenceError: one of them does not hold.
+            PeerError: nobody known signed it, and some issuer's keys cannot be had.
         """
         try:
-            claims = self._signed_claims(token)
+            claims = await self._signed_claims(token)
             jwt.check_times(claims, now)
         except (AuthenticationError, FormatError) as error:
             raise EvidenceError(
@@ -61,13 +98,21 @@ class TokenVerifier:
             ) from error
         return VerifiedClaims(claims)
 
-    def _signed_claims(self, token: str) -> dict[str, Any]:
-        for key in self._keys[:-1]:
+    async def _signed_claims(self, token: str) -> dict[str, Any]:
+        jwt.header_of(token)
+        reasons: list[str] = []
+        absent: PeerError | None = None
+        for issuers in self._issuers:
             try:
-                return signing.verify(token, key)
-            except AuthenticationError:
-                continue  # another issuer's
-        return signing.verify(token, self._keys[-1])
+                return await issuers.verify(token)
+            except PeerError as error:
+                absent = error
+            except (AuthenticationError, FormatError) as error:
+                if error.message not in reasons:
+                    reasons.append(error.message)
+        if absent is not None:
+            raise absent
+        raise AuthenticationError("; ".join(reasons))
 
 
 def tee_public_key(claims: VerifiedClaims, extra_paths: Sequence[str] = ()) -> dict[str, Any]:

@@ -13,9 +13,9 @@ import msgspec
 
 from cocos._types import JsonObject, UnverifiedToken
 from cocos.crypto import jwt
-from cocos.crypto.signing import SigningKey
 from cocos.errors import FormatError, TooLargeError
 from cocos.policy.appraisal import FINDINGS, INSECURE, Verdict
+from cocos.tokens.signer import Signer
 
 EVIDENCE: Final = "ear.veraison.annotated-evidence"
 STATUS: Final = "ear.status"
@@ -58,13 +58,13 @@ class Submodule:
 
 
 def issue(
-    submodules: Mapping[str, Submodule], *, key: SigningKey, issuer: Issuer, now: dt.datetime
+    submodules: Mapping[str, Submodule], *, signer: Signer, issuer: Issuer, now: dt.datetime
 ) -> UnverifiedToken:
     """Sign a token over appraised submodules.
 
     Args:
         submodules: ``cpu0``, ``gpu0``, … → appraisal; at least one.
-        key: Signs, and is shown in the header.
+        signer: Signs, and is shown in the header.
         issuer: Who says so, and for how long.
         now: Issue time.
 
@@ -83,7 +83,7 @@ def issue(
         "exp": issued + int(issuer.lifetime.total_seconds()),
         "iss": issuer.name,
     }
-    token = key.sign({"jwk": key.public_jwk()}, claims)
+    token = signer.key.sign(signer.header, claims)
     if len(token) > jwt.MAX_BYTES:
         raise TooLargeError(
             f"the claims make a token of {len(token)} bytes, more than {jwt.MAX_BYTES}",

@@ -12,25 +12,24 @@ from typing import Any
 import pytest
 from _engine import LocalEngine
 
-from cocos._types import JsonObject, UnverifiedToken
+from cocos._types import JsonObject
 from cocos.attestation_service.config import AttestationServiceConfig
 from cocos.attestation_service.service import (
     AppraisalRequest,
     AttestationService,
-    signing_key,
 )
-from cocos.crypto.signing import SigningKey
+from cocos.attestation_service.signing_keys import SigningKeys
+from cocos.crypto import jwk, jwt
 from cocos.crypto.tee_key import TeeKeyPair
 from cocos.errors import EvidenceError, FormatError, NotFoundError, TooLargeError
 from cocos.policy import defaults
 from cocos.policy.appraisal import INSECURE
 from cocos.stores.base import Namespace, Store
 from cocos.stores.sql import SqlStore
-from cocos.tokens.check import TokenVerifier, tee_public_key
+from cocos.tokens.check import tee_public_key
 from cocos.wire.kbs import InitData, Tee, report_data
 
 START = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
-KEY = SigningKey.generate()
 TEE_JWK = TeeKeyPair.generate().public_jwk()
 EVIDENCE = "ear.veraison.annotated-evidence"
 INIT_DATA = """version = "0.1.0"
@@ -78,8 +77,11 @@ async def store(tmp_path: Path, clock: Clock) -> AsyncIterator[Store]:
 @pytest.fixture
 def make(store: Store, clock: Clock) -> Make:
     def made(*, insecure_allow_sample: bool = True, **settings: Any) -> AttestationService:
+        keys = SigningKeys(store, clock=clock, token_lifetime=dt.timedelta(minutes=5))
         config = AttestationServiceConfig(insecure_allow_sample=insecure_allow_sample, **settings)
-        return AttestationService(store, key=KEY, config=config, engine=LocalEngine(), clock=clock)
+        return AttestationService(
+            store, keys=keys, config=config, engine=LocalEngine(), clock=clock
+        )
 
     return made
 
@@ -103,7 +105,7 @@ def request(*, devices: bool = False, **changes: Any) -> AppraisalRequest:
 
 
 def claims_of(token: str) -> Any:
-    return TokenVerifier([KEY.public_jwk()]).verify(UnverifiedToken(token), START)
+    return jwk.from_jwk(jwt.header_of(token)["jwk"], "the key").verify(token)
 
 
 async def test_sample_where_it_is_allowed(make: Make) -> None:
@@ -440,11 +442,6 @@ async def test_operator_policy_cannot_hide_that_it_is_insecure(make: Make) -> No
     await service.set_policy("default_cpu", 'package policy\ntrust_claims := {"hardware": 2}')
     appraisal = await service.appraise(request())
     assert claims_of(appraisal.token)["submods"]["cpu0"][INSECURE] == ["sample"]
-
-
-async def test_signing_key_is_made_once(store: Store) -> None:
-    first, second = await signing_key(store), await signing_key(store)
-    assert first.public_jwk() == second.public_jwk()
 
 
 async def test_challenges_differ(make: Make) -> None:

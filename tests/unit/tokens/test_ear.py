@@ -7,13 +7,16 @@ import json
 from typing import Any
 
 import pytest
+from _tokens import Keys, trusting
 
 from cocos._types import UnverifiedToken, VerifiedClaims
-from cocos.crypto.signing import SigningKey, unverified_header
+from cocos.crypto import jwt
+from cocos.crypto.signing import SigningKey
 from cocos.errors import ConfigError, EvidenceError, FormatError
 from cocos.policy.appraisal import CLAIMS, INSECURE, appraise
 from cocos.tokens.check import TEE_KEY_PATHS, TokenVerifier, tee_public_key
 from cocos.tokens.ear import Issuer, Submodule, issue
+from cocos.tokens.signer import Signer
 
 NOW = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
 ISSUER = Issuer("issuer", "developer", "build", "profile", dt.timedelta(minutes=5))
@@ -34,7 +37,7 @@ def submodule(**changes: Any) -> Submodule:
 
 
 def token(key: SigningKey = KEY, **changes: Any) -> UnverifiedToken:
-    return issue({"cpu0": submodule(**changes)}, key=key, issuer=ISSUER, now=NOW)
+    return issue({"cpu0": submodule(**changes)}, signer=Signer(key), issuer=ISSUER, now=NOW)
 
 
 def part(value: object) -> str:
@@ -48,9 +51,9 @@ def body(text: str) -> Any:
 
 def test_exact_form() -> None:
     text = token()
-    header = unverified_header(text)
-    assert list(header) == ["typ", "alg", "jwk"]
-    assert header == {"typ": "JWT", "alg": "ES256", "jwk": KEY.public_jwk()}
+    header = jwt.header_of(text)
+    assert list(header) == ["typ", "alg", "kid", "jwk"]
+    assert header == {"typ": "JWT", "alg": "ES256", "kid": KEY.kid, "jwk": KEY.public_jwk()}
     issued = int(NOW.timestamp())
     claims = body(text)
     assert claims == {
@@ -82,23 +85,23 @@ def test_insecure_shows() -> None:
 
 def test_nothing_is_not_attested() -> None:
     with pytest.raises(FormatError):
-        issue({}, key=KEY, issuer=ISSUER, now=NOW)
+        issue({}, signer=Signer(KEY), issuer=ISSUER, now=NOW)
 
 
-def test_own_token_is_accepted() -> None:
-    claims = TokenVerifier([KEY.public_jwk()]).verify(token(), NOW)
+async def test_own_token_is_accepted() -> None:
+    claims = await trusting(KEY).verify(token(), NOW)
     assert claims["submods"]["cpu0"]["ear.status"] == "affirming"
     assert tee_public_key(claims) == JWK
-    other = SigningKey.generate().public_jwk()
-    for keys in ([other, KEY.public_jwk()], [KEY.public_jwk(), other]):
-        assert TokenVerifier(keys).verify(token(), NOW) == claims
+    other = SigningKey.generate()
+    for issuers in ([Keys(other), Keys(KEY)], [Keys(KEY), Keys(other)], [Keys(other, KEY)]):
+        assert await TokenVerifier(issuers).verify(token(), NOW) == claims
 
 
-def test_leeway_of_a_minute() -> None:
-    verifier = TokenVerifier([KEY.public_jwk()])
-    verifier.verify(token(), NOW + dt.timedelta(seconds=359))
+async def test_leeway_of_a_minute() -> None:
+    verifier = trusting(KEY)
+    await verifier.verify(token(), NOW + dt.timedelta(seconds=359))
     with pytest.raises(EvidenceError, match="expired"):
-        verifier.verify(token(), NOW + dt.timedelta(seconds=360))
+        await verifier.verify(token(), NOW + dt.timedelta(seconds=360))
 
 
 def test_trust_in_nobody_is_refused() -> None:
@@ -106,20 +109,20 @@ def test_trust_in_nobody_is_refused() -> None:
         TokenVerifier([])
 
 
-def refused(text: str) -> EvidenceError:
+async def refused(text: str) -> EvidenceError:
     with pytest.raises(EvidenceError) as caught:
-        TokenVerifier([KEY.public_jwk()]).verify(UnverifiedToken(text), NOW)
+        await trusting(KEY).verify(UnverifiedToken(text), NOW)
     assert caught.value.findings
     return caught.value
 
 
-def test_forged_with_another_key_shown_in_the_header() -> None:
-    refused(token(SigningKey.generate()))
+async def test_forged_with_another_key_shown_in_the_header() -> None:
+    await refused(token(SigningKey.generate()))
 
 
-def test_forged_with_our_key_shown_in_the_header() -> None:
+async def test_forged_with_our_key_shown_in_the_header() -> None:
     forger = SigningKey.generate()
-    refused(forger.sign({"jwk": KEY.public_jwk()}, body(token())))
+    await refused(forger.sign({"jwk": KEY.public_jwk()}, body(token())))
 
 
 @pytest.mark.parametrize(
@@ -135,32 +138,32 @@ def test_forged_with_our_key_shown_in_the_header() -> None:
         {"alg": "ES256", "crit": ["x"], "x": 1},
     ],
 )
-def test_other_headers(header: Any) -> None:
+async def test_other_headers(header: Any) -> None:
     _, claims, signature = token().split(".")
-    refused(f"{part(header)}.{claims}.{signature}")
-    refused(f"{part(header)}.{claims}.")
+    await refused(f"{part(header)}.{claims}.{signature}")
+    await refused(f"{part(header)}.{claims}.")
 
 
-def test_changed_claims() -> None:
+async def test_changed_claims() -> None:
     head, _, signature = token().split(".")
     claims = body(token())
     claims["submods"]["cpu0"]["ear.status"] = "affirming!"
-    refused(f"{head}.{part(claims)}.{signature}")
+    await refused(f"{head}.{part(claims)}.{signature}")
 
 
-def test_missing_times() -> None:
+async def test_missing_times() -> None:
     claims = body(token())
     wrong: list[Any] = [None, "9999999999", True, [], {}]
     for exp in wrong:
-        refused(KEY.sign({}, {**claims, "exp": exp}))
+        await refused(KEY.sign({}, {**claims, "exp": exp}))
     del claims["exp"]
-    refused(KEY.sign({}, claims))
-    refused(KEY.sign({}, {**claims, "exp": 9e9, "nbf": 9e9}))
+    await refused(KEY.sign({}, claims))
+    await refused(KEY.sign({}, {**claims, "exp": 9e9, "nbf": 9e9}))
 
 
 @pytest.mark.parametrize("text", ["", ".", "..", "a.b.c", "é", "x" * 3_000_000, "e30.e30.e30"])
-def test_no_token_at_all(text: str) -> None:
-    refused(text)
+async def test_no_token_at_all(text: str) -> None:
+    await refused(text)
 
 
 @pytest.mark.parametrize("path", TEE_KEY_PATHS)

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``kbs token-key``: the keys that sign attestation tokens."""
+
+import datetime as dt
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.table import Table
+
+from cocos._clock import system_clock
+from cocos.attestation_service.signing_keys import LEAD, SigningKeys
+from cocos.cli import _common as common
+from cocos.cli._kbs_storage import opened
+from cocos.cli._kbs_tokens import signing_keys
+from cocos.kbs.config import Settings
+from cocos.tokens.key_ring import KeyRing
+
+T = TypeVar("T")
+
+app = common.make_app(
+    "The keys that sign attestation tokens, in the storage: all KBSs on it follow a change. "
+    "Options that say where the storage is come before: kbs --storage … token-key list."
+)
+
+
+@app.command("list")
+def list_keys(context: typer.Context, *, as_json: common.JsonFlag = False) -> None:
+    """Show the keys whose tokens hold, and which of them signs."""
+    ring = _with_keys(context.obj, lambda keys: keys.ring())
+    rows = _rows(ring)
+    common.emit({"keys": rows}, lambda: _show(rows), as_json=as_json)
+
+
+@app.command()
+def rotate(
+    context: typer.Context,
+    *,
+    lead: Annotated[
+        int,
+        typer.Option(
+            help="Seconds from its publication to its first signature; give relying parties "
+            "time to fetch it.",
+            min=int(LEAD.total_seconds()),
+        ),
+    ] = 3600,
+    as_json: common.JsonFlag = False,
+) -> None:
+    """Publish a new key, which takes over later; the old one's tokens hold until they expire."""
+    new = _with_keys(context.obj, lambda keys: keys.rotate(dt.timedelta(seconds=lead)))
+    common.emit(
+        {"kid": new.kid, "active": new.active},
+        lambda: common.stdout.print(
+            f"published {new.kid}; it signs from {new.active:%Y-%m-%d %H:%M:%S} UTC", markup=False
+        ),
+        as_json=as_json,
+    )
+
+
+@app.command()
+def revoke(
+    context: typer.Context,
+    kid: Annotated[str, typer.Argument(help="As list shows it.")],
+    *,
+    as_json: common.JsonFlag = False,
+) -> None:
+    """Believe no token by a key that has leaked; guests with such tokens attest again."""
+    _with_keys(context.obj, lambda keys: keys.revoke(kid))
+    common.emit(
+        {"kid": kid},
+        lambda: common.stdout.print(f"no token by {kid} holds any more", markup=False),
+        as_json=as_json,
+    )
+
+
+def _with_keys(settings: Settings, work: Callable[[SigningKeys], Awaitable[T]]) -> T:
+    async def run() -> T:
+        async with opened(settings) as storage:
+            return await work(signing_keys(settings, storage.store, clock=system_clock))
+
+    return common.run_async(run())
+
+
+def _rows(ring: KeyRing) -> list[dict[str, Any]]:
+    now = system_clock()
+    believed = ring.believed(now)
+    signing = ring.signing(now).kid if believed else None
+    return [
+        {
+            "kid": key.kid,
+            "signs": key.kid == signing,
+            "active": key.active,
+            "expires": key.expires,
+        }
+        for key in believed
+    ]
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
+    table = Table("kid", "signs", "active from", "believed until")
+    for row in rows:
+        times = (row["active"], row["expires"])
+        shown = ("" if time is None else f"{time:%Y-%m-%d %H:%M:%S} UTC" for time in times)
+        table.add_row(row["kid"], "yes" if row["signs"] else "", *shown)
+    common.stdout.print(table)
