@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The image in an emulated machine: what it measures, what runs, what it refuses."""
 
+import base64
 import hashlib
 import json
 import shutil
 from pathlib import Path
 
 import pytest
-from _guest_console import machine
+from _guest_console import Console, machine
 
-from cocos.image.describe import ROOT, UKI
+from cocos.evidence import eventlog
+from cocos.image import measure
+from cocos.wire.image_folder import ROOT, UKI
 from cocos.wire.init_data import build
+from cocos.wire.pe import Image
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("image"), pytest.mark.timeout(1800)]
 
@@ -22,6 +26,24 @@ INIT_DATA = build(
 )
 
 
+async def check_events(console: Console, image: Path) -> None:
+    """Compare the log of a boot with what the registers of a TDX guest are predicted from.
+
+    Those get the same events, but one separator in place of one for each PCR.
+    """
+    await console.run("cd /sys/kernel/security/tpm0; true")
+    printed = await console.run("base64 -w 0 binary*; echo; cd /")
+    log = eventlog.parse_log(base64.b64decode(printed, validate=False))
+    predicted = measure.boot(Image.parse((image / UKI).read_bytes()))
+    for pcrs in measure.RTMR_PCRS.values():
+        found = [
+            (event.index, event.digests["sha256"])
+            for event in log
+            if event.index in pcrs and (event.index == 4 or event.type_name != "EV_SEPARATOR")
+        ]
+        assert found == [(each.pcr, each.digest) for each in predicted if each.pcr in pcrs]
+
+
 async def test_a_boot_measures_what_was_predicted_and_its_services_run(
     debug_image: Path, tmp_path: Path
 ) -> None:
@@ -31,6 +53,7 @@ async def test_a_boot_measures_what_was_predicted_and_its_services_run(
         registers = await console.run("cd /sys/class/tpm/tpm0/pcr-sha256; cat 4 11 12; cd /")
         predicted = [values[name][0] for name in ("tpm_pcr04", "tpm_pcr11", "tpm_pcr12")]
         assert registers.lower().split() == predicted
+        await check_events(console, debug_image)
 
         assert (await console.run("systemctl start cocos-agent; echo $?")).strip() == "0"
         names = "attestation-agent coco-keyprovider cocos-agent"

@@ -5,13 +5,15 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
+from cocos.host import process
 from cocos.image.build import build
 from cocos.image.config import BuildSettings, Step
-from cocos.image.describe import ROOT
+from cocos.wire.image_folder import FIRMWARE, ROOT, UKI
 from cocos.wire.pe import Image
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("image"), pytest.mark.timeout(1800)]
@@ -19,6 +21,14 @@ pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("image"), pytest.
 
 def digests(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+async def launch_digest(image: Path, cpus: int) -> str:
+    """Ask the program of the library's authors."""
+    program = Path(sys.executable).with_name("sev-snp-measure")
+    words = ["--mode", "snp", "--vcpus", str(cpus), "--vcpu-type", "EPYC-v4"]
+    words += ["--ovmf", str(image / FIRMWARE["snp"]), "--kernel", str(image / UKI)]
+    return (await process.run([program, *words], timeout=60)).stdout.decode().strip()
 
 
 async def test_two_builds_give_the_same_bytes(
@@ -60,4 +70,8 @@ async def test_two_builds_give_the_same_bytes(
     assert f"roothash={description['roothash']}".encode() in line
     assert b"cocos.debug" not in line
     values = json.loads((first / "reference-values.json").read_bytes())
-    assert set(values) > {"tpm_pcr04", "tpm_pcr11", "tpm_pcr12", "inputs"}
+    assert set(values) > {"tpm_pcr04", "tpm_pcr11", "tpm_pcr12", "mr_td", "rtmr_1", "rtmr_2"}
+    digests_of = values["snp_launch_measurement"]
+    assert len(digests_of) == 16
+    for cpus in (1, 2, 16):
+        assert digests_of[cpus - 1] == await launch_digest(first, cpus)

@@ -112,7 +112,7 @@ def _qemu(image: Path, folder: Path, socket: Path) -> list[str]:
         mode = "" if writable else ",readonly=on"
         words += ["-drive", f"if=none,id={name},format=raw,file={path}{mode}"]
         words += ["-device", f"virtio-blk-pci,drive={name},serial={name}"]
-    words += ["-netdev", "user,id=n0,restrict=on", "-device", "virtio-net-pci,netdev=n0"]
+    words += ["-netdev", "user,id=n0,restrict=on", "-device", "virtio-net-pci,netdev=n0,romfile="]
     words += ["-chardev", f"socket,id=tpm0,path={socket}"]
     words += ["-tpmdev", "emulator,id=t0,chardev=tpm0", "-device", "tpm-tis,tpmdev=t0"]
     return words

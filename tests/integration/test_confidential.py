@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cocos.host.confidential import HostFacts, Kind, judge, read_facts
+from cocos.host.confidential import HostFacts, judge, read_facts
+from cocos.wire.image_folder import Memory
 
 pytestmark = pytest.mark.integration
 
@@ -14,7 +15,7 @@ TDX = HostFacts(frozenset({"fpu", "tdx_host_platform"}), frozenset({"tdx"}), (10
 
 
 @pytest.mark.parametrize(("facts", "kind"), [(SNP, "snp"), (TDX, "tdx")])
-def test_a_host_that_can(facts: HostFacts, kind: Kind) -> None:
+def test_a_host_that_can(facts: HostFacts, kind: Memory) -> None:
     assert judge(facts).kind == kind
 
 

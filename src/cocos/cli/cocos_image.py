@@ -14,7 +14,7 @@ from cocos.host.files import cache_folder, read_file
 from cocos.image import build as image_build
 from cocos.image.build import Outcome
 from cocos.image.config import DEBUG_NAME, DEFAULT_NAME, BuildSettings, Step
-from cocos.image.describe import DESCRIPTION, REFERENCE_VALUES
+from cocos.wire.image_folder import DESCRIPTION, REFERENCE_VALUES
 
 app = common.make_app("Build the image that confidential VMs boot, and say what it measures.")
 
@@ -44,6 +44,22 @@ def build(
     refresh: Annotated[
         bool, typer.Option(help="Fetch packages and wheels anew, although they are cached.")
     ] = False,
+    confidential: Annotated[
+        bool,
+        typer.Option(
+            help="Take Debian forky's firmware for SEV-SNP and TDX along, and predict what "
+            "VMs with encrypted memory measure."
+        ),
+    ] = True,
+    cpus: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=255,
+            help="Most processors of a VM with SEV-SNP: their number shows in its measurement, "
+            "so that there is one for each.",
+        ),
+    ] = 16,
     as_json: common.JsonFlag = False,
 ) -> None:
     """Build an image from Debian 13's packages, locked wheels and this program's own files.
@@ -53,7 +69,9 @@ def build(
     """
     name = DEBUG_NAME if debug_image else DEFAULT_NAME
     folder = (output or cache_folder("image") / name).absolute()
-    settings = BuildSettings(output=folder, debug=debug_image, refresh=refresh)
+    settings = BuildSettings(
+        output=folder, debug=debug_image, refresh=refresh, confidential=confidential, cpus=cpus
+    )
     with _Bar() as bar:
         outcome = common.run_async(image_build.build(settings, bar.show))
     result = {"folder": str(folder), "up_to_date": outcome.up_to_date, **outcome.description}
@@ -77,7 +95,9 @@ def inspect(
     values = _read(place / REFERENCE_VALUES)
     common.emit(
         {"folder": str(place), **description, "reference_values": values},
-        lambda: _show(place, description),
+        lambda: common.stdout.print(
+            "\n".join([*_summary(place, description), *_measured(values)]), markup=False
+        ),
         as_json=as_json,
     )
 
@@ -126,18 +146,39 @@ def _read(path: Path) -> Any:
 def _show_built(folder: Path, outcome: Outcome) -> None:
     if outcome.up_to_date:
         common.stdout.print("up to date: nothing that decides the image has changed")
-    _show(folder, outcome.description)
+    common.stdout.print("\n".join(_summary(folder, outcome.description)), markup=False)
+    common.stdout.print(f"cocos-cli image inspect {folder} shows what it measures", markup=False)
 
 
-def _show(folder: Path, description: dict[str, Any]) -> None:
+def _summary(folder: Path, description: dict[str, Any]) -> list[str]:
     lines = [f"folder      {folder}", f"kernel      {description['kernel']}"]
     if description["debug"]:
         lines.append("debug       yes: a root shell for its host; policies refuse it")
     for name, file in description["files"].items():
         size = f"{file['bytes'] / _MIB:7.2f} MiB"
-        lines.append(f"{name:26}{size}  sha256 {file['sha256']}")
-    lines.append(f"command line\n  {description['cmdline']}")
-    for name, value in _read(folder / REFERENCE_VALUES).items():
-        if isinstance(value, list):
-            lines += [f"{name:26}{each}" for each in value if isinstance(each, str)]
-    common.stdout.print("\n".join(lines), markup=False)
+        lines.append(f"{name:24}{size}  sha256 {file['sha256']}")
+    return [*lines, f"command line\n  {description['cmdline']}"]
+
+
+def _measured(values: dict[str, Any]) -> list[str]:
+    """Return the reference values, by what they were computed from."""
+    lines = []
+    for title, inputs in values["inputs"].items():
+        lines.append(title)
+        for name, value in inputs.items():
+            if name != "values":
+                lines.append(f"  {name}: {_words(value)}")
+        for name in inputs.get("values", ()):
+            lines += [f"  {name:24}{value}" for value in values[name]]
+            for events in values.get(f"{name}_events", ()):
+                lines += [f"      {event['digest']}  {event['event']}" for event in events]
+    return lines
+
+
+def _words(value: Any) -> str:
+    match value:
+        case dict():
+            return ", ".join(f"{name} {inner}" for name, inner in value.items())
+        case None | "":
+            return "none"
+    return str(value)

@@ -7,16 +7,14 @@ Hosts: AMD SEV-SNP and Intel TDX, as their kernel modules say. A QEMU must know 
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from cocos.host import process, qemu
-
-Kind = Literal["snp", "tdx"]
+from cocos.wire.image_folder import Memory
 
 # The first releases with the objects sev-snp-guest and tdx-guest.
-_SINCE: dict[Kind, tuple[int, int]] = {"snp": (9, 1), "tdx": (10, 1)}
-_CPU_FLAG: dict[Kind, str] = {"snp": "sev_snp", "tdx": "tdx_host_platform"}
-_MODULE: dict[Kind, str] = {
+_SINCE: dict[Memory, tuple[int, int]] = {"snp": (9, 1), "tdx": (10, 1)}
+_CPU_FLAG: dict[Memory, str] = {"snp": "sev_snp", "tdx": "tdx_host_platform"}
+_MODULE: dict[Memory, str] = {
     "snp": "sys/module/kvm_amd/parameters/sev_snp",
     "tdx": "sys/module/kvm_intel/parameters/tdx",
 }
@@ -34,7 +32,7 @@ class HostFacts:
     """
 
     cpu_flags: frozenset[str]
-    modules: frozenset[Kind]
+    modules: frozenset[Memory]
     qemu: tuple[int, int]
 
 
@@ -42,7 +40,7 @@ class HostFacts:
 class Verdict:
     """What the host offers: a kind or none, and why."""
 
-    kind: Kind | None
+    kind: Memory | None
     reason: str
 
 

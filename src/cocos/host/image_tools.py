@@ -22,7 +22,7 @@ TOOL_SECONDS = 1800.0
 WORK = "/work"
 """Where a tool sees the folder that it may write to."""
 
-_PACKAGE_LIST = "packages.txt"
+PACKAGE_LIST = "packages.txt"
 _PLATFORMS = ("manylinux_2_17_x86_64", "manylinux2014_x86_64", "manylinux_2_28_x86_64")
 
 
@@ -31,10 +31,6 @@ class Tools:
     """A root file system of Debian 13 with build tools."""
 
     folder: Path
-
-    def versions(self) -> dict[str, str]:
-        """Return package → version of what is in the folder."""
-        return versions((self.folder / _PACKAGE_LIST).read_text("utf-8"))
 
     async def run(
         self,
@@ -70,7 +66,9 @@ class Tools:
         return await process.run([bwrap, *words, "--", *argv], timeout=TOOL_SECONDS)
 
 
-async def fetch_packages(names: Sequence[str], suite: str, archive: Path) -> None:
+async def fetch_packages(
+    names: Sequence[str], suite: str, archive: Path, *, expired: bool = False
+) -> None:
     """Write a tar archive with the files of packages and all that they depend on.
 
     Debian's keyring vouches for every byte. The member ``packages.txt`` lists the packages.
@@ -79,6 +77,8 @@ async def fetch_packages(names: Sequence[str], suite: str, archive: Path) -> Non
         names: Packages.
         suite: Release, such as ``trixie``.
         archive: Ends in ``.tar``; its folder takes temporary files, too.
+        expired: Take a list of packages, too, that its signer meant to be replaced by now.
+            Whoever serves it can then keep newer packages from us, but not invent any.
 
     Raises:
         ToolMissingError: mmdebstrap is not installed.
@@ -88,8 +88,10 @@ async def fetch_packages(names: Sequence[str], suite: str, archive: Path) -> Non
     tool = process.find_tool("mmdebstrap", hint=hint)
     # As in host.toolbox: without root this needs neither user namespaces nor subordinate ids.
     mode = "root" if os.geteuid() == 0 else "chrootless"
-    hook = f'ls "$1/var/cache/apt/archives" >"$1/{_PACKAGE_LIST}"'
+    hook = f'ls "$1/var/cache/apt/archives" >"$1/{PACKAGE_LIST}"'
     options = ["--quiet", f"--mode={mode}", "--variant=extract", f"--extract-hook={hook}"]
+    if expired:
+        options.append('--aptopt=Acquire::Check-Valid-Until "false"')
     await process.run(
         [tool, *options, f"--include={','.join(names)}", suite, archive],
         env={"TMPDIR": str(archive.parent)},
@@ -101,7 +103,7 @@ def package_list(archive: Path) -> str:
     """Return the list of packages of an archive of :func:`fetch_packages`."""
     with tarfile.open(archive) as tar:
         for member in tar:
-            if member.name.removeprefix("./") == _PACKAGE_LIST:
+            if member.name.removeprefix("./") == PACKAGE_LIST:
                 file = tar.extractfile(member)
                 return file.read().decode() if file else ""
     raise IntegrityError(f"{archive} has no list of packages")
@@ -111,6 +113,11 @@ def versions(package_list: str) -> dict[str, str]:
     """Return package → version of a list of packages."""
     debs = [name.removesuffix(".deb").split("_") for name in package_list.split() if "_" in name]
     return {deb[0]: deb[1].replace("%3a", ":") for deb in debs}
+
+
+def folder_versions(folder: Path) -> dict[str, str]:
+    """Return package → version of what has been unpacked into a folder, list and all."""
+    return versions((folder / PACKAGE_LIST).read_text("utf-8"))
 
 
 def unpack(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> None:
@@ -173,7 +180,7 @@ async def fetch_wheels(requirements: Path, folder: Path, *, python: str) -> None
         raise
 
 
-def unpack_tools(archive: Path, folder: Path) -> None:
-    """Unpack an archive of tools into a new folder."""
+def unpack_new(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> None:
+    """Make a folder and unpack into it; see :func:`unpack`."""
     folder.mkdir(mode=0o700)
-    unpack(archive, folder, lambda path: not path.startswith("var/"))
+    unpack(archive, folder, wanted)

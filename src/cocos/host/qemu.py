@@ -18,6 +18,13 @@ MACHINE = "q35"
 OVMF_CODE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 OVMF_VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
 OVMF_HINT = "sudo apt-get install ovmf"
+SNP_CPU = "EPYC-v4"
+"""Processor of SNP VMs: its signature is in their launch digest, so it may not be the host's.
+
+Every processor with SNP can do what this model has.
+"""
+SNP_POLICY = 0x3_0000
+"""Guest policy: no debugging, no migration; a host with SMT is accepted."""
 DEFAULT_GUEST_PORT = 7002
 QUOTE_PORT = 4050  # of the TDX quote generation service, on the host's vsock
 _HOST_CID = 2
@@ -128,8 +135,10 @@ class Machine:
     guest_port: int = DEFAULT_GUEST_PORT
 
 
-def cpu_model(accelerator: Accelerated) -> str:
-    """Return the processor of a VM, as QEMU calls it: the best there is."""
+def cpu_model(accelerator: Accelerated, confidential: Snp | Tdx | None = None) -> str:
+    """Return the processor of a VM, as QEMU calls it: the best there is, where that is free."""
+    if isinstance(confidential, Snp):
+        return SNP_CPU
     return "host" if accelerator == "kvm" else "max"
 
 
@@ -167,13 +176,13 @@ def _processor(core: Core) -> list[str]:
             extra += _tdx(tdx)
         case None:
             pass
-    words = ["-machine", ",".join(options), "-cpu", cpu_model(core.accelerator)]
+    words = ["-machine", ",".join(options), "-cpu", cpu_model(core.accelerator, core.confidential)]
     return [*words, "-smp", str(core.cpus), "-m", f"{core.memory_mib}M", *extra]
 
 
 def _snp(snp: Snp) -> list[str]:
     # kernel-hashes: the firmware refuses another kernel than the launch digest names.
-    parts = ["sev-snp-guest", "id=tee0", f"cbitpos={snp.c_bit}"]
+    parts = ["sev-snp-guest", "id=tee0", f"policy={SNP_POLICY:#x}", f"cbitpos={snp.c_bit}"]
     parts += [f"reduced-phys-bits={snp.reduced_bits}", "kernel-hashes=on"]
     return ["-object", ",".join([*parts, f"host-data={_base64(snp.host_data)}"])]
 

@@ -12,19 +12,11 @@ from cocos._types import JsonObject
 from cocos.errors import FormatError
 from cocos.host import image_tools, skopeo
 from cocos.host.image_tools import WORK
-from cocos.image import initrd, measure, rootfs, spec
+from cocos.image import initrd, predict, rootfs, spec, tdx
 from cocos.image.config import BuildSettings, Progress, Step
-from cocos.image.describe import (
-    DESCRIPTION,
-    FILES,
-    REFERENCE_VALUES,
-    ROOT,
-    UKI,
-    current,
-    describe,
-    encode,
-)
+from cocos.image.describe import current, describe, encode, files
 from cocos.image.inputs import Inputs, gather, locked_cache
+from cocos.wire.image_folder import DESCRIPTION, FIRMWARE, REFERENCE_VALUES, ROOT, UKI
 
 BLOCK = 4096
 
@@ -71,7 +63,7 @@ async def build(settings: BuildSettings, progress: Progress) -> Outcome:
         staging.mkdir(mode=0o700)
         try:
             description = await _Build(settings, inputs, staging).run(progress)
-            await asyncio.to_thread(_publish, staging / "out", settings.output)
+            await asyncio.to_thread(_publish, staging / "out", settings)
         finally:
             await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
     return Outcome(description, up_to_date=False)
@@ -106,7 +98,11 @@ class _Build:
         return await asyncio.to_thread(self._describe)
 
     def _describe(self) -> JsonObject:
-        values = measure.reference_values((self._out / UKI).read_bytes())
+        if self._inputs.firmware is not None:
+            self._add_firmware(self._inputs.firmware)
+        values = predict.reference_values(
+            self._out, cpus=self._settings.cpus, firmware=self._inputs.firmware_versions
+        )
         (self._out / REFERENCE_VALUES).write_bytes(encode(values))
         description = describe(self._out, self._settings, self._inputs)
         (self._out / DESCRIPTION).write_bytes(encode(description))
@@ -222,6 +218,13 @@ class _Build:
             f"--output=out/{UKI}",
         )
 
+    def _add_firmware(self, source: Path) -> None:
+        for memory, (_, name) in spec.FIRMWARE.items():
+            content = (source / name).read_bytes()
+            if memory == "tdx":
+                content = tdx.without_variables(content)
+            (self._out / FIRMWARE[memory]).write_bytes(content)
+
     async def _tool(self, *argv: str) -> str:
         environment = {
             "LC_ALL": "C.UTF-8",
@@ -250,10 +253,14 @@ def _add_modules(files: dict[str, bytes | str], folder: Path) -> None:
         files[f"modules/{group}"] = "".join(f"{name}\n" for name in names).encode()
 
 
-def _publish(source: Path, target: Path) -> None:
+def _publish(source: Path, settings: BuildSettings) -> None:
     """Move finished files to where they are wanted; the description goes last."""
+    target = settings.output
     target.mkdir(parents=True, exist_ok=True)
-    for name in (*FILES, DESCRIPTION):
+    for name in (*files(settings), DESCRIPTION):
         new = target / f".{name}.new"
         shutil.copyfile(source / name, new)
         new.replace(target / name)
+    for name in FIRMWARE.values():
+        if name not in files(settings):
+            (target / name).unlink(missing_ok=True)

@@ -5,7 +5,7 @@ import enum
 from collections.abc import Callable
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 DEFAULT_NAME = "cocos"
 DEBUG_NAME = "cocos-debug"
@@ -22,6 +22,10 @@ class BuildSettings(BaseModel):
     """A root shell on the serial console, and SSH; measured differently."""
     refresh: bool = False
     """Fetch packages and wheels anew, although they are in the cache."""
+    confidential: bool = True
+    """Take firmware for SEV-SNP and TDX along, and predict what they measure."""
+    cpus: int = Field(default=16, ge=1, le=255)
+    """Most processors of a VM with SEV-SNP; their number shows in its launch digest."""
     epoch: int = 1_767_225_600
     """Time stamp of all files, in seconds since 1970; 2026-01-01."""
 
@@ -32,6 +36,7 @@ class Step(enum.StrEnum):
     WAIT = "waiting for another build"
     PACKAGES = "fetching Debian packages"
     TOOLS = "fetching build tools"
+    FIRMWARE = "fetching firmware"
     WHEELS = "fetching Python wheels"
     ASSEMBLE = "putting the root file system together"
     COMPILE = "compiling Python modules"

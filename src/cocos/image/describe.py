@@ -11,15 +11,16 @@ from cocos._types import JsonObject
 from cocos.errors import FormatError
 from cocos.image.config import BuildSettings
 from cocos.image.inputs import REQUIREMENTS, Inputs, digest
+from cocos.wire.image_folder import DESCRIPTION, FIRMWARE, REFERENCE_VALUES, ROOT, UKI
 from cocos.wire.pe import Image
 
-UKI = "cocos.efi"
-ROOT = "root.img"
-REFERENCE_VALUES = "reference-values.json"
-DESCRIPTION = "image.json"
-FILES = (ROOT, UKI, REFERENCE_VALUES)
-
 _ROOT_HASH = re.compile(r"(?:^| )roothash=([0-9a-f]{64})(?: |$)")
+
+
+def files(settings: BuildSettings) -> tuple[str, ...]:
+    """Return the names of an image's files, without that of the description itself."""
+    firmware = FIRMWARE.values() if settings.confidential else ()
+    return (UKI, ROOT, *firmware, REFERENCE_VALUES)
 
 
 def describe(folder: Path, settings: BuildSettings, inputs: Inputs) -> JsonObject:
@@ -41,8 +42,9 @@ def describe(folder: Path, settings: BuildSettings, inputs: Inputs) -> JsonObjec
         "cmdline": line,
         "roothash": found[1],
         "epoch": settings.epoch,
-        "files": {name: _file(folder / name) for name in FILES},
+        "files": {name: _file(folder / name) for name in files(settings)},
         "packages": inputs.packages,
+        "firmware": inputs.firmware_versions,
         "tools": inputs.tool_versions,
         "wheels": _locked_versions(),
     }

@@ -55,6 +55,14 @@ def _entry(number: int, name: str, mode: int, data: bytes) -> bytes:
     return head + bytes(-len(head) % 4) + data + bytes(-len(data) % 4)
 
 
+def stub_archive(name: str, content: bytes) -> bytes:
+    """Return the archive that systemd's stub makes of a section, byte for byte."""
+    # It writes the length of the last name, 11, with a capital letter.
+    end = _entry(0, _END, 0, b"").replace(b"0000000b", b"0000000B")
+    folder = _entry(1, ".extra", stat.S_IFDIR | 0o555, b"")
+    return folder + _entry(2, f".extra/{name}", stat.S_IFREG | 0o444, content) + end
+
+
 class Modules:
     """The kernel modules of a release, in ``usr/lib/modules/RELEASE``."""
 

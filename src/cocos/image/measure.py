@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an image will measure, computed from its files alone."""
+"""What a boot of an image measures, computed from the unified kernel image alone.
+
+The same events go into a TPM's PCRs and, with SHA-384, into the RTMRs of a TDX guest.
+"""
 
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
-from cocos._types import JsonObject
 from cocos.errors import FormatError
+from cocos.image import initrd
 from cocos.wire.pe import Image
 
-PCR_BYTES = 32
-_SHA256_ZERO = bytes(PCR_BYTES)
+RTMR_PCRS: Final = {1: range(2, 7), 2: range(8, 16)}
+"""RTMR → PCRs whose events go there (UEFI 2.10, §38.4.1)."""
 
 # systemd's table of sections that the stub measures, in its order.
 _MEASURED = (
@@ -21,70 +25,76 @@ _MEASURED = (
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event that goes into a PCR: what it is, for people, and its digest."""
+    """An event of a boot.
 
+    Attributes:
+        pcr: What it is extended into.
+        event: What it is, for people.
+        digest: What is extended.
+    """
+
+    pcr: int
     event: str
     digest: bytes
 
 
-def pcr(events: Iterable[Event]) -> bytes:
-    """Return a PCR after ``events``."""
-    value = _SHA256_ZERO
-    for event in events:
-        value = hashlib.sha256(value + event.digest).digest()
-    return value
+def boot(image: Image, algorithm: str = "sha256") -> list[Event]:
+    """Predict what OVMF, systemd's stub and the kernel measure of an image, in order.
 
-
-def pcr11(image: Image) -> list[Event]:
-    """Predict the events of PCR 11: systemd's stub measures name and content of its sections.
-
-    The name goes with its final NUL (systemd.io, "TPM2 PCR Measurements Made by systemd").
-    """
-    events = []
-    for name in _MEASURED:
-        content = image.section(name)
-        if content:
-            label = hashlib.sha256(name.encode() + b"\0").digest()
-            events += [
-                Event(f"EV_IPL {name} (its name)", label),
-                Event(f"EV_IPL {name}", hashlib.sha256(content).digest()),
-            ]
-    return events
-
-
-def pcr4(image: Image) -> list[Event]:
-    """Predict the events of PCR 4 of OVMF, as given to QEMU with ``-kernel``.
-
-    The unified kernel image, loaded before OVMF calls it; the call; the end of the
-    firmware's own phase; the kernel inside, which the stub starts as another EFI program.
+    OVMF loads it from QEMU's ``-kernel`` before it calls it. The stub measures name and
+    content of its sections, then starts the kernel as another program, which measures
+    its command line and its initrd. Left out is what does not come from the image:
+    firmware, its settings (PCR 0, 1, 7), separators of other PCRs than 4.
     """
     inner = image.section(".linux")
     if inner is None:
         raise FormatError("this is no unified kernel image: it has no section .linux")
-    call = b"Calling EFI Application from Boot Option"
+
+    def hashed(pcr: int, event: str, content: bytes) -> Event:
+        return Event(pcr, event, hashlib.new(algorithm, content).digest())
+
+    def action(pcr: int, text: str) -> Event:
+        return hashed(pcr, f"EV_EFI_ACTION {text}", text.encode("ascii"))
+
+    application = "EV_EFI_BOOT_SERVICES_APPLICATION"
+    kernel = Image.parse(inner)
     return [
-        Event("EV_EFI_BOOT_SERVICES_APPLICATION File(kernel)", image.authenticode()),
-        Event(f"EV_EFI_ACTION {call.decode()}", hashlib.sha256(call).digest()),
-        Event("EV_SEPARATOR", hashlib.sha256(bytes(4)).digest()),
-        Event("EV_EFI_BOOT_SERVICES_APPLICATION .linux", Image.parse(inner).authenticode()),
+        Event(4, f"{application} File(kernel)", image.authenticode(algorithm)),
+        action(4, "Calling EFI Application from Boot Option"),
+        hashed(4, "EV_SEPARATOR", bytes(4)),
+        *_sections(image, algorithm),
+        Event(4, f"{application} .linux", kernel.authenticode(algorithm)),
+        hashed(9, "EV_EVENT_TAG LOADED_IMAGE::LoadOptions", _load_options(image)),
+        hashed(9, "EV_EVENT_TAG Linux initrd", _initrd(image)),
+        action(5, "Exit Boot Services Invocation"),
+        action(5, "Exit Boot Services Returned with Success"),
     ]
 
 
-def reference_values(uki: bytes) -> JsonObject:
-    """Return the reference values of an image, and what they were computed from.
+def register(events: Iterable[Event], algorithm: str = "sha256") -> bytes:
+    """Return a register after ``events``."""
+    value = bytes(hashlib.new(algorithm).digest_size)
+    for event in events:
+        value = hashlib.new(algorithm, value + event.digest).digest()
+    return value
 
-    ``tpm_pcrNN_events`` lets a verifier name the first event that differs.
-    """
-    image = Image.parse(uki)
-    predicted: dict[str, list[Event]] = {
-        "tpm_pcr04": pcr4(image),
-        "tpm_pcr11": pcr11(image),
-        "tpm_pcr12": [],
-    }
-    values: JsonObject = {}
-    for name, events in predicted.items():
-        values[name] = [pcr(events).hex()]
-        listed = [{"event": each.event, "digest": each.digest.hex()} for each in events]
-        values[f"{name}_events"] = [listed]
-    values["inputs"] = {"uki": {"sha256": hashlib.sha256(uki).hexdigest()}}
-    return values
+
+def _sections(image: Image, algorithm: str) -> Iterable[Event]:
+    # The name goes with its final NUL (systemd.io, "TPM2 PCR Measurements Made by systemd").
+    for name in _MEASURED:
+        content = image.section(name)
+        if content:
+            label = hashlib.new(algorithm, name.encode() + b"\0").digest()
+            yield Event(11, f"EV_IPL {name} (its name)", label)
+            yield Event(11, f"EV_IPL {name}", hashlib.new(algorithm, content).digest())
+
+
+def _load_options(image: Image) -> bytes:
+    return (image.section(".cmdline") or b"").decode("ascii").encode("utf-16-le") + b"\0\0"
+
+
+def _initrd(image: Image) -> bytes:
+    """Return the initrd as the kernel gets it: the stub appends a copy of os-release."""
+    own = image.section(".initrd") or b""
+    release = image.section(".osrel") or b""
+    return own + bytes(-len(own) % 4) + initrd.stub_archive("os-release", release)

@@ -3,7 +3,10 @@
 
 import fnmatch
 import re
+from types import MappingProxyType
 from typing import Final
+
+from cocos.wire.image_folder import Memory
 
 SUITE: Final = "trixie"
 
@@ -49,6 +52,17 @@ TOOL_PACKAGES: Final = (
     "zstd",
 )
 """Programs of the build itself, never part of an image."""
+
+FIRMWARE_SUITE: Final = "forky"
+"""Debian 13 has no firmware that checks hashes of the kernel, and none for TDX."""
+
+FIRMWARE: Final = MappingProxyType[Memory, tuple[str, str]](
+    {
+        "snp": ("ovmf-amdsev", "usr/share/ovmf/OVMF.amdsev.fd"),
+        "tdx": ("ovmf-inteltdx", "usr/share/ovmf/OVMF.inteltdx.ms.fd"),
+    }
+)
+"""Kind of encrypted memory → package and file of the firmware."""
 
 PYTHON: Final = "python3.13"
 SITE_PACKAGES: Final = f"usr/local/lib/{PYTHON}/dist-packages"

@@ -90,7 +90,8 @@ class ManagerConfig(BaseModel):
         authorized_keys: File with SSH keys that debug images let in.
         ovmf_code: Firmware, code.
         ovmf_variables: Firmware, variables that every VM begins with.
-        ovmf_confidential: Firmware of VMs with encrypted memory, in one file.
+        ovmf_confidential: Firmware of VMs with encrypted memory, in one file, instead of
+            the image's own, which the image's reference values are for.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -119,7 +120,7 @@ class ManagerConfig(BaseModel):
     authorized_keys: Path | None = None
     ovmf_code: Path = OVMF_CODE
     ovmf_variables: Path = OVMF_VARIABLES
-    ovmf_confidential: Path = Path("/usr/share/ovmf/OVMF.fd")
+    ovmf_confidential: Path | None = None
 
     @model_validator(mode="after")
     def _safe(self) -> Self:

@@ -110,6 +110,8 @@ def test_sev_snp() -> None:
     name, *options = guest.split(",")
     assert name == "sev-snp-guest"
     assert {"id=tee0", "cbitpos=51", "reduced-phys-bits=1", "kernel-hashes=on"} <= set(options)
+    assert "policy=0x30000" in options
+    assert values(words, "-cpu") == ["EPYC-v4"]  # never the host's: it is in the launch digest
     host_data = base64.b64encode(b"\x01" * 32).decode()
     assert f"host-data={host_data}" in options
 
@@ -118,6 +120,7 @@ def test_tdx() -> None:
     words = confidential(Tdx(b"\x02" * 48))
     machine = values(words, "-machine")[0].split(",")
     assert {"confidential-guest-support=tee0", "hpet=off", "kernel-irqchip=split"} <= set(machine)
+    assert values(words, "-cpu") == ["host"]
     _memory, guest, _rng = values(words, "-object")
     assert json.loads(guest) == {
         "qom-type": "tdx-guest",
@@ -131,5 +134,9 @@ def test_tdx() -> None:
 def test_encrypted_memory_has_firmware_in_one_file_and_no_tpm_of_the_hosts(kind: Snp | Tdx) -> None:
     words = confidential(kind)
     assert values(words, "-bios") == ["/fw/code.fd"]
+    assert values(words, "-kernel") == ["/image/cocos.efi"]
+    assert not {"-append", "-initrd"} & set(words)
+    # A ROM of a device would be measured, too (PCR 2, RTMR 1).
+    assert all("romfile=" in word for word in values(words, "-device") if "net" in word)
     assert not any(node.startswith("pflash") for node in nodes(words))
     assert "-tpmdev" not in words

@@ -11,35 +11,40 @@ import pytest
 
 from cocos.host.image_tools import Tools
 from cocos.image import describe, inputs, rootfs
-from cocos.image.config import BuildSettings, Progress, Step
+from cocos.image.config import BuildSettings, Step
 from cocos.image.inputs import Inputs
+from cocos.wire.image_folder import DESCRIPTION, FIRMWARE, UKI
 
 SETTINGS = BuildSettings(output=Path("image"))
 INPUTS = Inputs(Path("g.tar"), {"runc": "1.1"}, Path("wheels"), Tools(Path("t")), {"zstd": "1.5"})
 HASH = "ab" * 32
+FILES = describe.files(SETTINGS)
 
 
 def test_inputs_of_earlier_versions_are_removed(tmp_path: Path) -> None:
-    used = {inputs._guest_archive(tmp_path, debug=debug) for debug in (False, True)}
-    assert len(used) == 2
-    for path in (*used, tmp_path / "lock", tmp_path / "guest-old.tar"):
+    archives = [inputs._guest_archive(tmp_path, debug=debug) for debug in (False, True)]
+    folders = [inputs._tools(tmp_path), inputs._firmware(tmp_path), inputs._wheels(tmp_path)]
+    kept = {*archives, *map(inputs._list_of, archives), *folders, tmp_path / "lock"}
+    assert len(kept) == 8
+    for path in (*kept, tmp_path / "guest-old.tar"):
         path.touch()
     (tmp_path / "wheels-old" / "deep").mkdir(parents=True)
-    inputs._forget(tmp_path, used)
-    assert set(tmp_path.iterdir()) == {*used, tmp_path / "lock"}
+    inputs._forget(tmp_path)
+    assert set(tmp_path.iterdir()) == kept
 
 
 def test_a_fetch_that_fails_leaves_nothing(tmp_path: Path) -> None:
     told: list[tuple[Step, str]] = []
     (tmp_path / ".fetching" / "of an earlier one").mkdir(parents=True)
+    fetch = inputs._Fetch(tmp_path, lambda *words: told.append(words), refresh=False)
     with pytest.raises(RuntimeError):
-        asyncio.run(interrupted_fetch(tmp_path, lambda *words: told.append(words)))
+        asyncio.run(interrupted(fetch))
     assert told == [(Step.TOOLS, "")]
     assert not list(tmp_path.iterdir())
 
 
-async def interrupted_fetch(cache: Path, progress: Progress) -> None:
-    async with inputs._fetching(cache, Step.TOOLS, progress) as folder:
+async def interrupted(fetch: inputs._Fetch) -> None:
+    async with fetch._fetching(Step.TOOLS) as folder:
         assert not list(folder.iterdir())
         (folder / "half").write_bytes(bytes(100))
         assert inputs._size(folder) == 100
@@ -74,6 +79,9 @@ def test_everything_that_decides_the_image_is_in_its_digest(package: Path) -> No
     (package / "agent" / "more.py").unlink()
     assert now(SETTINGS.model_copy(update={"debug": True})) != start
     assert now(SETTINGS.model_copy(update={"epoch": 1})) != start
+    assert now(SETTINGS.model_copy(update={"cpus": 2})) != start
+    assert now(SETTINGS.model_copy(update={"confidential": False})) != start
+    assert now(firmware_versions={"ovmf-amdsev": "1"}) != start
     assert now(packages={"runc": "1.2"}) != start
     assert now(tool_versions={"zstd": "1.6"}) != start
 
@@ -93,11 +101,11 @@ def built(tmp_path: Path, efi: Callable[..., bytes]) -> Path:
     folder = tmp_path / "built"
     folder.mkdir()
     line = f"roothash={HASH} quiet".encode()
-    (folder / describe.UKI).write_bytes(efi({".cmdline": line, ".uname": b"6.12"}))
-    (folder / describe.ROOT).write_bytes(bytes(9000))
-    (folder / describe.REFERENCE_VALUES).write_bytes(b"{}")
+    for name in FILES:
+        (folder / name).write_bytes(name.encode())
+    (folder / UKI).write_bytes(efi({".cmdline": line, ".uname": b"6.12"}))
     description = describe.describe(folder, SETTINGS, INPUTS)
-    (folder / describe.DESCRIPTION).write_bytes(describe.encode(description))
+    (folder / DESCRIPTION).write_bytes(describe.encode(description))
     return folder
 
 
@@ -110,7 +118,7 @@ def test_an_image_as_it_was_built_is_current(built: Path) -> None:
     assert describe.current(built / "absent", SETTINGS, INPUTS) is None
 
 
-@pytest.mark.parametrize("name", [*describe.FILES, describe.DESCRIPTION])
+@pytest.mark.parametrize("name", [*FILES, DESCRIPTION])
 def test_a_file_that_is_changed_or_missing_is_noticed(built: Path, name: str) -> None:
     content = bytearray((built / name).read_bytes())
     content[len(content) // 2] ^= 1
@@ -118,3 +126,9 @@ def test_a_file_that_is_changed_or_missing_is_noticed(built: Path, name: str) ->
     assert describe.current(built, SETTINGS, INPUTS) is None
     (built / name).unlink()
     assert describe.current(built, SETTINGS, INPUTS) is None
+
+
+def test_an_image_without_firmware_has_no_use_for_any(built: Path) -> None:
+    settings = SETTINGS.model_copy(update={"confidential": False})
+    assert set(FILES) - set(describe.files(settings)) == set(FIRMWARE.values())
+    assert describe.current(built, settings, INPUTS) is None

@@ -1,18 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """The image that VMs boot, and the firmware they boot with: files that must be there."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cocos.errors import ConfigError, FormatError, ProcessError, ToolMissingError
 from cocos.host import process, qemu
 from cocos.host.files import cache_folder
 from cocos.manager.config import ManagerConfig
+from cocos.wire import json
+from cocos.wire.image_folder import DESCRIPTION, FIRMWARE, REFERENCE_VALUES, ROOT, UKI, Memory
 from cocos.wire.pe import Image as Program
 
 IMAGE_HINT = (
     "cocos-cli image build makes one; --image-folder names another; --backend local starts "
     "none, and proves nothing"
+)
+REBUILD_HINT = (
+    "cocos-cli image build makes it anew; MANAGER_QEMU_OVMF_FILE names another firmware, "
+    "MANAGER_QEMU_CONFIDENTIAL=none does without"
 )
 
 
@@ -21,14 +29,25 @@ class Image:
     """A built image.
 
     Attributes:
-        kernel: Unified kernel image: kernel, initrd and command line.
-        root: Disk of the root file system with its hash tree.
-        reference_values: What it measures, as JSON.
+        folder: Where its files are.
     """
 
-    kernel: Path
-    root: Path
-    reference_values: Path
+    folder: Path
+
+    @property
+    def kernel(self) -> Path:
+        """Unified kernel image: kernel, initrd and command line."""
+        return self.folder / UKI
+
+    @property
+    def root(self) -> Path:
+        """Disk of the root file system with its hash tree."""
+        return self.folder / ROOT
+
+    @property
+    def reference_values(self) -> Path:
+        """What it measures, as JSON."""
+        return self.folder / REFERENCE_VALUES
 
     @classmethod
     def find(cls, config: ManagerConfig) -> "Image":
@@ -38,7 +57,7 @@ class Image:
             ConfigError: a file of it is missing.
         """
         folder = (config.image_folder or cache_folder("image") / "cocos").absolute()
-        image = cls(folder / "cocos.efi", folder / "root.img", folder / "reference-values.json")
+        image = cls(folder)
         for path in (image.kernel, image.root):
             if not path.is_file():
                 raise ConfigError(f"there is no image for VMs: {path} is absent", hint=IMAGE_HINT)
@@ -51,6 +70,38 @@ class Image:
         except (OSError, FormatError):
             return ""
         return (line or b"").rstrip(b"\0\n").decode(errors="replace")
+
+    def firmware(self, memory: Memory, cpus: int) -> Path:
+        """Return the image's own firmware for encrypted memory, as it was built.
+
+        Raises:
+            ConfigError: there is none, it has changed, or the image's reference values do
+                not cover VMs with that many processors.
+        """
+        path = self.folder / FIRMWARE[memory]
+        wanted = _member(self.folder / DESCRIPTION, "files", path.name, "sha256")
+        if not path.is_file() or wanted is None:
+            raise ConfigError(f"the image has no firmware for {memory}", hint=REBUILD_HINT)
+        if hashlib.sha256(path.read_bytes()).hexdigest() != wanted:
+            raise ConfigError(f"{path} is not as it was built", hint=REBUILD_HINT)
+        most = _member(self.reference_values, "inputs", "snp", "cpus")
+        if memory == "snp" and isinstance(most, int) and cpus > most:
+            raise ConfigError(
+                f"the image's reference values are for VMs with up to {most} processors",
+                hint=f"cocos-cli image build --cpus {cpus}",
+            )
+        return path
+
+
+def _member(file: Path, *names: str) -> object:
+    """Return a member of a JSON document, None if there is none."""
+    try:
+        found: object = json.decode(file.read_bytes(), dict[str, Any], str(file))
+    except (OSError, FormatError):
+        return None
+    for name in names:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found
 
 
 def check_firmware(config: ManagerConfig) -> None:

@@ -66,6 +66,7 @@ class QemuBackend(Backend):
         self._accelerator = Accelerator("tcg", "not chosen yet")
         self._verdict = Verdict(None, "not looked at yet")
         self._image: Image | None = None
+        self._firmware = config.ovmf_code
         self._hardware = Hardware(config.cpus, "")
 
     async def check(self) -> None:
@@ -75,15 +76,15 @@ class QemuBackend(Backend):
         check_firmware(self._config)
         self._image = Image.find(self._config)
         self._accelerator = await accelerator.choose(self._config.accelerator)
-        self._verdict = Verdict(None, "as configured")
-        if self._config.confidential == "auto":
-            self._verdict = confidential.judge(await confidential.read_facts())
+        self._verdict = await self._judge()
+        self._firmware = await asyncio.to_thread(self._choose_firmware, self._image)
         await asyncio.to_thread(self._ca.make, self._clock())
-        model = qemu.cpu_model(self._accelerator.name)
+        kind = self._verdict.kind
+        model = qemu.SNP_CPU if kind == "snp" else qemu.cpu_model(self._accelerator.name)
         self._hardware = Hardware(
             cpu_count=self._config.cpus,
-            cpu_type=f"{model} ({self._verdict.kind or self._accelerator.name})",
-            ovmf_version=await firmware_version(),
+            cpu_type=f"{model} ({kind or self._accelerator.name})",
+            ovmf_version=self._firmware.name if kind else await firmware_version(),
             kernel_command=await asyncio.to_thread(self._image.kernel_command),
         )
         _log.info(
@@ -93,6 +94,21 @@ class QemuBackend(Backend):
             memory=self._verdict.reason,
             tpm_ca=str(self._ca.certificate_file),
         )
+
+    async def _judge(self) -> Verdict:
+        if self._config.confidential != "auto":
+            return Verdict(None, "as configured")
+        if self._accelerator.name != "kvm":
+            return Verdict(None, "memory can be encrypted with KVM only")
+        return confidential.judge(await confidential.read_facts())
+
+    def _choose_firmware(self, image: Image) -> Path:
+        config = self._config
+        if self._verdict.kind is None:
+            return config.ovmf_code.absolute()
+        if config.ovmf_confidential is not None:
+            return config.ovmf_confidential.absolute()
+        return image.firmware(self._verdict.kind, config.cpus)
 
     def hardware(self) -> Hardware:
         """See the base."""
@@ -200,18 +216,15 @@ class QemuBackend(Backend):
         config = self._config
         digest = InitDocument.parse(guest.text).digest
         tee: qemu.Snp | qemu.Tdx | None = None
-        code = config.ovmf_code
         if self._verdict.kind == "snp":
             tee = qemu.Snp(_SNP_C_BIT, _SNP_REDUCED_BITS, digest)
-            code = config.ovmf_confidential
         elif self._verdict.kind == "tdx":
             tee = qemu.Tdx(digest.ljust(_TDX_CONFIG_BYTES, b"\0"))
-            code = config.ovmf_confidential
         core = qemu.Core(
             accelerator=self._accelerator.name,
             cpus=config.cpus,
             memory_mib=config.memory_mib,
-            firmware=qemu.Firmware(code.absolute(), folder / "variables.fd"),
+            firmware=qemu.Firmware(self._firmware, folder / "variables.fd"),
             kernel=image.kernel,
             confidential=tee,
         )
