@@ -30,6 +30,7 @@ from cocos.wire.kbs_generations import Generation
 __all__ = ["EvidenceSource", "KbsAdmin", "KbsClient", "Session", "TokenSource"]
 
 _UNAUTHORIZED = 401
+_FORBIDDEN = 403
 # What a KBS says when a session has ended; any other 401 would stay 401 after a new one.
 _SESSION_ENDED = {
     "TokenNotFound",
@@ -75,6 +76,7 @@ class KbsClient:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._server = open_server(url, ca=read_ca(ca_file) or ca, transport=transport)
+        self._denied: Session | None = None
         self._sessions: SessionSource
         if isinstance(source, TokenSource):
             self._sessions = AgentSessions(self._server.url, source)
@@ -123,6 +125,8 @@ class KbsClient:
         """Fetch and decrypt a resource.
 
         A session that ended on the way is renewed once; no other refusal is tried again.
+        After a denial the next call shows new evidence: what the KBS thinks of a machine is
+        as old as the session, and its operator may have changed that.
 
         Raises:
             NotFoundError: there is no such resource.
@@ -132,11 +136,13 @@ class KbsClient:
             UnreachableError: it does not answer.
             ProtocolError: it answers something else than its protocol.
         """
-        session = await self.session()
+        session = await self.session(ended=self._denied)
         answer = await self._get(uri, session)
         if _session_ended(answer):
             session = await self.session(ended=session)
             answer = await self._get(uri, session)
+        if answer.status == _FORBIDDEN:
+            self._denied = session
         if answer.status != OK:
             raise refusal(self._server, answer, f"the resource {uri}")
         response: kbs.Response = decode(self._server, answer, kbs.Response, f"the resource {uri}")

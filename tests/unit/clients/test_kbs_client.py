@@ -276,6 +276,18 @@ async def test_an_attestation_policy_decides_the_verdict(kbs: InProcessKbs) -> N
             await guest.get_resource(URI)
 
 
+async def test_after_a_denial_the_next_call_shows_new_evidence(kbs: InProcessKbs) -> None:
+    async with kbs.admin() as admin, kbs.guest() as guest:
+        await admin.set_attestation_policy("default_cpu", "package policy\ntrust_claims := {}")
+        for _ in range(2):
+            with pytest.raises(AccessDeniedError):
+                await guest.get_resource(URI)
+        await admin.delete_attestation_policy("default_cpu")
+        assert await guest.get_resource(URI) == SECRET
+        assert await guest.get_resource(URI) == SECRET
+    assert kbs.handshakes == 3
+
+
 async def test_nothing_is_known_about_a_denial_that_never_was(kbs: InProcessKbs) -> None:
     async with kbs.admin() as admin:
         for denial in ("0" * 16, "../resource", "?"):
