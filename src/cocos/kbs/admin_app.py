@@ -44,6 +44,7 @@ def admin_routes(administration: Administration, admins: AdminGate, *, prefix: s
     return [
         route("resource", api.list_resources, "GET"),
         route("resource/{path:path}", api.set_resource, "POST"),
+        route("resource/{path:path}", api.set_resource, "PUT"),
         route("resource/{path:path}", api.delete_resource, "DELETE"),
         route("resource-policy", api.set_resource_policy, "POST"),
         route("resource-policy", api.list_resource_policies, "GET"),

@@ -8,11 +8,14 @@ secrets.
 
 import difflib
 from collections.abc import Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from cocos.errors import ConfigError
 
 T = TypeVar("T")
+
+Flat: TypeAlias = dict[str, Any]
+"""Settings by their flat names."""
 
 _KINDS: Final[Mapping[type, str]] = {
     str: "a text",

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The parts of Trustee's configuration file that are about attestation, as flat settings."""
 
-from typing import Any, Final, TypeAlias
+from typing import Final
 
-from cocos.kbs.config_table import Table
-
-Flat: TypeAlias = dict[str, Any]
+from cocos.kbs.config_table import Flat, Table
 
 _INSIDE: Final = "the attestation service is inside this KBS"
 _INTEL: Final = "Intel Trust Authority is not supported"

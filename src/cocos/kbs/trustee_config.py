@@ -6,14 +6,12 @@ reason, or, when it only tunes how Trustee does something, noted as being withou
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 from urllib.parse import quote
 
 from cocos.errors import ConfigError
 from cocos.kbs import trustee_attestation as attestation
-from cocos.kbs.config_table import Table
-
-Flat: TypeAlias = dict[str, Any]
+from cocos.kbs.config_table import Flat, Table
 
 MEMORY: Final = "memory:"
 _REDIS: Final = "redis://127.0.0.1:6379"
@@ -212,7 +210,7 @@ def _storage(root: Table, sections: Flat) -> Flat:
     postgres_url, redis_url = root.text("POSTGRES_URL"), root.text("REDIS_URL")
     flat = {"storage": postgres_url} if postgres_url and main == "Postgres" else {}
     for place, chosen in sections.pop("_overrides", {}).items():
-        if chosen not in {None, main, _BACKENDS.get(main or "Memory")}:
+        if chosen not in {None, main or "Memory", _BACKENDS[main or "Memory"]}:
             raise ConfigError(f"{place} is not possible here: {_ONE_STORAGE}")
     kind = _storage_type(root, "session_storage_type")
     if kind == "Redis":
