@@ -16,3 +16,11 @@ def debug_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("image") / "debug"
     asyncio.run(build(BuildSettings(output=folder, debug=True), lambda *_: None))
     return folder
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of an image as VMs of owners have it."""
+    folder = tmp_path_factory.mktemp("image") / "image"
+    asyncio.run(build(BuildSettings(output=folder), lambda *_: None))
+    return folder

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The image in an emulated machine: what it measures, what runs, what it refuses."""
+"""The image in an emulated machine: what it measures, what runs, what it refuses.
+
+Of issue 3, "It must fail like this": one byte of the root image changed.
+"""
 
 import base64
 import hashlib

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real VMs under emulation, with a guest of some bytes: life, every kind of end, takeovers."""
+"""Real VMs under emulation, with a guest of some bytes: life, every kind of end, takeovers.
+
+Of issue 3, "It must fail like this": VM killed, swtpm killed, manager killed.
+"""
 
 import asyncio
 import contextlib

@@ -15,12 +15,10 @@ import asyncio
 import contextlib
 import io
 import json
-import re
 import shutil
-import sys
 import zipfile
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,45 +27,30 @@ from _agent import ALGO_KEY, DATA_KEY, Bed
 from _boot import boot, reference_values
 from _cvms import Cvms
 from _guest import GuestPython, guest_python
-from _images import algorithm, tar, write_layout
-from _kbs import admin_pair
+from _images import algorithm
 from _manager import eventually
+from _owner import BIN, ENV, PUBLIC, Owner, push_images
 from _policies import documented
 from _programs import Running, running
 from _tpm import TpmCa, running_tpm
 from _tpm_guest import Guest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
-from cocos._clock import system_clock
 from cocos.agent.report import Happening
 from cocos.agent.service import AgentService
 from cocos.agent.states import State
-from cocos.clients.kbs import KbsAdmin
-from cocos.crypto import admin_jwt, kek
 from cocos.cvms.order import consumer_key
 from cocos.cvms.service import Ending, Verdict
 from cocos.host import process
 from cocos.host.key_folder import KeyFolder
 from cocos.host.skopeo import Skopeo
-from cocos.keyprovider.server import service as provider_service
-from cocos.keyprovider.service import KeyProvider
-from cocos.transport.rpc import serve
 from cocos.wire import ocicrypt
-from cocos.wire.kbs import ResourcePath
 from cocos.wire.manifest import Computation
-from cocos.wire.manifest_types import Algorithm, Dataset, Source
+from cocos.wire.manifest_types import Algorithm, Source
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("tpm-guest")]
 
-BIN = Path(sys.executable).parent
-PRIVATE = ec.generate_private_key(ec.SECP256R1())
-PUBLIC = PRIVATE.public_key().public_bytes(
-    serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-)
-SCRIPT = 'busybox cat "$@" > /cocos/results/copy'
-ENV = ("PATH=/bin",)
 SECONDS = 120
+VALUES = reference_values(boot())
 
 
 class Gate:
@@ -132,59 +115,6 @@ class Gate:
             writer.write(data)
 
 
-@dataclass
-class Owner:
-    """Who has images, keys, and a KBS."""
-
-    folder: Path
-    tool: Skopeo
-    registry: str
-    ca: TpmCa
-    admin: bytes
-    keys: KeyFolder
-
-    @contextlib.asynccontextmanager
-    async def kbs(self, socket: str = "127.0.0.1:0") -> AsyncIterator[Running]:
-        """Have the KBS run; started again it has what it had."""
-        flags: list[str | Path] = ["--insecure-http", "--socket", socket]
-        flags += ["--storage", self.folder / "kbs", "--auth-public-key", self.folder / "admin.pub"]
-        async with running("kbs", *flags, "--tpm-ek-ca", self.ca.certificate) as program:
-            yield program
-
-    async def set_up(self, url: str, policy: str | None = None) -> None:
-        """Register the image, the keys, and a resource policy."""
-        token = admin_jwt.mint(self.admin, now=system_clock())
-        async with KbsAdmin(url, token=token) as admin:
-            await admin.register_reference_values(reference_values(boot()))
-            for key in (ALGO_KEY, DATA_KEY):
-                await admin.set_resource(key, self.keys.read(key) or b"")
-            if policy is not None:
-                await admin.set_resource_policy(policy)
-
-    async def push(self, layout: Path, key: ResourcePath, name: str) -> str:
-        """Encrypt an image to a key and push it."""
-        remote = f"docker://{self.registry}/{name}:v1"
-        async with serve("127.0.0.1:0", [provider_service(KeyProvider(folder=self.keys))]) as at:
-            config = self.folder / "owner.json"
-            config.write_bytes(ocicrypt.grpc_config(at))
-            await self.tool.copy(
-                f"oci:{layout}",
-                remote,
-                encryption_key=f"cc_kbc::{key.uri}",
-                keyprovider_config=config,
-            )
-        return remote
-
-    async def explain(self, url: str, text: str) -> dict[str, Any]:
-        """Ask for the cause of a denial, as the operator does, by the id in a message."""
-        found = re.search(r"kbs-client explain ([0-9a-f]{16})", text)
-        assert found, text
-        words = ["--url", url, "explain", found[1], "--json"]
-        key = self.folder / "admin.key"
-        done = await process.run([BIN / "kbs-client", *words, "--auth-private-key", key])
-        return {each["check"]: each for each in json.loads(done.stdout)["findings"]}
-
-
 def opened(package: bytes) -> dict[str, bytes]:
     with zipfile.ZipFile(io.BytesIO(package)) as files:
         return {name: files.read(name) for name in files.namelist()}
@@ -204,53 +134,7 @@ def factory(tmp_path_factory: pytest.TempPathFactory) -> tuple[TpmCa, Path]:
 
 @pytest.fixture
 def owner(tool: Skopeo, registry: str, factory: tuple[TpmCa, Path], tmp_path: Path) -> Owner:
-    keys = KeyFolder(tmp_path / "keys")
-    for key in (ALGO_KEY, DATA_KEY):
-        keys.store(key, kek.generate())
-    private, public = admin_pair()
-    (tmp_path / "admin.key").write_bytes(private)
-    (tmp_path / "admin.pub").write_bytes(public)
-    return Owner(tmp_path, tool, registry, factory[0], private, keys)
-
-
-@dataclass(frozen=True)
-class Images:
-    """What the owner has pushed: name → reference and pin."""
-
-    pushed: dict[str, tuple[str, bytes]]
-
-    def computation(self, kbs: str, *, algo: str = "algo", data: str = "data") -> Computation:
-        def source(name: str, key: ResourcePath) -> Source:
-            url = self.pushed[name][0]
-            return Source("oci-image", url, encrypted=True, key=str(key), kbs=kbs)
-
-        return Computation(
-            "c-1",
-            Algorithm(source(algo, ALGO_KEY), self.pushed[algo][1]),
-            datasets=(Dataset(source(data, DATA_KEY), self.pushed[data][1]),),
-            result_consumers=(consumer_key(PUBLIC),),
-        )
-
-
-def pin(digest: str) -> bytes:
-    return bytes.fromhex(digest.removeprefix("sha256:"))
-
-
-async def push_images(owner: Owner) -> Images:
-    folder = owner.folder / "plain"
-    written = {
-        "algo": algorithm(folder / "algo", SCRIPT, env=ENV),
-        "other": algorithm(folder / "other", f"{SCRIPT}; echo stolen", env=ENV),
-        "data": write_layout(folder / "data", [tar({"data/iris.csv": b"a,b\n1,2\n"})]),
-        "more": write_layout(folder / "more", [tar({"data/iris.csv": b"a,b\n3,4\n"})]),
-    }
-    keys = {"data": DATA_KEY, "more": DATA_KEY}
-    return Images(
-        {
-            name: (await owner.push(folder / name, keys.get(name, ALGO_KEY), name), pin(digest))
-            for name, digest in written.items()
-        }
-    )
+    return Owner.make(tmp_path, tool, registry, factory[0].certificate)
 
 
 Machine = Callable[[str], contextlib.AbstractAsyncContextManager[Bed]]
@@ -300,7 +184,9 @@ async def test_the_keys_are_for_what_the_owner_agreed_to(owner: Owner, machine: 
         other = images.computation(kbs.address, algo="other")
         swapped = images.computation(kbs.address, data="more")
         agreed = wanted.digest().hex()
-        await owner.set_up(kbs.address, documented("Only this computation", MANIFEST_DIGEST=agreed))
+        await owner.set_up(
+            kbs.address, VALUES, documented("Only this computation", MANIFEST_DIGEST=agreed)
+        )
         async with machine("one") as bed, bed.agent() as service:
             assert (await last_event(bed, service, wanted)).type == State.COMPLETE
             assert opened(bed.memory.results[0])["copy"] == b"a,b\n1,2\n"
@@ -343,7 +229,9 @@ async def test_a_key_on_its_way_does_not_reach_the_next_computation(
             images.computation(f"http://{way}", algo="other"), algorithm=await plain(owner)
         )
         agreed = wanted.digest().hex()
-        await owner.set_up(kbs.address, documented("Only this computation", MANIFEST_DIGEST=agreed))
+        await owner.set_up(
+            kbs.address, VALUES, documented("Only this computation", MANIFEST_DIGEST=agreed)
+        )
         async with machine("one") as bed, bed.agent() as service:
             gate.armed = True
             service.accept(wanted)
@@ -372,7 +260,7 @@ async def test_a_kbs_that_is_killed_half_way(owner: Owner, machine: Machine, reg
         async with bed.agent() as service:
             async with owner.kbs() as kbs:
                 url = kbs.address
-                await owner.set_up(url)
+                await owner.set_up(url, VALUES)
                 computation = images.computation(url)
                 gate.armed = True
                 service.accept(computation)
@@ -422,7 +310,7 @@ async def test_an_agent_that_is_killed_half_way(owner: Owner, machine: Machine) 
     algorithm(folder / "endless", "busybox sleep 98765", env=ENV)
     algorithm(folder / "repaired", "echo done", env=ENV)
     async with owner.kbs() as kbs, machine("one") as bed:
-        await owner.set_up(kbs.address)
+        await owner.set_up(kbs.address, VALUES)
         url = await owner.push(folder / "endless", ALGO_KEY, "algo")
         source = Source("oci-image", url, encrypted=True, key=str(ALGO_KEY), kbs=kbs.address)
         order = Computation("c-1", Algorithm(source), result_consumers=(consumer_key(PUBLIC),))

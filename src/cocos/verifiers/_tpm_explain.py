@@ -17,12 +17,13 @@ from cocos.evidence.eventlog import first_difference
 _CHECK: Final = re.compile(r"tpm\.(pcr(\d\d))", re.ASCII)
 _NONE: Final = {"digest": "", "event": "no event"}
 _SHOWN: Final = 20
+_INIT_DATA: Final = "pcr08"
 
 
 def explain(
     finding: Finding, events: Sequence[JsonObject], reference_values: Mapping[str, Any]
 ) -> Finding:
-    """Return ``finding`` with the events of its PCR, if it is about one that has any.
+    """Return ``finding`` with the events of its PCR, if it is about one.
 
     Args:
         finding: Of a policy.
@@ -32,10 +33,13 @@ def explain(
     match = _CHECK.fullmatch(finding.check)
     if match is None:
         return finding
+    if match[1] == _INIT_DATA:
+        text = "its only event is the digest of what the host passed in, which is shown in clear"
+        return replace(finding, problem=f"{finding.problem}; {text}")
     found = [_entry(event) for event in events if event["index"] == int(match[2])]
     sequences = _sequences(reference_values.get(f"tpm_{match[1]}_events"))
     text = _difference(found, sequences) if sequences else _listing(found)
-    return replace(finding, problem=f"{finding.problem}; {text}") if text else finding
+    return replace(finding, problem=f"{finding.problem}; {text}")
 
 
 def _difference(found: list[JsonObject], sequences: list[list[JsonObject]]) -> str:

@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Attacks on TPM evidence: each is refused, and the operator is told why.
 
+Issue 3, points 4, 5 and 7, and of "It must fail like this": quote replayed, nonce of another
+session, attestation key not in the TPM of the endorsement key's certificate, certificate of
+an unknown CA, event log edited, PCR selection emptied, init data, image and command line
+other than registered, manifest swapped after measurement.
+
 Real software TPMs and their real quotes against a real KBS; the attacker's messages are
 made by hand.
 """
@@ -237,6 +242,7 @@ async def test_no_answer_to_the_challenge(
 @pytest.mark.parametrize(
     "selection",
     [
+        "sha256:none",
         "sha256:16,23",
         "sha256:" + ",".join(str(pcr) for pcr in range(24) if pcr != 8),
         "sha256:0,1,2,3,4,5,6,7",

@@ -322,6 +322,8 @@ def test_what_has_no_events_is_left_alone() -> None:
         finding = Finding(check, "not good")
         assert explain(finding, UEFI, {}) == finding
     assert explain(FINDING, [], {}).problem == "not good; its log has no events"
+    init_data = explain(Finding("tpm.pcr08", "not good"), UEFI, {})
+    assert init_data.problem.startswith("not good; its only event is the digest of what the host")
 
 
 # --- a real boot ------------------------------------------------------------------------
