@@ -195,12 +195,13 @@ async def test_only_the_measured_image_gets_the_key(
     assert told["cpu0.tpm.pcr08"]["actual"] == pcr8
     assert told["cpu0.tpm.pcr08"]["expected"] == world.told[0]
 
-    image_checks = {"cpu0.tpm.pcr04", "cpu0.tpm.pcr11"}
+    image_checks = {"cpu0.tpm.pcr04", "cpu0.tpm.pcr09", "cpu0.tpm.pcr11"}
     assert about(changed) == image_checks
     assert about(debug) == image_checks | {"cpu0.tpm.debug"}
     # The debug image says what it is in its os-release, before its command line.
     for findings, section in ((changed, ".cmdline"), (debug, ".osrel")):
-        for pcr, event in (("pcr04", "File(kernel)"), ("pcr11", f"EV_IPL {section}")):
+        events = {"pcr04": "File(kernel)", "pcr09": "LoadOptions", "pcr11": f"EV_IPL {section}"}
+        for pcr, event in events.items():
             finding = findings[f"cpu0.tpm.{pcr}"]
             assert finding["expected"] == values[f"tpm_{pcr}"][0] != finding["actual"]
             assert "is the first that differs" in finding["problem"]

@@ -53,8 +53,8 @@ async def test_a_boot_measures_what_was_predicted_and_its_services_run(
     values = json.loads((debug_image / "reference-values.json").read_bytes())
     async with machine(debug_image, INIT_DATA, tmp_path) as console:
         await console.boot()
-        registers = await console.run("cd /sys/class/tpm/tpm0/pcr-sha256; cat 4 11 12; cd /")
-        predicted = [values[name][0] for name in ("tpm_pcr04", "tpm_pcr11", "tpm_pcr12")]
+        registers = await console.run("cd /sys/class/tpm/tpm0/pcr-sha256; cat 4 9 11 12 13; cd /")
+        predicted = [values[f"tpm_pcr{number}"][0] for number in ("04", "09", "11", "12", "13")]
         assert registers.lower().split() == predicted
         await check_events(console, debug_image)
 

@@ -13,7 +13,7 @@ from cocos.image.measure import RTMR_PCRS, Event
 from cocos.wire.image_folder import FIRMWARE, UKI, Memory
 from cocos.wire.pe import Image
 
-_PCRS = (4, 11, 12)  # what the default policy knows an image by
+_PCRS = (4, 9, 11, 12, 13)  # what the default policy knows an image by
 
 
 def reference_values(folder: Path, *, cpus: int, firmware: dict[str, str]) -> JsonObject:

@@ -58,8 +58,12 @@ def test_pcrs(tmp_path: Path, uki: bytes, kernel: bytes) -> None:
     separator = hashlib.sha256(bytes(4)).digest()
     assert found["tpm_pcr04"] == [replay("sha256", application, call, separator, started)]
     assert found["tpm_pcr11"] == [replay("sha256", *stub("sha256", kernel))]
-    assert found["tpm_pcr12"] == ["00" * 32]
-    for name in ("tpm_pcr04", "tpm_pcr11", "tpm_pcr12"):
+    options = LINE.decode().encode("utf-16-le") + b"\0\0"
+    ramdisk = b"rd\0\0" + initrd.stub_archive("os-release", b"ID=x\n")
+    kernels = (hashlib.sha256(content).digest() for content in (options, ramdisk))
+    assert found["tpm_pcr09"] == [replay("sha256", *kernels)]
+    assert found["tpm_pcr12"] == found["tpm_pcr13"] == ["00" * 32]
+    for name in ("tpm_pcr04", "tpm_pcr09", "tpm_pcr11", "tpm_pcr12", "tpm_pcr13"):
         (events,) = found[f"{name}_events"]
         digests = (bytes.fromhex(event["digest"]) for event in events)
         assert found[name] == [replay("sha256", *digests)]
@@ -125,7 +129,15 @@ def test_a_changed_command_line_changes_whatever_covers_it(
         for line in (b"roothash=1", b"roothash=2")
     )
     changed = {name for name in one if one[name] != other[name] and not name.endswith("_events")}
-    covers = {"tpm_pcr04", "tpm_pcr11", "rtmr_1", "rtmr_2", "tdvfkernel", "tdvfkernelparams"}
+    covers = {
+        "tpm_pcr04",
+        "tpm_pcr09",
+        "tpm_pcr11",
+        "rtmr_1",
+        "rtmr_2",
+        "tdvfkernel",
+        "tdvfkernelparams",
+    }
     assert changed == {*covers, "snp_launch_measurement", "inputs"}
 
 
