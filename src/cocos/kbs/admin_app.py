@@ -2,7 +2,7 @@
 """The administrators' routes of the key broker, below ``/kbs/v0``."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -12,23 +12,30 @@ from starlette.routing import Route
 
 from cocos._types import JsonObject
 from cocos.crypto import base64url
-from cocos.errors import FormatError
+from cocos.errors import FormatError, StateError
 from cocos.kbs.admin import AdminGate, AdminRequest
 from cocos.kbs.administration import Administration
+from cocos.kbs.denials import Denial
+from cocos.kbs.openapi import ADMIN
 from cocos.kbs.resource_policy import POLICY_ID
+from cocos.transport.openapi import BYTES, TEXT, Content, json_of, operation
 from cocos.transport.web import json_response, read_json
 from cocos.wire import kbs
 
 _log = structlog.get_logger(__name__)
 
+_REGO: Final = Content(media_type=TEXT)
+_PREFIX: Final = {"prefix": "Only names that begin so"}
+_NEW: Final = {"If-None-Match": "* does not overwrite"}
 
-class _PolicyBody(msgspec.Struct, frozen=True):
+
+class PolicyBody(msgspec.Struct, frozen=True):
     """Body of ``resource-policy``; Rego as base64url without padding."""
 
     policy: str
 
 
-class _AttestationPolicyBody(_PolicyBody, frozen=True):
+class AttestationPolicyBody(PolicyBody, frozen=True):
     """Body of ``attestation-policy``."""
 
     policy_id: str
@@ -72,6 +79,13 @@ class _Api:
         self._administration = administration
         self._admins = admins
 
+    @operation(
+        "Store a resource",
+        body=Content(media_type=BYTES),
+        errors=[StateError],
+        headers=_NEW,
+        security=ADMIN,
+    )
     async def set_resource(self, request: Request) -> Response:
         admin = await self._admit(request)
         path = kbs.ResourcePath.parse(request.path_params["path"])
@@ -81,6 +95,7 @@ class _Api:
         _log.info("kbs.resource-set", admin=admin, resource=str(path))
         return Response()
 
+    @operation("Delete a resource", security=ADMIN)
     async def delete_resource(self, request: Request) -> Response:
         admin = await self._admit(request)
         path = kbs.ResourcePath.parse(request.path_params["path"])
@@ -88,16 +103,19 @@ class _Api:
         _log.info("kbs.resource-deleted", admin=admin, resource=str(path))
         return Response()
 
+    @operation("Names of resources", answer=json_of(list[str]), query=_PREFIX, security=ADMIN)
     async def list_resources(self, request: Request) -> Response:
         await self._admit(request)
         prefix = request.query_params.get("prefix", "")
         return json_response(await self._administration.list_resources(prefix))
 
+    @operation("Set the global resource policy", body=json_of(PolicyBody), security=ADMIN)
     async def set_resource_policy(self, request: Request) -> Response:
         admin = await self._admit(request)
-        body: _PolicyBody = await read_json(request, _PolicyBody, "the resource policy request")
+        body: PolicyBody = await read_json(request, PolicyBody, "the resource policy request")
         return await self._store_resource_policy(admin, POLICY_ID, _policy_text(body))
 
+    @operation("Set a resource policy", body=_REGO, security=ADMIN)
     async def put_resource_policy(self, request: Request) -> Response:
         admin = await self._admit(request)
         return await self._store_resource_policy(
@@ -109,27 +127,32 @@ class _Api:
         _log.info("kbs.resource-policy-set", admin=admin, policy=policy_id)
         return Response()
 
+    @operation("Ids of resource policies", answer=json_of(list[str]), security=ADMIN)
     async def list_resource_policies(self, request: Request) -> Response:
         await self._admit(request)
         return json_response(await self._administration.resource_policy_ids())
 
+    @operation("Text of a resource policy", answer=_REGO, security=ADMIN)
     async def get_resource_policy(self, request: Request) -> Response:
         await self._admit(request)
         return _rego(await self._administration.resource_policy(request.path_params["id"]))
 
+    @operation("Delete a resource policy", security=ADMIN)
     async def delete_resource_policy(self, request: Request) -> Response:
         admin, policy_id = await self._admit(request), request.path_params["id"]
         await self._administration.delete_resource_policy(policy_id)
         _log.info("kbs.resource-policy-deleted", admin=admin, policy=policy_id)
         return Response()
 
+    @operation("Set an attestation policy", body=json_of(AttestationPolicyBody), security=ADMIN)
     async def set_attestation_policy(self, request: Request) -> Response:
         admin = await self._admit(request)
-        body: _AttestationPolicyBody = await read_json(
-            request, _AttestationPolicyBody, "the attestation policy request"
+        body: AttestationPolicyBody = await read_json(
+            request, AttestationPolicyBody, "the attestation policy request"
         )
         return await self._store_attestation_policy(admin, body.policy_id, _policy_text(body))
 
+    @operation("Set an attestation policy", body=_REGO, security=ADMIN)
     async def put_attestation_policy(self, request: Request) -> Response:
         admin = await self._admit(request)
         return await self._store_attestation_policy(
@@ -141,20 +164,24 @@ class _Api:
         _log.info("kbs.attestation-policy-set", admin=admin, policy=policy_id)
         return Response()
 
+    @operation("Ids of attestation policies", answer=json_of(list[str]), security=ADMIN)
     async def list_attestation_policies(self, request: Request) -> Response:
         await self._admit(request)
         return json_response(await self._administration.attestation_policy_ids())
 
+    @operation("Text of an attestation policy", answer=_REGO, security=ADMIN)
     async def get_attestation_policy(self, request: Request) -> Response:
         await self._admit(request)
         return _rego(await self._administration.attestation_policy(request.path_params["id"]))
 
+    @operation("Delete an attestation policy", security=ADMIN)
     async def delete_attestation_policy(self, request: Request) -> Response:
         admin, policy_id = await self._admit(request), request.path_params["id"]
         await self._administration.delete_attestation_policy(policy_id)
         _log.info("kbs.attestation-policy-deleted", admin=admin, policy=policy_id)
         return Response()
 
+    @operation("Register reference values", body=json_of(JsonObject), security=ADMIN)
     async def register_reference_values(self, request: Request) -> Response:
         admin = await self._admit(request)
         message: JsonObject = await read_json(request, JsonObject, "the reference value message")
@@ -162,15 +189,18 @@ class _Api:
         _log.info("kbs.reference-values-registered", admin=admin)
         return Response(media_type="application/json")
 
+    @operation("Every reference value", answer=json_of(list[JsonObject]), security=ADMIN)
     async def list_reference_values(self, request: Request) -> Response:
         await self._admit(request)
         return json_response(await self._administration.list_reference_values())
 
+    @operation("A reference value", answer=json_of(Any), security=ADMIN)
     async def get_reference_value(self, request: Request) -> Response:
         await self._admit(request)
         name = request.path_params["name"]
         return json_response(await self._administration.get_reference_value(name))
 
+    @operation("Set a reference value", body=json_of(Any), security=ADMIN)
     async def put_reference_value(self, request: Request) -> Response:
         admin, name = await self._admit(request), request.path_params["name"]
         value: Any = await read_json(request, Any, "the reference value")
@@ -178,12 +208,14 @@ class _Api:
         _log.info("kbs.reference-value-set", admin=admin, name=name)
         return Response()
 
+    @operation("Delete a reference value", security=ADMIN)
     async def delete_reference_value(self, request: Request) -> Response:
         admin, name = await self._admit(request), request.path_params["name"]
         await self._administration.delete_reference_value(name)
         _log.info("kbs.reference-value-deleted", admin=admin, name=name)
         return Response()
 
+    @operation("Why something was denied", answer=json_of(Denial), security=ADMIN)
     async def explain(self, request: Request) -> Response:
         await self._admit(request)
         return json_response(await self._administration.explain(request.path_params["id"]))
@@ -194,7 +226,7 @@ class _Api:
         )
 
 
-def _policy_text(body: _PolicyBody) -> str:
+def _policy_text(body: PolicyBody) -> str:
     return _decoded(base64url.decode(body.policy, "the policy"))
 
 

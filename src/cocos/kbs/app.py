@@ -5,6 +5,7 @@ import asyncio
 import datetime as dt
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,9 +18,11 @@ from cocos.kbs.administration import Administration
 from cocos.kbs.admission import RateLimit, client_of
 from cocos.kbs.denials import Denials
 from cocos.kbs.metrics import KbsMetrics
+from cocos.kbs.openapi import GUEST, HANDSHAKE, PATH, about
 from cocos.kbs.problems import describe
 from cocos.kbs.service import Credentials, KbsService
 from cocos.transport.client_address import ClientAddresses
+from cocos.transport.openapi import PROBLEM, Content, json_of, openapi_route, operation
 from cocos.transport.web import (
     MAX_BODY_BYTES,
     Failed,
@@ -29,8 +32,10 @@ from cocos.transport.web import (
     read_json,
 )
 from cocos.wire import kbs
+from cocos.wire.kbs_generations import EarlyAttestation
 
 PREFIX = "/kbs/v0"
+_PROBLEM: Final = Content((kbs.Problem,), PROBLEM)
 
 
 def make_app(
@@ -74,7 +79,7 @@ def make_app(
             await denials.record(failed.id, step, failed.error, handshake=handshake)
 
     return WebApp(
-        [
+        _with_description(
             route("auth", api.auth, "POST"),
             route("auth", api.alive, "GET"),
             route("attest", api.attest, "POST"),
@@ -83,12 +88,16 @@ def make_app(
             *well_known,
             Route("/healthz", api.health),
             Route("/metrics", metrics.http.endpoint),
-        ],
+        ),
         metrics=metrics.http,
         max_body_bytes=max_body_bytes,
         describe=partial(describe, prefix=PREFIX),
         on_error=record,
     )
+
+
+def _with_description(*routes: Route) -> list[Route]:
+    return [*routes, openapi_route(PATH, routes, about())]
 
 
 class _Api:
@@ -106,10 +115,12 @@ class _Api:
         self._handshakes = handshakes
         self._clients = clients
 
+    @operation("Whether the storage answers")
     async def health(self, _request: Request) -> Response:
         await self._service.check_health()
         return Response()
 
+    @operation("That the KBS is alive; never anything else", status=405, answer=_PROBLEM)
     async def alive(self, _request: Request) -> Response:
         # The usual check whether a KBS can be reached is a plain GET of this route.
         return problem_response(
@@ -122,6 +133,12 @@ class _Api:
             headers={"Allow": "POST"},
         )
 
+    @operation(
+        "Begin a handshake",
+        body=json_of(kbs.Request),
+        answer=json_of(kbs.Challenge),
+        errors=[TooManyRequestsError, EvidenceError],
+    )
     async def auth(self, request: Request) -> Response:
         self._metrics.auth_requests.inc()
         address = self._clients.find(request.scope)
@@ -134,6 +151,13 @@ class _Api:
         _set_cookie(response, request, opened.session_id, opened.expires)
         return response
 
+    @operation(
+        "Show evidence",
+        body=json_of(kbs.Attestation, EarlyAttestation),
+        answer=json_of(kbs.AttestationResult),
+        security=HANDSHAKE,
+        errors=[EvidenceError],
+    )
     async def attest(self, request: Request) -> Response:
         self._metrics.attestations.inc()
         session_id = request.cookies.get(kbs.SESSION_COOKIE)
@@ -147,6 +171,9 @@ class _Api:
         _set_cookie(response, request, session_id, session.expires)
         return response
 
+    @operation(
+        "Get a resource, encrypted to the guest's key", answer=json_of(kbs.Response), security=GUEST
+    )
     async def get_resource(self, request: Request) -> Response:
         path = kbs.ResourcePath.parse(request.path_params["path"])
         credentials = Credentials(request.cookies.get(kbs.SESSION_COOKIE), _bearer(request))

@@ -12,6 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from cocos._types import JsonObject
+from cocos.transport.openapi import json_of, operation
 from cocos.transport.web import json_response
 
 JWKS_PATH: Final = "/.well-known/jwks.json"
@@ -35,9 +37,11 @@ def well_known_routes(keys: PublishedKeys, *, issuer: str) -> list[Route]:
         issuer: Claim ``iss`` of tokens.
     """
 
+    @operation("Keys that verify tokens, a JWK set", answer=json_of(JsonObject))
     async def jwks(_request: Request) -> Response:
         return json_response(await keys.published(), headers=_CACHE)
 
+    @operation("Where these keys are", answer=json_of(JsonObject))
     async def discovery(request: Request) -> Response:
         document = {
             "issuer": issuer,

@@ -41,6 +41,7 @@ from cocos.errors import (
     TooLargeError,
     TooManyRequestsError,
 )
+from cocos.transport.openapi import PROBLEM, TEXT, Content, operation
 from cocos.wire import json
 from cocos.wire.kbs import Problem
 
@@ -160,6 +161,7 @@ class HttpMetrics:
         self._received.observe(call.received)
         self._sent.observe(call.sent)
 
+    @operation("Metrics for Prometheus", answer=Content(media_type=TEXT))
     async def endpoint(self, _request: Request) -> Response:
         """Serve all metrics of the registry as Prometheus text."""
         return Response(
@@ -206,6 +208,7 @@ class WebApp:
             describe: Words problem documents.
             on_error: Told of every error.
         """
+        self.routes = tuple(routes)
         self._router = Router(routes, redirect_slashes=False)
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
@@ -322,7 +325,7 @@ def problem_response(
         json.encode(problem),
         status_code=status,
         headers=headers,
-        media_type="application/problem+json",
+        media_type=PROBLEM,
     )
 
 

@@ -172,8 +172,8 @@ def report_data(data: JsonObject) -> ReportData:
     return ReportData(hashlib.sha384(canonical(data)).digest())
 
 
-_SEGMENT = r"[A-Za-z0-9_\-][A-Za-z0-9_\-.]*"
-_RESOURCE_PATH = re.compile(rf"({_SEGMENT})/({_SEGMENT})/({_SEGMENT})", re.ASCII)
+SEGMENT = r"[A-Za-z0-9_\-][A-Za-z0-9_\-.]*"
+_RESOURCE_PATH = re.compile(rf"({SEGMENT})/({SEGMENT})/({SEGMENT})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -7,6 +7,7 @@ from the bodies themselves. So nobody on the way can make a session weaker than 
 """
 
 import enum
+from typing import Any
 
 import msgspec
 
@@ -46,7 +47,7 @@ class EarlyAttestation(msgspec.Struct, frozen=True, rename="kebab"):
     """Body of ``POST /kbs/v0/attest`` before 0.4.0; the nonce is the session's."""
 
     tee_pubkey: TeePublicKey
-    tee_evidence: object
+    tee_evidence: Any
 
 
 def decode_attestation(body: bytes, generation: Generation, nonce: str) -> Attestation:
