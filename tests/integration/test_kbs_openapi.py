@@ -4,6 +4,7 @@
 import asyncio
 import datetime as dt
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -11,6 +12,7 @@ import schemathesis
 from _kbs_program import start_kbs
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.checks import not_a_server_error
+from schemathesis.core.result import Ok
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -46,6 +48,7 @@ def probe(url: str, headers: dict[str, str]) -> set[str]:
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
     called = set()
     for result in schema.get_all_operations():
+        assert isinstance(result, Ok)
         operation = result.ok()
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
 
@@ -58,7 +61,7 @@ def probe(url: str, headers: dict[str, str]) -> set[str]:
                 suppress_health_check=list(HealthCheck),
             )
             @given(case=operation.as_strategy(generation_mode=mode))
-            def one(case: schemathesis.Case) -> None:
+            def one(case: schemathesis.Case[Any]) -> None:
                 case.call_and_validate(headers=headers, checks=CHECKS)
 
             if mode is GenerationMode.POSITIVE or operation.body or operation.query:
