@@ -31,6 +31,11 @@ async def launch_digest(image: Path, cpus: int) -> str:
     return (await process.run([program, *words], timeout=60)).stdout.decode().strip()
 
 
+async def cocos_cli(*words: str) -> str:
+    program = Path(sys.executable).with_name("cocos-cli")
+    return (await process.run([program, *words], timeout=120)).stdout.decode()
+
+
 async def test_two_builds_give_the_same_bytes(
     image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -58,6 +63,8 @@ async def test_two_builds_give_the_same_bytes(
     assert third.up_to_date
     assert third.description == again.description
     assert set(steps) <= {Step.WAIT}
+    told = json.loads(await cocos_cli("image", "build", "-o", str(second), "--json"))
+    assert told == {"folder": str(second), "up_to_date": True, **outcome.description}
 
     description = again.description
     assert {"skopeo", "runc", "umoci", "systemd", "python3"} <= description["packages"].keys()
@@ -72,3 +79,7 @@ async def test_two_builds_give_the_same_bytes(
     assert len(digests_of) == 16
     for cpus in (1, 2, 16):
         assert digests_of[cpus - 1] == await launch_digest(first, cpus)
+    shown = await cocos_cli("image", "inspect", str(first))
+    for part in values["inputs"].values():
+        for name in part.get("values", ()):
+            assert all(value in shown for value in values[name])
