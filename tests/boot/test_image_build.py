@@ -64,7 +64,7 @@ async def test_two_builds_give_the_same_bytes(
     assert third.description == again.description
     assert set(steps) <= {Step.WAIT}
     told = json.loads(await cocos_cli("image", "build", "-o", str(second), "--json"))
-    assert told == {"folder": str(second), "up_to_date": True, **outcome.description}
+    assert told == {"folder": str(second), "up_to_date": True, **again.description}
 
     description = again.description
     assert {"skopeo", "runc", "umoci", "systemd", "python3"} <= description["packages"].keys()
