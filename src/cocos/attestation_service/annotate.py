@@ -19,14 +19,12 @@ _POLICY_DATA: Final = "policy_data := {"
 _MAX_DEPTH: Final = 32
 
 
-def parse_init_data(shown: InitData | None) -> InitDocument | None:
+def parse_init_data(shown: InitData) -> InitDocument:
     """Parse the init data that a guest showed.
 
     Raises:
         EvidenceError: not the document that it should be.
     """
-    if shown is None:
-        return None
     try:
         return InitDocument.parse(shown.body.encode("utf-8"), shown.format)
     except (FormatError, UnicodeEncodeError) as error:

@@ -150,8 +150,10 @@ class AttestationService:
             EvidenceError: evidence does not hold; findings of all attesters at once, also
                 of the policies for those whose evidence does.
         """
-        # A large document takes its time: others must not wait for it.
-        init_data = await asyncio.to_thread(parse_init_data, request.init_data)
+        init_data = None
+        if request.init_data is not None:
+            # A large document takes its time: others must not wait for it.
+            init_data = await asyncio.to_thread(parse_init_data, request.init_data)
         values = await self._values.all()
         base = self._base_documents(values)
         verified, failures = await self._verify(request, init_data, values)
