@@ -2,6 +2,7 @@
 """A guest of any generation of the protocol, message by message, by the letter of kbs.md."""
 
 import base64
+import functools
 import hashlib
 import json
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any
 import httpx
 from _kbs import URL, InProcessKbs
 
-from cocos.crypto.tee_key import RSA_EARLY, TeeKeyPair
+from cocos.crypto.tee_key import EC_P256, RSA_EARLY, TeeKeyPair
 
 EARLY = ("0.1.1", "0.2.0")
 EVERY = (*EARLY, "0.4.0")
@@ -95,6 +96,12 @@ class Guest:
         return found
 
 
+@functools.cache
+def key(algorithm: str) -> TeeKeyPair:
+    """One key of each kind: RSA keys take long to make."""
+    return TeeKeyPair.generate(algorithm)
+
+
 def key_of(version: str) -> TeeKeyPair:
     """A key that a guest of ``version`` can use."""
-    return TeeKeyPair.generate(RSA_EARLY) if version == "0.1.1" else TeeKeyPair.generate()
+    return key(RSA_EARLY if version == "0.1.1" else EC_P256)

@@ -58,10 +58,10 @@ def test_zero_is_no_limit() -> None:
     assert admitted(RateLimit(0), 0.0, tries=10_000) == 10_000
 
 
-def test_a_million_clients_cost_bounded_memory() -> None:
+def test_many_clients_cost_bounded_memory() -> None:
     limit = RateLimit(1, clients=1000)
     tracemalloc.start()
-    for number in range(100_000):
+    for number in range(30_000):
         limit.admit(str(number), number / 1000)
     size, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -88,14 +88,14 @@ def test_sessions_that_have_expired_are_forgotten() -> None:
     assert dropped == ["d"]
 
 
-def test_a_hundred_thousand_sessions_cost_bounded_memory() -> None:
-    limit = 20_000
+def test_many_sessions_cost_bounded_memory() -> None:
+    limit = 5_000
     sessions = OpenSessions(limit)
     tracemalloc.start()
-    dropped = sum(len(sessions.add(f"{number:032x}", END, NOW)) for number in range(100_000))
+    dropped = sum(len(sessions.add(f"{number:032x}", END, NOW)) for number in range(30_000))
     size, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert dropped == 100_000 - limit
+    assert dropped == 30_000 - limit
     assert size < 200 * limit
 
 

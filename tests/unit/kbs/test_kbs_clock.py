@@ -2,27 +2,40 @@
 """Clocks that are wrong by ten minutes, and clocks that are put right in the middle."""
 
 import datetime as dt
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import pytest_asyncio
 from _generations import Guest
 from _kbs import InProcessKbs, kbs_in_process
 
-from cocos.attestation_service.service import signing_key
+from cocos.crypto.signing import SigningKey
 from cocos.wire.kbs import ResourcePath
 
 PATH = "default/key/1"
 SECRET = b"KEK"
+ISSUER = SigningKey.generate()
 TEN_MINUTES = dt.timedelta(minutes=10)
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-@pytest.fixture
-async def kbs(tmp_path: Path) -> AsyncIterator[InProcessKbs]:
-    async with kbs_in_process(tmp_path) as made:
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[InProcessKbs]:
+    folder = tmp_path_factory.mktemp("kbs")
+    key_file = folder / "token.key"
+    key_file.write_bytes(ISSUER.pem())
+    async with kbs_in_process(folder, token_key=key_file) as made:
         async with made.admin() as admin:
             await admin.set_resource(ResourcePath.parse(PATH), SECRET)
         yield made
+
+
+@pytest.fixture
+def kbs(shared: InProcessKbs) -> Iterator[InProcessKbs]:
+    right = shared.now
+    yield shared
+    shared.now = right
 
 
 @pytest.mark.parametrize(("jump", "status"), [(TEN_MINUTES, 401), (-TEN_MINUTES, 200)])
@@ -75,8 +88,6 @@ async def test_between_evidence_and_resource(
 async def test_tokens_of_other_clocks(
     kbs: InProcessKbs, times: dict[str, object], status: int
 ) -> None:
-    assert kbs.store is not None
-    key = await signing_key(kbs.store)
     now = int(kbs.now.timestamp())
     guest = Guest(kbs)
     await guest.handshake()
@@ -84,7 +95,7 @@ async def test_tokens_of_other_clocks(
     for name, value in times.items():
         small = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**9
         times = {**times, name: now + value if small else value}  # type: ignore[operator]
-    token = key.sign({}, {"submods": submods, **times})
+    token = ISSUER.sign({}, {"submods": submods, **times})
     guest.cookie = ""
     answer = await guest.get(PATH, headers={"Authorization": f"Bearer {token}"})
     assert answer.status_code == status, answer.text

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _generations import EARLY, EVERY, Guest, key_of
+import pytest_asyncio
+from _generations import EARLY, EVERY, Guest, key, key_of
 from _kbs import InProcessKbs, kbs_in_process
 
 from cocos.crypto.tee_key import EC_P256, EC_P521, RSA, RSA_EARLY, TeeKeyPair
@@ -15,12 +16,14 @@ from cocos.wire.kbs import PROBLEM_TYPE, ResourcePath
 
 PATH = "default/key/1"
 SECRET = b"\x00KEK\xff" + bytes(27)
-EARLY_KEY = TeeKeyPair.generate(RSA_EARLY)
+EARLY_KEY = key(RSA_EARLY)
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest.fixture
-async def kbs(tmp_path: Path) -> AsyncIterator[InProcessKbs]:
-    async with kbs_in_process(tmp_path) as made:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def kbs(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[InProcessKbs]:
+    async with kbs_in_process(tmp_path_factory.mktemp("kbs")) as made:
         async with made.admin() as admin:
             await admin.set_resource(ResourcePath.parse(PATH), SECRET)
         yield made
@@ -34,10 +37,9 @@ async def explained(kbs: InProcessKbs, answer: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("algorithm", [EC_P256, EC_P521, RSA, RSA_EARLY])
 @pytest.mark.parametrize("version", ["0.2.0", "0.4.0"])
 async def test_every_key_of_today_s_form(kbs: InProcessKbs, version: str, algorithm: str) -> None:
-    key = EARLY_KEY if algorithm == RSA_EARLY else TeeKeyPair.generate(algorithm)
-    guest = Guest(kbs, version, key)
+    guest = Guest(kbs, version, key(algorithm))
     await guest.handshake()
-    assert key.decrypt((await guest.get(PATH)).json()) == SECRET
+    assert guest.key.decrypt((await guest.get(PATH)).json()) == SECRET
 
 
 async def test_the_form_of_0_1_1(kbs: InProcessKbs) -> None:
@@ -60,7 +62,7 @@ async def test_a_bearer_gets_today_s_form(kbs: InProcessKbs) -> None:
 
 @pytest.mark.parametrize("algorithm", [EC_P256, EC_P521, RSA])
 async def test_0_1_1_knows_rsa1_5_only(kbs: InProcessKbs, algorithm: str) -> None:
-    guest = Guest(kbs, "0.1.1", TeeKeyPair.generate(algorithm))
+    guest = Guest(kbs, "0.1.1", key(algorithm))
     await guest.auth()
     answer = await guest.attest()
     assert answer.status_code == 400
@@ -121,9 +123,8 @@ async def test_early_evidence_is_bound(kbs: InProcessKbs, version: str, swap: st
         await other.auth()
         body = other.body()
     elif swap == "key":
-        body["tee-pubkey"] = (
-            EARLY_KEY.public_jwk() if version == "0.1.1" else TeeKeyPair.generate().public_jwk()
-        )
+        other_key = TeeKeyPair.generate(RSA_EARLY if version == "0.1.1" else EC_P256)
+        body["tee-pubkey"] = other_key.public_jwk()
     else:
         body["tee-evidence"] = guest.body("0.4.0")["tee-evidence"]["primary_evidence"]
     answer = await guest.attest(body)
@@ -164,7 +165,7 @@ async def test_everything_wrong_is_explained_at_once(kbs: InProcessKbs) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "named"),
+    ("jwk", "named"),
     [
         ({"kty": "OKP", "crv": "X25519", "x": "AA", "alg": "ECDH-ES+A256KW"}, "OKP"),
         ({"kty": "AKP", "pub": "AA", "alg": "ML-KEM-768+A192KW"}, "AKP"),
@@ -175,12 +176,12 @@ async def test_everything_wrong_is_explained_at_once(kbs: InProcessKbs) -> None:
 )
 @pytest.mark.parametrize("version", ["0.2.0", "0.4.0"])
 async def test_a_key_of_another_kind_is_refused_by_name(
-    kbs: InProcessKbs, version: str, key: dict[str, str], named: str
+    kbs: InProcessKbs, version: str, jwk: dict[str, str], named: str
 ) -> None:
     guest = Guest(kbs, version)
     await guest.auth()
     body = guest.body()
-    (body if version in EARLY else body["runtime-data"])["tee-pubkey"] = key
+    (body if version in EARLY else body["runtime-data"])["tee-pubkey"] = jwk
     answer = await guest.attest(body)
     assert answer.status_code == 400
     assert named in answer.json()["detail"]
