@@ -34,6 +34,9 @@ from cocos.wire.kbs_generations import Generation
 
 PATH = "default/key/1"
 URI = ResourceUri.parse(f"kbs:///{PATH}")
+# joserfc, of which the peer is made, warns of RSA1_5.
+pytestmark = pytest.mark.filterwarnings("ignore::joserfc.errors.SecurityWarning")
+
 SECRET = b"\x00KEK\xff" + bytes(27)
 EARLY_KEY = TeeKeyPair.generate(RSA_EARLY)
 
