@@ -28,6 +28,8 @@ SNP_POLICY = 0x3_0000
 DEFAULT_GUEST_PORT = 7002
 QUOTE_PORT = 4050  # of the TDX quote generation service, on the host's vsock
 _HOST_CID = 2
+# Programs that find no AVX do without it in a third of the time that emulating it takes.
+_EMULATED_CPU = ",avx=off,avx2=off"
 _SERIAL_BYTES = 20  # of a virtio disk
 # No new files by name, no programs, no other user: QEMU needs none of it once it runs.
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
@@ -176,7 +178,10 @@ def _processor(core: Core) -> list[str]:
             extra += _tdx(tdx)
         case None:
             pass
-    words = ["-machine", ",".join(options), "-cpu", cpu_model(core.accelerator, core.confidential)]
+    cpu = cpu_model(core.accelerator, core.confidential)
+    if core.accelerator == "tcg":
+        cpu += _EMULATED_CPU
+    words = ["-machine", ",".join(options), "-cpu", cpu]
     return [*words, "-smp", str(core.cpus), "-m", f"{core.memory_mib}M", *extra]
 
 

@@ -43,7 +43,7 @@ def test_a_measured_machine() -> None:
     machine, *flash = values(words, "-machine")
     assert machine.split(",")[:2] == ["q35", "accel=tcg"]
     assert flash == ["pflash0=pflash0", "pflash1=pflash1"]
-    assert values(words, "-cpu") == ["max"]
+    assert values(words, "-cpu") == ["max,avx=off,avx2=off"]
     assert values(words, "-smp") == ["3"]
     assert values(words, "-m") == ["1536M"]
     assert values(words, "-kernel") == ["/image/cocos.efi"]
