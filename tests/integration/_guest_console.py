@@ -98,7 +98,13 @@ async def machine(image: Path, init_data: bytes, folder: Path) -> AsyncIterator[
 
 
 def _qemu(image: Path, folder: Path, socket: Path) -> list[str]:
-    words = ["qemu-system-x86_64", "-machine", "q35,accel=tcg,smm=off", "-cpu", "max,avx=off,avx2=off"]
+    words = [
+        "qemu-system-x86_64",
+        "-machine",
+        "q35,accel=tcg,smm=off",
+        "-cpu",
+        "max,avx=off,avx2=off",
+    ]
     words += ["-smp", "2", "-m", "1536M", "-nodefaults", "-display", "none", "-no-reboot"]
     words += ["-serial", "stdio", "-kernel", str(image / "cocos.efi")]
     code, variables = FIRMWARE / "OVMF_CODE_4M.fd", folder / "vars.fd"
