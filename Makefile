@@ -9,6 +9,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 BIN := .venv/bin
 PYTHON ?= python3
 BACKEND ?= qemu
+BENCH ?=
 PYTEST_FLAGS ?= -n 2 --dist loadgroup
 # The environment must not decide which packages our Python sees.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -42,8 +43,8 @@ test: lint ## Everything that must pass before a change is merged
 	$(BIN)/pytest $(PYTEST_FLAGS)
 
 .PHONY: bench
-bench: setup ## Measure, as ratios within one run
-	@$(BIN)/python bench/bench.py
+bench: setup ## Measure, as ratios within one run (BENCH="--quick kbs" less of it)
+	@$(BIN)/python bench/bench.py $(BENCH)
 
 .PHONY: proto
 proto: setup ## Make the gRPC stubs from proto/

@@ -5,6 +5,7 @@ Seconds depend on the machine and on what else it does; a ratio against the same
 without our part mostly does not. Medians; the smallest and the largest value stand beside.
 """
 
+import argparse
 import asyncio
 import gzip
 import os
@@ -13,7 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from cocos._clock import system_clock
@@ -32,6 +33,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 from base_image import base_image, buildah_environment  # noqa: E402 - tools/ is no package
 from demo_shell import Shell, free_ports  # noqa: E402
+from kbs import kbs  # noqa: E402
 from vms import vms  # noqa: E402
 
 LAYER_BYTES = 64 * 2**20
@@ -152,39 +154,57 @@ async def demo() -> None:
         print(f"  {name:<66}{seconds:6.1f} s{100 * seconds / whole:6.0f} %")
 
 
-async def main() -> None:
-    """Run every measurement."""
+async def guide(folder: Path) -> None:
+    """Measure what the guide does, and VMs."""
     ports, _ = free_ports({"kbs": 0, "provider": 0})
-    kbs = f"http://127.0.0.1:{ports['kbs']}"
+    url = f"http://127.0.0.1:{ports['kbs']}"
+    shell = await Shell.make(folder, buildah_environment())
+    shell.use_key_provider(ports["provider"])
+    await shell.run(
+        "openssl genpkey -algorithm ed25519 -out admin.key",
+        "openssl pkey -in admin.key -pubout -out admin.pub",
+        "openssl rand 32 > key",
+    )
+    async with (
+        shell.server(
+            f"kbs --socket 127.0.0.1:{ports['kbs']} --insecure-http --auth-public-key"
+            " admin.pub --insecure-allow-sample --storage kbs"
+        ),
+        shell.server(
+            f"coco-keyprovider --socket 127.0.0.1:{ports['provider']} --insecure-sample --kbs {url}"
+        ),
+    ):
+        await shell.run(
+            f"kbs-client --url {url} config --auth-private-key admin.key set-resource"
+            f" --path {KEY} --resource-file key"
+        )
+        await layers(shell, folder)
+        await handshake(url)
+    await vms(shell, folder)
+
+
+TOPICS = ("kbs", "guide", "demo")
+
+
+async def main(topics: Sequence[str], *, quick: bool) -> None:
+    """Run the measurements of some topics."""
     with tempfile.TemporaryDirectory(prefix="cocos-bench-") as name:
         folder = Path(name)
-        shell = await Shell.make(folder, buildah_environment())
-        shell.use_key_provider(ports["provider"])
-        await shell.run(
-            "openssl genpkey -algorithm ed25519 -out admin.key",
-            "openssl pkey -in admin.key -pubout -out admin.pub",
-            "openssl rand 32 > key",
-        )
-        async with (
-            shell.server(
-                f"kbs --socket 127.0.0.1:{ports['kbs']} --insecure-http --auth-public-key"
-                " admin.pub --insecure-allow-sample --storage kbs"
-            ),
-            shell.server(
-                f"coco-keyprovider --socket 127.0.0.1:{ports['provider']} --insecure-sample"
-                f" --kbs {kbs}"
-            ),
-        ):
-            await shell.run(
-                f"kbs-client --url {kbs} config --auth-private-key admin.key set-resource"
-                f" --path {KEY} --resource-file key"
-            )
-            await layers(shell, folder)
-            await handshake(kbs)
-        await vms(shell, folder)
-    await demo()
+        if "kbs" in topics:
+            (folder / "service").mkdir()
+            await kbs(folder / "service", quick=quick)
+        if "guide" in topics:
+            await guide(folder)
+    if "demo" in topics:
+        await demo()
 
 
 if __name__ == "__main__":
     configure_logs("error")
-    asyncio.run(main())
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "topics", nargs="*", metavar="TOPIC", default=TOPICS, help=", ".join(TOPICS)
+    )
+    parser.add_argument("--quick", action="store_true", help="less of the KBS, for a small machine")
+    chosen = parser.parse_args()
+    asyncio.run(main(chosen.topics, quick=chosen.quick))
