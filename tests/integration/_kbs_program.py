@@ -43,12 +43,14 @@ class Kbs:
 
 
 @contextlib.asynccontextmanager
-async def start_kbs(folder: Path, *flags: str) -> AsyncIterator[Kbs]:
+async def start_kbs(
+    folder: Path, *flags: str, env: dict[str, str] | None = None
+) -> AsyncIterator[Kbs]:
     pem, public_pem = admin_pair()
     private, public = folder / "admin.key", folder / "admin.pub"
     private.write_bytes(pem)
     public.write_bytes(public_pem)
     arguments = ["--insecure-http", "--socket", "127.0.0.1:0"]
     storage = ["--storage", str(folder / "kbs"), "--auth-public-key", str(public)]
-    async with running("kbs", *arguments, *storage, *flags) as program:
+    async with running("kbs", *arguments, *storage, *flags, env=env) as program:
         yield Kbs(program, private, pem)

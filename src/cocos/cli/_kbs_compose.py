@@ -4,7 +4,7 @@
 import datetime as dt
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from cryptography import x509
@@ -18,6 +18,7 @@ from cocos.attestation_service.service import (
     AttestationService,
 )
 from cocos.cli._kbs_tokens import signing_keys, token_verifier
+from cocos.cli._kbs_tracing import APPRAISAL, POLICY, STORE, traced
 from cocos.clients.key_sets import KeySet, parse_pem
 from cocos.crypto import jwk
 from cocos.errors import ConfigError
@@ -42,13 +43,24 @@ from cocos.verifiers import verifier_table
 from cocos.verifiers.tpm import parse_ek_cas
 from cocos.wire.kbs import InitData, Tee
 
+if TYPE_CHECKING:
+    from cocos.transport.tracing import Tracing
+
 _log = structlog.get_logger(__name__)
 
 
 async def compose(
-    settings: Settings, store: Store, gate: AdminGate, engine: PolicyEngine, *, clock: Clock
+    settings: Settings,
+    store: Store,
+    gate: AdminGate,
+    engine: PolicyEngine,
+    *,
+    clock: Clock,
+    tracing: "Tracing | None" = None,
 ) -> WebApp:
     """Put a key broker together."""
+    store = traced(tracing, store, STORE, first="db.collection.name")
+    engine = traced(tracing, engine, POLICY)
     metrics = KbsMetrics()
     keys = signing_keys(settings, store, clock=clock)
     config = _attestation_config(settings)
@@ -68,7 +80,7 @@ async def compose(
     denials = Denials(store, clock=clock)
     service = KbsService(
         store,
-        _InProcess(attestation),
+        traced(tracing, _InProcess(attestation), APPRAISAL, first="cocos.tee"),
         tokens=token_verifier(settings, keys, clock=clock),
         tee_key_paths=settings.extra_teekey_paths,
         policy=policy,

@@ -14,6 +14,7 @@ from cocos.cli import kbs_token_keys
 from cocos.cli._guest import log_level as level_of_logs
 from cocos.cli._kbs_compose import admin_gate, compose
 from cocos.cli._kbs_storage import opened, rekey_command, sweeping, without_password
+from cocos.cli._kbs_tracing import tracing
 from cocos.host.policy_workers import PolicyWorkers
 from cocos.kbs.config import Settings
 from cocos.transport.http_server import serve_http
@@ -192,10 +193,14 @@ async def _serve(settings: Settings, *, as_json: bool) -> None:
     async with contextlib.AsyncExitStack() as stack:
         storage = await stack.enter_async_context(opened(settings))
         engine = await stack.enter_async_context(PolicyWorkers())
-        web = await compose(settings, storage.store, gate, engine, clock=system_clock)
+        traces = await stack.enter_async_context(tracing(NAME))
+        web = await compose(
+            settings, storage.store, gate, engine, clock=system_clock, tracing=traces
+        )
+        asgi = traces.app(web) if traces else web
         await stack.enter_async_context(sweeping(storage.store))
         for address in settings.addresses:
-            listening = await stack.enter_async_context(serve_http(web, address, tls=settings.tls))
+            listening = await stack.enter_async_context(serve_http(asgi, address, tls=settings.tls))
             common.announce(NAME, listening, as_json=as_json)
         await common.wait_for_signal()
 

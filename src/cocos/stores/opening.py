@@ -21,7 +21,6 @@ from cocos.errors import ConfigError
 from cocos.stores.base import Namespace, Store
 from cocos.stores.database import Database
 from cocos.stores.keyring import Keyring, RootKeySource
-from cocos.stores.redis import RedisStore
 from cocos.stores.sealed import SealedStore
 from cocos.stores.sql import SqlStore, open_database, sqlite_file
 from cocos.stores.sqlite import SqliteDatabase
@@ -107,8 +106,8 @@ async def open_storage(
         url: Database, as :func:`open_database` takes it.
         root_keys: Where the keys are that wrap the keys of the storage; the first is made
             if the storage is new.
-        sessions_url: Redis, as :class:`RedisStore` takes it; None keeps sessions with the
-            database, which is enough for one machine or for replicas on one PostgreSQL.
+        sessions_url: Redis, as ``stores.redis.RedisStore`` takes it; None keeps sessions with
+            the database, which is enough for one machine or for replicas on one PostgreSQL.
         clock: What decides whether a value has expired.
 
     Raises:
@@ -120,6 +119,9 @@ async def open_storage(
         keyring = await Keyring.open(database, root_keys, clock=clock)
         store: Store = SqlStore(database, clock=clock, sealed=True)
         if sessions_url is not None:
+            # Its library takes long to load, and loads OpenTelemetry.
+            from cocos.stores.redis import RedisStore  # noqa: PLC0415
+
             sessions: Store = await RedisStore.open(sessions_url, clock=clock)
         elif (file := sqlite_file(url)) is not None:
             sessions = await _of_this_boot(file, clock)

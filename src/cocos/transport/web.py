@@ -3,7 +3,8 @@
 
 Handlers raise the errors of :mod:`cocos.errors`; the peer sees message, hint and the id of
 the request as ``application/problem+json`` (RFC 9457), the log has the cause. The same id
-is in the ``X-Request-Id`` header and bound into every log line of the request.
+is in the ``X-Request-Id`` header and bound into every log line of the request, as is the
+id of the trace if the client names one (W3C Trace Context).
 """
 
 import asyncio
@@ -42,6 +43,7 @@ from cocos.errors import (
     TooManyRequestsError,
 )
 from cocos.transport.openapi import PROBLEM, TEXT, Content, operation
+from cocos.transport.trace_context import trace_of
 from cocos.wire import json
 from cocos.wire.kbs import Problem
 
@@ -224,7 +226,7 @@ class WebApp:
         # With "app" in the scope the router raises instead of answering in plain text.
         scope = {**scope, "app": self, _REQUEST_ID: request_id}
         counted = self._metrics if self._metrics and self._metrics.counts(scope) else None
-        with structlog.contextvars.bound_contextvars(request=request_id):
+        with structlog.contextvars.bound_contextvars(request=request_id, **trace_of(scope)):
             if counted:
                 counted.started()
             try:
