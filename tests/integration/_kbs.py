@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 from _engine import LocalEngine
+from _through import Through
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -83,12 +84,12 @@ class InProcessKbs:
             evidence or InsecureSampleAttester(),
             key_algorithm=key_algorithm,
             init_data=init_data,
-            transport=self.transport(),
+            transport=Through(self.transport(), URL),
         )
 
     def admin(self, private_key: bytes | None = None) -> KbsAdmin:
         token = admin_jwt.mint(private_key or self.admin_key, now=self.now)
-        return KbsAdmin(URL, token=token, transport=self.transport())
+        return KbsAdmin(URL, token=token, transport=Through(self.transport(), URL))
 
 
 @contextlib.asynccontextmanager

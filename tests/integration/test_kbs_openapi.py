@@ -10,6 +10,7 @@ import httpx
 import pytest
 import schemathesis
 from _kbs_program import start_kbs
+from _through import Through
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.core.result import Ok
@@ -106,7 +107,7 @@ async def test_the_description_holds(tmp_path: Path) -> None:
         token = admin_jwt.mint(kbs.pem, now=dt.datetime.now(dt.UTC))
         recorded = Recorded()
         evidence = InsecureSampleAttester()
-        async with KbsClient(kbs.url, evidence, transport=recorded) as client:
+        async with KbsClient(kbs.url, evidence, transport=Through(recorded, kbs.url)) as client:
             await client.get_resource(ResourceUri.parse(KEY.uri))
         asked = await asyncio.to_thread(check, kbs.url, recorded.answers)
         resource = "/kbs/v0/resource/{repository}/{type}/{tag}"

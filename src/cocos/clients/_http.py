@@ -8,31 +8,26 @@ URL that was tried.
 
 import asyncio
 import os
+import re
 import ssl
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from http.cookiejar import CookieJar, DefaultCookiePolicy
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 from urllib.parse import urlsplit
 
-import httpx
+import h11
 
+from cocos.clients._h11 import H11Transport
+from cocos.clients._transport import Answer, TooMuchError, Transport
 from cocos.errors import ConfigError, ProtocolError, UnreachableError
 from cocos.host.files import read_file
 
-CONNECT_SECONDS = 10.0
-ANSWER_SECONDS = 60.0  # for a whole exchange, as the guest components' client waits
-MAX_ANSWER_BYTES = 64 * 2**20
+ANSWER_SECONDS: Final = 60.0  # for a whole exchange, as the guest components' client waits
+MAX_ANSWER_BYTES: Final = 64 * 2**20
 
+_ERRNO = re.compile(r"\[Errno (\d+)\]")
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A whole answer: status, headers in order, body."""
-
-    status: int
-    headers: httpx.Headers
-    body: bytes
+__all__ = ["Answer", "HttpServer", "Transport", "read_ca"]
 
 
 class HttpServer:
@@ -43,7 +38,7 @@ class HttpServer:
         what: What the server is, for messages: "the KBS".
         ca: The only CA (or self-signed certificate) to trust, as PEM; the system's without.
         user_agent: The name to be called by.
-        transport: Instead of the network, such as an ASGI application.
+        transport: Instead of the network.
 
     Raises:
         ConfigError: the URL or the CA cannot be used.
@@ -56,28 +51,19 @@ class HttpServer:
         what: str,
         user_agent: str,
         ca: str | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: Transport | None = None,
     ) -> None:
         self.url = _check_url(url, what)
         self._what = what
-        self._client = httpx.AsyncClient(
-            verify=_tls_context(ca, what),
-            transport=transport,
-            timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
-            follow_redirects=False,
-            # No proxy and no CA that merely the environment names.
-            trust_env=False,
-            # Callers keep cookies if they want to: a jar would mix sessions, and drop by date.
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            headers={"User-Agent": user_agent, "Accept-Encoding": "identity"},
-        )
+        self._path = urlsplit(self.url).path
+        self._transport = transport or H11Transport(self.url, _tls_context(ca, what))
+        self._headers = {"User-Agent": user_agent, "Accept-Encoding": "identity", "Accept": "*/*"}
 
     async def __aenter__(self) -> Self:
-        await self._client.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._client.aclose()
+        await self._transport.close()
 
     async def request(
         self,
@@ -99,66 +85,55 @@ class HttpServer:
             UnreachableError: no connection, no TLS, or no answer in time.
             ProtocolError: no HTTP, or an answer without end.
         """
-        url = f"{self.url}/{route}"
         try:
-            async with (
-                asyncio.timeout(ANSWER_SECONDS),
-                self._client.stream(
-                    method, url, content=content, headers=dict(headers or {})
-                ) as response,
-            ):
-                body = bytearray()
-                async for chunk in response.aiter_bytes():
-                    body += chunk
-                    if len(body) > MAX_ANSWER_BYTES:
-                        raise ProtocolError(
-                            f"{self._what} at {self.url} sent more than {MAX_ANSWER_BYTES} bytes"
-                        )
-                return Answer(response.status_code, response.headers, bytes(body))
-        except (httpx.TimeoutException, TimeoutError) as error:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await self._transport.send(
+                    method,
+                    f"{self._path}/{route}",
+                    {**self._headers, **(headers or {})},
+                    content or b"",
+                    MAX_ANSWER_BYTES,
+                )
+        except TimeoutError as error:
             raise UnreachableError(
                 f"{self._what} at {self.url} did not answer in time",
                 hint="is the address right, and does the network let the connection through?",
             ) from error
-        except httpx.RemoteProtocolError as error:
+        except TooMuchError as error:
+            raise ProtocolError(
+                f"{self._what} at {self.url} sent more than {MAX_ANSWER_BYTES} bytes"
+            ) from error
+        except h11.RemoteProtocolError as error:
             raise ProtocolError(
                 f"what answers at {self.url} is not {self._what}: {error}",
                 hint="http:// or https://?",
             ) from error
-        except httpx.NetworkError as error:
+        except OSError as error:
             raise self._unreachable(error) from error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ProtocolError(
-                f"the exchange with {self._what} at {self.url} failed: {error}"
-            ) from error
 
-    def _unreachable(self, error: httpx.NetworkError) -> UnreachableError:
-        reason = str(error)
-        for cause in _causes(error):
-            if isinstance(cause, ssl.SSLCertVerificationError):
-                return UnreachableError(
-                    f"the certificate of {self._what} at {self.url} is not trusted: "
-                    f"{cause.verify_message}",
-                    hint="name the CA that signed it, or itself if self-signed, as PEM "
-                    "(kbs-client: --cert-file)",
-                )
-            if isinstance(cause, OSError) and cause.strerror:
-                # asyncio puts the address into strerror; resolvers have negative numbers.
-                number = cause.errno or 0
-                reason = os.strerror(number) if number > 0 else cause.strerror
+    def _unreachable(self, error: OSError) -> UnreachableError:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return UnreachableError(
+                f"the certificate of {self._what} at {self.url} is not trusted: "
+                f"{error.verify_message}",
+                hint="name the CA that signed it, or itself if self-signed, as PEM "
+                "(kbs-client: --cert-file)",
+            )
         return UnreachableError(
-            f"{self._what} at {self.url} cannot be reached: {reason}",
+            f"{self._what} at {self.url} cannot be reached: {_reason(error)}",
             hint="is it running, and is the address right?",
         )
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what led to it, the first of several at a time."""
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        group = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else None
-        cause = group or cause.__cause__ or cause.__context__
+def _reason(error: OSError) -> str:
+    """Return why, without the addresses that asyncio puts into the text."""
+    number = error.errno or 0
+    tried = _ERRNO.search(str(error))
+    if number == 0 and tried:  # several addresses were tried
+        number = int(tried[1])
+    # Resolvers have negative numbers, and TLS its own.
+    is_ssl = isinstance(error, ssl.SSLError)
+    return os.strerror(number) if number > 0 and not is_ssl else error.strerror or str(error)
 
 
 def read_ca(ca_file: Path | None) -> str | None:

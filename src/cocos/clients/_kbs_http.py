@@ -3,11 +3,10 @@
 
 from typing import Any, TypeVar
 
-import httpx
 import msgspec
 
 from cocos import errors
-from cocos.clients._http import Answer, HttpServer
+from cocos.clients._http import Answer, HttpServer, Transport
 from cocos.errors import CocosError, FormatError, ProtocolError
 from cocos.wire import json
 from cocos.wire.kbs import PROBLEM_TYPE, Problem
@@ -46,9 +45,7 @@ _VARIANTS: dict[str, type[CocosError]] = {
 _UNAUTHORIZED = 401
 
 
-def open_server(
-    url: str, *, ca: str | None, transport: httpx.AsyncBaseTransport | None
-) -> HttpServer:
+def open_server(url: str, *, ca: str | None, transport: Transport | None) -> HttpServer:
     """Return the KBS at ``url``; see :class:`HttpServer`."""
     return HttpServer(url, what=WHAT, user_agent=USER_AGENT, ca=ca, transport=transport)
 

@@ -8,9 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-import httpx
-
-from cocos.clients._http import Answer, read_ca
+from cocos.clients._http import Answer, Transport, read_ca
 from cocos.clients._kbs_http import BASE, OK, decode, open_server, problem_of, refusal, variant
 from cocos.clients.kbs_admin import KbsAdmin
 from cocos.clients.kbs_session import (
@@ -73,7 +71,7 @@ class KbsClient:
         key_algorithm: str = EC_P256,
         generation: Callable[[], int] = lambda: 0,
         oldest: Generation | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: Transport | None = None,
     ) -> None:
         self._server = open_server(url, ca=read_ca(ca_file) or ca, transport=transport)
         self._denied: Session | None = None

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
 
-import httpx
-
 from cocos._types import JsonObject
-from cocos.clients._http import Answer, read_ca
+from cocos.clients._http import Answer, Transport, read_ca
 from cocos.clients._kbs_http import BASE, OK, decode, open_server, refusal
 from cocos.crypto import base64url
 from cocos.errors import ProtocolError
@@ -38,7 +36,7 @@ class KbsAdmin:
         *,
         token: str | None,
         ca_file: Path | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: Transport | None = None,
     ) -> None:
         self._server = open_server(url, ca=read_ca(ca_file), transport=transport)
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}

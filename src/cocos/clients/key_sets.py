@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 from urllib.parse import unquote, urlsplit
 
-import httpx
 import msgspec
 import structlog
 
 from cocos._clock import Clock
-from cocos.clients._http import HttpServer
+from cocos.clients._http import HttpServer, Transport
 from cocos.crypto import jwk, jwt
 from cocos.crypto.jwk import VerificationKey
 from cocos.errors import (
@@ -77,7 +76,7 @@ class KeySet:
         parse: Parse,
         *,
         clock: Clock,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: Transport | None = None,
     ) -> None:
         self.place = place
         self._parse = parse

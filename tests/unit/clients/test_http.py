@@ -53,14 +53,14 @@ def test_a_ca_that_is_none_never_means_the_systems(text: str) -> None:
 
 def test_a_named_ca_is_the_only_one() -> None:
     pem = trustme.CA().cert_pem.bytes().decode()
-    context = server(ca=pem)._client._transport._pool._ssl_context  # type: ignore[attr-defined]
+    context = server(ca=pem)._transport.tls  # type: ignore[attr-defined]
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
     assert context.cert_store_stats()["x509"] == 1
 
 
 def test_certificates_are_checked_by_default() -> None:
-    context = server()._client._transport._pool._ssl_context  # type: ignore[attr-defined]
+    context = server()._transport.tls  # type: ignore[attr-defined]
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from _kbs import URL, InProcessKbs, admin_pair, kbs_in_process
+from _through import Through
 
 from cocos._types import JsonObject
 from cocos.attesters import InsecureSampleAttester
@@ -121,7 +122,7 @@ async def test_a_session_from_before_a_measurement_is_not_used(kbs: InProcessKbs
 
     machine = Measuring()
     async with KbsClient(
-        URL, machine, generation=lambda: machine.generation, transport=kbs.transport()
+        URL, machine, generation=lambda: machine.generation, transport=Through(kbs.transport())
     ) as guest:
         before = await guest.attest()
         assert await guest.attest() == before

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from _through import Through
 
 from cocos._types import JsonObject
 from cocos.attesters import InsecureSampleAttester
@@ -73,7 +74,7 @@ class Server:
 
     def client(self) -> KbsClient:
         return KbsClient(
-            URL, InsecureSampleAttester(), key=KEY, transport=httpx.MockTransport(self)
+            URL, InsecureSampleAttester(), key=KEY, transport=Through(httpx.MockTransport(self))
         )
 
     async def get(self) -> bytes:
@@ -113,7 +114,9 @@ async def test_request_and_challenge_carry_what_attester_and_kbs_say() -> None:
     server.auth = httpx.Response(
         200, json={"nonce": NONCE, "extra-params": params}, headers=server.auth.headers
     )
-    async with KbsClient(URL, Proving(), key=KEY, transport=httpx.MockTransport(server)) as client:
+    async with KbsClient(
+        URL, Proving(), key=KEY, transport=Through(httpx.MockTransport(server))
+    ) as client:
         await client.attest()
     auth, attest = (json.loads(call.content) for call in server.calls)
     assert auth["extra-params"] == {
@@ -133,7 +136,9 @@ async def test_an_agents_token_is_used_as_it_is_and_asked_for_each_time() -> Non
             return AgentToken(token(n=len(self.asked)), KEY.pem().decode(), "abc")
 
     server, agent = Server(), Agent()
-    async with KbsClient(f"{URL}/", agent, transport=httpx.MockTransport(server)) as client:
+    async with KbsClient(
+        f"{URL}/", agent, transport=Through(httpx.MockTransport(server))
+    ) as client:
         assert await client.get_resource(URI) == b"secret"
         good, server.resource = server.resource, lambda: problem(401, "TokenNotFound")
         with pytest.raises(AuthenticationError):
@@ -312,7 +317,7 @@ async def test_an_answer_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_the_admins_token_is_in_no_message() -> None:
-    transport = httpx.MockTransport(lambda _request: httpx.Response(500, content=b"oops"))
+    transport = Through(httpx.MockTransport(lambda _request: httpx.Response(500, content=b"oops")))
     async with KbsAdmin(URL, token="the-token", transport=transport) as admin:
         with pytest.raises(ProtocolError) as caught:
             await admin.set_resource_policy("package policy")

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from _through import Through
 from joserfc import jwt as jose
 from joserfc.jwk import ECKey
 
@@ -44,7 +45,7 @@ class Issuer:
         return httpx.Response(status, content=body)
 
     def keys(self, place: str = URL, parse: Any = parse_set) -> KeySet:
-        transport = httpx.MockTransport(self.answer)
+        transport = Through(httpx.MockTransport(self.answer), place)
         return KeySet(place, parse, clock=lambda: self.now, transport=transport)
 
     def wait(self, **span: float) -> None:

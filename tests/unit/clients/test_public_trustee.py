@@ -8,6 +8,7 @@ import httpx
 import msgspec
 import pytest
 import structlog
+from _through import Through
 from _trustee import URL, Trustee, refuse
 
 from cocos._types import JsonObject
@@ -45,7 +46,7 @@ def client(trustee: Any, **more: Any) -> KbsClient:
     attester = more.pop("attester", None) or InsecureSampleAttester()
     if more.get("oldest") is Generation.V0_1_1:
         more.setdefault("key", EARLY_KEY)  # making one takes long
-    return KbsClient(URL, attester, transport=httpx.MockTransport(trustee), **more)
+    return KbsClient(URL, attester, transport=Through(httpx.MockTransport(trustee)), **more)
 
 
 def trustee(version: str, **more: Any) -> Trustee:
@@ -183,7 +184,7 @@ async def test_an_agent_hands_on_what_its_session_speaks() -> None:
 
     async with KbsTokens(lambda _url: client(peer, oldest=Generation.V0_1_1)) as tokens:
         agent = AttestationAgent(Machine(InsecureSampleAttester(), None), tokens)
-        async with KbsClient(URL, Agent(), transport=peer.transport()) as provider:
+        async with KbsClient(URL, Agent(), transport=Through(peer.transport())) as provider:
             assert await provider.get_resource(URI) == SECRET
 
 

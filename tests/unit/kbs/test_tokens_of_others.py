@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from _certificates import Party
 from _kbs import URL, InProcessKbs, kbs_in_process
+from _through import Through
 
 from cocos._types import JsonObject
 from cocos.attestation_service import signing_keys
@@ -104,7 +105,12 @@ async def test_keys_where_an_openid_issuer_has_them(tmp_path: Path) -> None:
     async with kbs_in_process(tmp_path / "a") as issuer:
         token = (await passport(issuer)).token
         for place in ("https://kbs.test", f"https://kbs.test{JWKS}"):
-            keys = KeySet(place, jwk.parse_set, clock=issuer.clock, transport=issuer.transport())
+            keys = KeySet(
+                place,
+                jwk.parse_set,
+                clock=issuer.clock,
+                transport=Through(issuer.transport(), place),
+            )
             assert (await keys.verify(token))["iss"] == "CoCo-Attestation-Service"
         document = (await get(issuer, "/.well-known/openid-configuration")).json()
         assert document["jwks_uri"] == URL + JWKS
