@@ -45,9 +45,9 @@ class Guest:
         return await self._http.request(method, f"/kbs/v0/{path}", headers=headers, **more)
 
     async def auth(
-        self, *, headers: dict[str, str] | None = None, **members: Any
+        self, *, headers: dict[str, str] | None = None, params: Any = ""
     ) -> httpx.Response:
-        body = {"version": self.version, "tee": self.tee, "extra-params": {}, **members}
+        body = {"version": self.version, "tee": self.tee, "extra-params": params}
         answer = await self.call("POST", "auth", json=body, headers=headers or {})
         if answer.status_code == 200:
             self.cookie = SimpleCookie(answer.headers["set-cookie"])["kbs-session-id"].value

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The key broker's HTTP interface, as in Trustee's KBS protocol, below ``/kbs/v0``."""
 
-import asyncio
 import datetime as dt
 from collections.abc import Awaitable, Callable, Sequence
 from email.utils import format_datetime
 from functools import partial
+from time import monotonic
 from typing import Final
 
 from starlette.requests import Request
@@ -144,7 +144,7 @@ class _Api:
         self._metrics.auth_requests.inc()
         address = self._clients.find(request.scope)
         if address is not None:
-            self._handshakes.admit(client_of(address), asyncio.get_running_loop().time())
+            self._handshakes.admit(client_of(address), monotonic())
         body: kbs.Request = await read_json(request, kbs.Request, "the authentication request")
         opened = await self._service.auth(body)
         self._metrics.auth_successes.inc()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Why something was denied, kept for ``kbs-client explain``."""
 
-import asyncio
 import datetime as dt
 import re
+from time import monotonic
 from typing import Final
 
 import msgspec
@@ -79,7 +79,7 @@ class Denials:
 
     def _has_room(self) -> bool:
         try:
-            self._malformed.admit("", asyncio.get_running_loop().time())
+            self._malformed.admit("", monotonic())
         except TooManyRequestsError:
             return False
         return True
