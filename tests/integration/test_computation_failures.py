@@ -215,6 +215,9 @@ async def denied(  # noqa: PLR0917 - who, where, what, and what must be shown
     findings = await owner.explain(kbs.address, f"{event.details}")
     assert measured(findings["tpm.computations"], *shown)
     assert findings["cpu0.ear.status"]["actual"].startswith("affirming")
+    # The KBS's log says the same.
+    words = ("http.failed", "tpm.computations", shown[-1].digest().hex())
+    await eventually(lambda: any(all(word in line for word in words) for line in kbs.log))
 
 
 async def test_a_key_on_its_way_does_not_reach_the_next_computation(
