@@ -42,7 +42,7 @@ from cocos.wire.pe import Image
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("image"), pytest.mark.timeout(1800)]
 
-BOOT_SECONDS = 600  # emulated, on a busy machine
+BOOT_SECONDS = 800  # emulated, on a busy machine
 NAMES = ("good", "told", "changed", "debug")
 
 
