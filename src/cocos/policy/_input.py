@@ -14,6 +14,9 @@ from typing import Any, Final
 from regopy import Input, RegoError
 from regopy.rego_shared import Code, rego, rego_new_input
 
+_OK: Final = int(Code.OK)
+_string: Final = rego.regoInputString
+_item: Final = rego.regoInputObjectItem
 _INTEGERS: Final = range(-(2**63), 2**63)
 
 
@@ -22,36 +25,35 @@ class DirectInput(Input):  # type: ignore[misc]  # regopy has no types
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self._impl = rego_new_input()
-        self._failed = False
+        self._failed = _OK
         self._add(document)
-        if self._failed:
+        if self._failed != _OK:
             raise RegoError("the engine does not take this document", 1)
 
     def _add(self, value: object) -> None:
         impl = self._impl
+        # Strings and members are most of every document.
         if isinstance(value, str):
-            self._note(rego.regoInputString(impl, escaped(value)))
-        elif isinstance(value, bool):
-            self._note(rego.regoInputBoolean(impl, value))
-        elif isinstance(value, int):
-            self._note(rego.regoInputInt(impl, value))
-        elif isinstance(value, float):
-            self._note(rego.regoInputFloat(impl, value))
-        elif isinstance(value, Mapping):
+            code = _string(impl, escaped(value))
+        elif isinstance(value, dict | Mapping):
             for name, member in value.items():
-                self._add(name)
+                self._failed |= _string(impl, escaped(name))
                 self._add(member)
-                self._note(rego.regoInputObjectItem(impl))
-            self._note(rego.regoInputObject(impl, len(value)))
+                self._failed |= _item(impl)
+            code = rego.regoInputObject(impl, len(value))
+        elif isinstance(value, bool):
+            code = rego.regoInputBoolean(impl, value)
+        elif isinstance(value, int):
+            code = rego.regoInputInt(impl, value)
+        elif isinstance(value, float):
+            code = rego.regoInputFloat(impl, value)
         elif isinstance(value, list | tuple):
             for member in value:
                 self._add(member)
-            self._note(rego.regoInputArray(impl, len(value)))
+            code = rego.regoInputArray(impl, len(value))
         else:
-            self._note(rego.regoInputNull(impl))
-
-    def _note(self, code: int) -> None:
-        self._failed |= code != Code.OK
+            code = rego.regoInputNull(impl)
+        self._failed |= code
 
 
 def fits(number: float) -> bool:
