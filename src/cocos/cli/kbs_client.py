@@ -318,7 +318,9 @@ def _show_denial(denial: JsonObject) -> None:
     for name in ("time", "step", "message", "hint"):
         if denial.get(name):
             common.stdout.print(f"{name:>8}: {denial[name]}", markup=False)
-    table = Table("check", "problem", "actual", "expected")
+    table = Table()
+    for name in ("check", "problem", "actual", "expected"):
+        table.add_column(name, overflow="fold")  # a digest that is cut off helps nobody
     for finding in denial.get("findings", ()):
         # Guests chose some of these words: plain text, no markup.
         table.add_row(

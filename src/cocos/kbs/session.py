@@ -86,6 +86,14 @@ def start(
             f"KBS Client Protocol Version Mismatch: expect ={NEWEST} while the "
             f"request is {request.version[:32]}",
             hint=f"this KBS speaks {', '.join(spoken)}",
+            findings=(
+                Finding(
+                    "request.version",
+                    "no version of the protocol that is spoken here",
+                    request.version,
+                    " or ".join(spoken),
+                ),
+            ),
         )
     if len(nonce) != NONCE_BYTES:
         raise ValueError(f"a nonce has {NONCE_BYTES} bytes")

@@ -78,7 +78,10 @@ async def test_other_versions_get_trustee_s_sentence(kbs: InProcessKbs, version:
         "Attestation error: RCAR handshake Auth failed: KBS Client Protocol Version Mismatch: "
         f"expect =0.4.0 while the request is {version}"
     )
-    assert (await explained(kbs, answer))["step"] == "POST /kbs/v0/auth"
+    found = await explained(kbs, answer)
+    assert found["step"] == "POST /kbs/v0/auth"
+    assert [each["check"] for each in found["findings"]] == ["request.version"]
+    assert found["findings"][0]["actual"] == version
 
 
 @pytest.mark.parametrize("other", EVERY)
