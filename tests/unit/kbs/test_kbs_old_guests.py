@@ -14,6 +14,7 @@ from cocos.crypto.tee_key import EC_P256, EC_P521, RSA, RSA_EARLY, TeeKeyPair
 from cocos.errors import FormatError
 from cocos.wire.kbs import PROBLEM_TYPE, ResourcePath
 
+ROOT = Path(__file__).resolve().parents[3]
 PATH = "default/key/1"
 SECRET = b"\x00KEK\xff" + bytes(27)
 EARLY_KEY = key(RSA_EARLY)
@@ -188,6 +189,21 @@ async def test_a_key_of_another_kind_is_refused_by_name(
     answer = await guest.attest(body)
     assert answer.status_code == 400
     assert named in answer.json()["detail"]
+
+
+async def test_a_policy_can_refuse_weak_keys(tmp_path: Path) -> None:
+    """With the rule that docs/operate/kbs.md shows."""
+    page = (ROOT / "docs/operate/kbs.md").read_text("utf-8")
+    rule = page.partition("```rego\n")[2].partition("```")[0]
+    policy = f"package policy\nimport rego.v1\ndefault allow := false\n{rule}allow if not weak\n"
+    async with kbs_in_process(tmp_path) as strict:
+        async with strict.admin() as admin:
+            await admin.set_resource(ResourcePath.parse(PATH), SECRET)
+            await admin.set_resource_policy(policy)
+        for algorithm, status in ((RSA_EARLY, 403), (RSA, 200), (EC_P256, 200)):
+            guest = Guest(strict, key=key(algorithm))
+            await guest.handshake()
+            assert (await guest.get(PATH)).status_code == status
 
 
 async def test_an_operator_ends_old_generations(tmp_path: Path) -> None:
