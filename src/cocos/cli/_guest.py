@@ -27,15 +27,6 @@ LogLevel = Annotated[
     ),
 ]
 
-_RUST_LEVELS = {
-    "trace": "debug",
-    "debug": "debug",
-    "info": "info",
-    "warn": "warning",
-    "error": "error",
-    "off": "critical",
-}
-
 
 def serve(address: str, services: Sequence[Service]) -> contextlib.AbstractAsyncContextManager[str]:
     """Serve as the guest components do: ttrpc at ``unix:///PATH``, else gRPC."""
@@ -61,14 +52,3 @@ def offline_files() -> tuple[Path, ...]:
     """Return the files of ``offline_fs_kbc``: the usual ones, then those of the environment."""
     more = os.environ.get("OFFLINE_FS_KBC_EXTRA_FILE_PATH", "")
     return (*FILES, *(Path(name.strip()) for name in more.split(",") if name.strip()))
-
-
-def log_level(flag: str | None, configured: str = "info") -> str:
-    """Return the level of logs: the flag's, else that of ``RUST_LOG``, else the file's.
-
-    Of ``RUST_LOG`` the level that names no module counts: the modules are another program's.
-    """
-    for directive in os.environ.get("RUST_LOG", "").lower().split(","):
-        if flag is None and directive.strip() in _RUST_LEVELS:
-            return _RUST_LEVELS[directive.strip()]
-    return flag or _RUST_LEVELS.get(configured.lower(), configured)

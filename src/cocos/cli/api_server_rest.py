@@ -10,6 +10,7 @@ from cocos.api_server_rest.app import Api
 from cocos.api_server_rest.config import Features, Settings
 from cocos.cli import _common as common
 from cocos.cli import _guest as guest
+from cocos.cli._log_level import level_of_logs
 from cocos.clients.attestation_agent import AttestationAgent
 from cocos.clients.data_hub import DataHub
 from cocos.transport.http_server import serve_http
@@ -68,7 +69,7 @@ def main_command(
         Settings,
         flags={"bind": bind, "features": features, "cdh_addr": cdh_addr, "aa_addr": aa_addr},
     )
-    common.configure_logs(guest.log_level(log_level), debug=debug)
+    common.configure_logs(level_of_logs(log_level), debug=debug)
     common.run_async(_serve(settings, as_json=as_json))
 
 

@@ -18,6 +18,7 @@ from cocos.attestation_agent.tokens import KbsTokens
 from cocos.attesters import Attester, Devices, detect
 from cocos.cli import _common as common
 from cocos.cli import _guest as guest
+from cocos.cli._log_level import level_of_logs
 from cocos.clients.kbs import KbsClient
 from cocos.crypto.tee_key import EC_P256
 from cocos.errors import PeerError, UnsupportedError
@@ -98,7 +99,7 @@ def main_command(
             "sample_device": "ENABLE_SAMPLE_DEVICE" in os.environ,
         },
     )
-    common.configure_logs(guest.log_level(log_level, settings.log.level), debug=debug)
+    common.configure_logs(level_of_logs(log_level, settings.log.level), debug=debug)
     common.run_async(_serve(settings, as_json=as_json))
 
 

@@ -15,6 +15,7 @@ from cocos.attesters import detect
 from cocos.cli import _common as common
 from cocos.cli import _guest as guest
 from cocos.cli._daemon import daemonize, runtime_folder
+from cocos.cli._log_level import level_of_logs
 from cocos.clients.attestation_agent import AttestationAgent
 from cocos.clients.kbs import EvidenceSource, TokenSource
 from cocos.clients.resources import KbsResources, ResourceSource
@@ -149,7 +150,7 @@ def main_command(
         common.configure_logs("error", debug=debug)
         context.obj = settings
         return
-    common.configure_logs(guest.log_level(log_level), debug=debug)
+    common.configure_logs(level_of_logs(log_level), debug=debug)
     ready = daemonize(runtime_folder(), "coco_keyprovider") if daemon else None
     common.run_async(_serve(settings, ready, as_json=as_json))
 

@@ -10,6 +10,7 @@ import typer
 
 from cocos.cli import _common as common
 from cocos.cli import _guest as guest
+from cocos.cli._log_level import level_of_logs
 from cocos.clients.attestation_agent import AttestationAgent
 from cocos.clients.resources import KbsResources, ResourceSource
 from cocos.confidential_data_hub import credentials
@@ -87,7 +88,7 @@ def main_command(
             "insecure_ctr": insecure_ctr,
         },
     )
-    common.configure_logs(guest.log_level(log_level, settings.log.level), debug=debug)
+    common.configure_logs(level_of_logs(log_level, settings.log.level), debug=debug)
     common.run_async(_serve(settings, as_json=as_json))
 
 

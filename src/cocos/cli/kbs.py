@@ -11,10 +11,10 @@ import typer
 from cocos._clock import system_clock
 from cocos.cli import _common as common
 from cocos.cli import kbs_token_keys
-from cocos.cli._guest import log_level as level_of_logs
 from cocos.cli._kbs_compose import admin_gate, compose
 from cocos.cli._kbs_storage import opened, rekey_command, sweeping, without_password
 from cocos.cli._kbs_tracing import tracing
+from cocos.cli._log_level import level_of_logs
 from cocos.host.policy_workers import PolicyWorkers
 from cocos.kbs.config import Settings
 from cocos.transport.http_server import serve_http

@@ -18,7 +18,6 @@ from cocos._types import JsonObject
 from cocos.attesters import detect
 from cocos.cli import _common as common
 from cocos.cli import kbs_config
-from cocos.cli._guest import log_level as level_of_logs
 from cocos.cli._kbs_admin import (
     AdminTokenFile,
     AuthPrivateKey,
@@ -27,6 +26,7 @@ from cocos.cli._kbs_admin import (
     read_text,
     run_admin,
 )
+from cocos.cli._log_level import level_of_logs
 from cocos.clients.kbs import EvidenceSource, KbsClient, TokenSource
 from cocos.crypto import jwt
 from cocos.crypto.tee_key import TeeKeyPair

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from cocos.cli import _guest as guest
+from cocos.cli._log_level import level_of_logs
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,7 @@ def test_levels_of_logs(
     level: str,
 ) -> None:
     monkeypatch.setenv("RUST_LOG", rust_log)
-    assert guest.log_level(flag, configured) == level
+    assert level_of_logs(flag, configured) == level
 
 
 def test_the_variable_wins_over_the_command_line(
