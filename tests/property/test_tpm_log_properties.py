@@ -115,8 +115,8 @@ def changes(draw: st.DrawFn) -> Callable[[Logs], None]:
         else:
             event = log[at]
             # Its digest stays: without that the change would be found by the replay.
-            change = {"type": type_, "data": data, "pcr": pcr}[kind]
-            log[at] = replace(event, digest=event.extended, **{kind: change})
+            changed: dict[str, Any] = {kind: {"type": type_, "data": data, "pcr": pcr}[kind]}
+            log[at] = replace(event, digest=event.extended, **changed)
 
     return apply
 
