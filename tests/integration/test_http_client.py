@@ -197,6 +197,9 @@ async def test_who_is_not_there() -> None:
     async with HttpServer("http://no.invalid", what="the KBS", user_agent="test") as client:
         with pytest.raises(UnreachableError, match=r"http://no\.invalid cannot be reached: \w"):
             await client.request("GET", "a")
+    async with HttpServer(f"http://{'a' * 100}", what="the KBS", user_agent="test") as client:
+        with pytest.raises(UnreachableError, match="names no host"):
+            await client.request("GET", "a")
 
 
 async def test_tls_is_checked() -> None:

@@ -5,17 +5,14 @@ The handshake runs here and not where the token is used, because the challenge o
 can be answered by the attester only.
 """
 
-import asyncio
-import contextlib
 from collections.abc import Callable
-from typing import Final, Self
+from typing import Self
 
 from cocos.clients.kbs import KbsClient
+from cocos.clients.kbs_pool import KbsClients
 from cocos.clients.kbs_session import Session
 from cocos.errors import CallerError, StateError
 from cocos.wire.agent_token import TYPE, TYPE_AT
-
-_MAX_CLIENTS: Final = 64
 
 
 class KbsTokens:
@@ -27,18 +24,15 @@ class KbsTokens:
     """
 
     def __init__(self, open_client: Callable[[str], KbsClient], *, url: str | None = None) -> None:
-        self._open_client = open_client
         self._url = url
-        self._stack = contextlib.AsyncExitStack()
-        self._opening = asyncio.Lock()
-        self._clients: dict[str, KbsClient] = {}
+        self._clients = KbsClients(open_client)
 
     async def __aenter__(self) -> Self:
-        await self._stack.__aenter__()
+        await self._clients.__aenter__()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await self._stack.aclose()
+        await self._clients.__aexit__(*exc_info)
 
     async def get(self, token_type: str, *, refused: str = "") -> Session:
         """Return a session with a KBS: the present one, or after a handshake a new one.
@@ -53,7 +47,7 @@ class KbsTokens:
             AuthenticationError: the KBS does not accept our evidence.
             UnreachableError: the KBS does not answer.
         """
-        client = await self._client(self._url_of(token_type))
+        client = await self._clients.get(self._url_of(token_type))
         session = await client.session()
         if refused and session.token == refused:
             session = await client.session(ended=session)
@@ -73,12 +67,3 @@ class KbsTokens:
                 hint="start it with AA_KBC_PARAMS=cc_kbc::URL or [token_configs.kbs] url",
             )
         return self._url.rstrip("/")
-
-    async def _client(self, url: str) -> KbsClient:
-        async with self._opening:
-            if url not in self._clients:
-                if len(self._clients) == _MAX_CLIENTS:
-                    raise StateError(f"tokens of {_MAX_CLIENTS} KBSs are enough for one machine")
-                client = self._open_client(url)
-                self._clients[url] = await self._stack.enter_async_context(client)
-            return self._clients[url]

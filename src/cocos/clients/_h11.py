@@ -84,6 +84,7 @@ class H11Transport:
         self._name = shown if parts.port is None else f"{shown}:{parts.port}"
         self._idle: list[_Connection] = []
         self._room = asyncio.Semaphore(_MAX_CONNECTIONS)
+        self._closed = False
 
     async def send(
         self, method: str, target: str, headers: Mapping[str, str], content: bytes, limit: int
@@ -114,7 +115,7 @@ class H11Transport:
         except BaseException:
             connection.close()
             raise
-        if connection.reusable:
+        if connection.reusable and not self._closed:
             connection.idle_since = asyncio.get_running_loop().time()
             self._idle.append(connection)
         else:
@@ -143,6 +144,7 @@ class H11Transport:
         return _Connection(reader, writer)
 
     async def close(self) -> None:
-        """Close all connections that wait."""
+        """Close all connections, those in use when they have been."""
+        self._closed = True
         while self._idle:
             self._idle.pop().close()

@@ -19,8 +19,9 @@ import h11
 
 from cocos.clients._h11 import H11Transport
 from cocos.clients._transport import Answer, TooMuchError, Transport
-from cocos.errors import ConfigError, ProtocolError, UnreachableError
+from cocos.errors import ConfigError, FormatError, ProtocolError, UnreachableError
 from cocos.host.files import read_file
+from cocos.wire.address import check_host
 
 ANSWER_SECONDS: Final = 60.0  # for a whole exchange, as the guest components' client waits
 MAX_ANSWER_BYTES: Final = 64 * 2**20
@@ -110,6 +111,8 @@ class HttpServer:
             ) from error
         except OSError as error:
             raise self._unreachable(error) from error
+        except UnicodeError as error:  # of the resolver
+            raise UnreachableError(f"{self.url} names no host that can be looked up") from error
 
     def _unreachable(self, error: OSError) -> UnreachableError:
         if isinstance(error, ssl.SSLCertVerificationError):
@@ -148,17 +151,18 @@ def read_ca(ca_file: Path | None) -> str | None:
 
 
 def _check_url(url: str, what: str) -> str:
+    problem = FormatError(f"the URL of {what} names no host")
     try:
         parts = urlsplit(url)
         valid = (
             parts.scheme in {"http", "https"}
-            and bool(parts.hostname)
+            and bool(check_host(parts.hostname or "", problem))
             and parts.port != 0
             and "@" not in parts.netloc
             and not parts.query
             and not parts.fragment
         )
-    except ValueError:
+    except (ValueError, FormatError):
         valid = False
     if not valid:
         # Not the URL itself: it may hold a password.

@@ -7,18 +7,16 @@ measured meanwhile, and what a KBS released once it may refuse the next time.
 """
 
 import asyncio
-import contextlib
 from pathlib import Path
 from typing import Final, Protocol, Self
 
 from cocos.clients.kbs import EvidenceSource, KbsClient, TokenSource
-from cocos.errors import CocosError, ConfigError, StateError, UnreachableError
+from cocos.clients.kbs_pool import KbsClients
+from cocos.errors import CocosError, ConfigError, UnreachableError
 from cocos.wire.kbs import InitData, ResourceUri
 
 REQUEST_SECONDS: Final = 60.0
 """For one resource, handshake included. Skopeo itself would wait for ever."""
-
-_MAX_CLIENTS: Final = 64
 
 
 class ResourceSource(Protocol):
@@ -60,22 +58,18 @@ class KbsResources:
         init_data: InitData | None = None,
         what: str = "resource",
     ) -> None:
-        self._source = source
         self._url = url
-        self._ca_file = ca_file
-        self._ca = ca
-        self._init_data = init_data
         self._what = what
-        self._stack = contextlib.AsyncExitStack()
-        self._opening = asyncio.Lock()
-        self._clients: dict[str, KbsClient] = {}
+        self._clients = KbsClients(
+            lambda url: KbsClient(url, source, ca_file=ca_file, ca=ca, init_data=init_data)
+        )
 
     async def __aenter__(self) -> Self:
-        await self._stack.__aenter__()
+        await self._clients.__aenter__()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await self._stack.aclose()
+        await self._clients.__aexit__(*exc_info)
 
     async def get(self, uri: ResourceUri, url: str | None = None) -> bytes:
         """Return a resource.
@@ -94,7 +88,7 @@ class KbsResources:
             )
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
-                return await (await self._client(server)).get_resource(uri)
+                return await (await self._clients.get(server)).get_resource(uri)
         except TimeoutError as error:
             raise UnreachableError(
                 f"{self._what} {uri}: the KBS at {server} did not answer within "
@@ -105,18 +99,3 @@ class KbsResources:
             if str(uri) not in error.message:
                 error.message = f"{self._what} {uri}: {error.message}"
             raise
-
-    async def _client(self, url: str) -> KbsClient:
-        async with self._opening:
-            if url not in self._clients:
-                if len(self._clients) == _MAX_CLIENTS:
-                    raise StateError(f"{_MAX_CLIENTS} KBSs are enough for one machine")
-                client = KbsClient(
-                    url,
-                    self._source,
-                    ca_file=self._ca_file,
-                    ca=self._ca,
-                    init_data=self._init_data,
-                )
-                self._clients[url] = await self._stack.enter_async_context(client)
-            return self._clients[url]

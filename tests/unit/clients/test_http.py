@@ -31,6 +31,9 @@ def test_urls(url: str) -> None:
             "http://[::1",
             "http://h?a=b",
             "http://h#f",
+            "http://-h",
+            "http://a b",
+            "http://" + "h." * 10**6,
         ],
     ],
 )
