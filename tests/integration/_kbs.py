@@ -15,14 +15,18 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from cocos._clock import Clock
 from cocos.attesters import InsecureSampleAttester
 from cocos.cli._kbs_compose import compose
 from cocos.clients.kbs import EvidenceSource, KbsAdmin, KbsClient
 from cocos.crypto import admin_jwt
 from cocos.crypto.tee_key import EC_P256
+from cocos.host.root_key import FileRootKey
 from cocos.kbs.admin import SignedTokens
 from cocos.kbs.config import Settings
-from cocos.stores.sql import SqlStore, storage_url
+from cocos.stores.base import Store
+from cocos.stores.opening import Storage, open_storage
+from cocos.stores.sql import storage_url
 from cocos.wire.kbs import InitData
 
 URL = "http://kbs.test:8080"
@@ -50,7 +54,8 @@ class InProcessKbs:
     admin_key: bytes
     now: dt.datetime
     app: ASGIApp | None = None
-    store: SqlStore | None = None
+    store: Store | None = None
+    storage: Storage | None = None
     client: tuple[str, int] | None = None
     requests: list[str] = field(default_factory=list)
 
@@ -92,6 +97,12 @@ class InProcessKbs:
         return KbsAdmin(URL, token=token, transport=Through(self.transport(), URL))
 
 
+def storage_in(folder: Path, clock: Clock) -> contextlib.AbstractAsyncContextManager[Storage]:
+    """Have a storage with a key file in a folder."""
+    key = FileRootKey(folder / "storage.key")
+    return open_storage(storage_url(str(folder)), [key], clock=clock)
+
+
 @contextlib.asynccontextmanager
 async def kbs_in_process(
     folder: Path, *, allow_sample: bool = True, tpm_ek_ca: Sequence[Path] = (), **settings: Any
@@ -99,8 +110,8 @@ async def kbs_in_process(
     """Have a key broker with an empty store in ``folder``."""
     private, public = admin_pair()
     kbs = InProcessKbs(admin_key=private, now=dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC))
-    store = kbs.store = await SqlStore.open(storage_url(str(folder)), clock=kbs.clock)
-    try:
+    async with storage_in(folder, kbs.clock) as storage:
+        kbs.storage, kbs.store = storage, storage.store
         kbs.app = await compose(
             Settings(
                 insecure_http=True,
@@ -108,11 +119,9 @@ async def kbs_in_process(
                 tpm_ek_ca=tuple(tpm_ek_ca),
                 **settings,
             ),
-            store,
+            storage,
             SignedTokens({"admin": public}, clock=kbs.clock),
             LocalEngine(),
             clock=kbs.clock,
         )
         yield kbs
-    finally:
-        await store.close()

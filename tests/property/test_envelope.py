@@ -4,7 +4,7 @@
 import asyncio
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cocos.crypto import envelope
@@ -18,6 +18,7 @@ ids = st.binary(min_size=8, max_size=8)
 data_keys = st.builds(DataKey, ids, secrets)
 
 
+@settings(deadline=None)
 @given(data_keys, names, names, contents)
 def test_what_was_sealed_comes_back(
     key: DataKey, namespace: str, name: str, content: bytes
@@ -28,6 +29,7 @@ def test_what_was_sealed_comes_back(
     assert len(content) < 8 or content not in record[21:]
 
 
+@settings(deadline=None)
 @given(data_keys, st.tuples(names, names), st.tuples(names, names), contents)
 def test_a_record_opens_in_its_place_only(
     key: DataKey, place: tuple[str, str], other: tuple[str, str], content: bytes
@@ -38,6 +40,7 @@ def test_a_record_opens_in_its_place_only(
         envelope.unseal(key, *other, record)
 
 
+@settings(deadline=None)
 @given(data_keys, st.text(min_size=1, max_size=9), contents, st.data())
 def test_the_border_between_namespace_and_name_counts(
     key: DataKey, text: str, content: bytes, data: st.DataObject
@@ -48,6 +51,7 @@ def test_the_border_between_namespace_and_name_counts(
         envelope.unseal(key, text[:two], text[two:], record)
 
 
+@settings(deadline=None)
 @given(data_keys, names, contents, st.data())
 def test_every_bit_counts(key: DataKey, name: str, content: bytes, data: st.DataObject) -> None:
     record = bytearray(envelope.seal(key, "resource", name, content))
@@ -57,6 +61,7 @@ def test_every_bit_counts(key: DataKey, name: str, content: bytes, data: st.Data
         envelope.unseal(key, "resource", name, bytes(record))
 
 
+@settings(deadline=None)
 @given(data_keys, names, contents, st.data())
 def test_nothing_can_be_cut_or_added(
     key: DataKey, name: str, content: bytes, data: st.DataObject
@@ -69,6 +74,7 @@ def test_nothing_can_be_cut_or_added(
             envelope.unseal(key, "resource", name, changed)
 
 
+@settings(deadline=None)
 @given(data_keys, secrets, ids, names, contents)
 def test_another_key_opens_nothing(
     key: DataKey, secret: bytes, key_id: bytes, name: str, content: bytes
@@ -85,12 +91,14 @@ def test_another_key_opens_nothing(
         envelope.unseal(DataKey(key_id, key.secret), "resource", name, renamed)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_junk_is_no_record(junk: bytes) -> None:
     with pytest.raises((FormatError, IntegrityError)):
         envelope.unseal(DataKey(bytes(8), bytes(32)), "resource", "a", junk)
 
 
+@settings(deadline=None)
 @given(data_keys, secrets, secrets, ids)
 def test_a_data_key_opens_with_its_root_key_and_id(
     key: DataKey, root: bytes, other_root: bytes, other_id: bytes

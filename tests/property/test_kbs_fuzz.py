@@ -3,6 +3,7 @@
 
 import asyncio
 import base64
+import contextlib
 import hmac
 import json
 import tempfile
@@ -14,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from _engine import LocalEngine
+from _kbs import storage_in
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -23,7 +25,6 @@ from cocos.crypto.tee_key import RSA_EARLY, TeeKeyPair
 from cocos.kbs.admin import DenyAll
 from cocos.kbs.config import Settings
 from cocos.stores.base import Namespace
-from cocos.stores.sql import SqlStore, storage_url
 from cocos.wire.kbs import PROBLEM_TYPE, SESSION_COOKIE, report_data
 
 SECRET = b"never to be seen"
@@ -53,19 +54,21 @@ class Kbs:
 
 @pytest.fixture(scope="module")
 def kbs() -> Iterator[Kbs]:
-    async def start(folder: str) -> tuple[SqlStore, httpx.AsyncClient]:
-        store = await SqlStore.open(storage_url(folder))
-        await store.put(Namespace.RESOURCE, "a/b/c", SECRET)
+    closing = contextlib.AsyncExitStack()
+
+    async def start(folder: Path) -> httpx.AsyncClient:
+        storage = await closing.enter_async_context(storage_in(folder, system_clock))
+        await storage.store.put(Namespace.RESOURCE, "a/b/c", SECRET)
         chosen = Settings(insecure_allow_sample=True)
-        app = await compose(chosen, store, DenyAll(), LocalEngine(), clock=system_clock)
+        app = await compose(chosen, storage, DenyAll(), LocalEngine(), clock=system_clock)
         transport = httpx.ASGITransport(app)
-        return store, httpx.AsyncClient(transport=transport, base_url="http://kbs")
+        http = httpx.AsyncClient(transport=transport, base_url="http://kbs")
+        return await closing.enter_async_context(http)
 
     with tempfile.TemporaryDirectory() as folder, asyncio.Runner() as runner:
-        store, http = runner.run(start(str(Path(folder) / "kbs")))
+        http = runner.run(start(Path(folder) / "kbs"))
         yield Kbs(runner.get_loop(), http)
-        runner.run(http.aclose())
-        runner.run(store.close())
+        runner.run(closing.aclose())
 
 
 def refused(answer: httpx.Response) -> None:

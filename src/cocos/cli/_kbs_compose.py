@@ -27,6 +27,7 @@ from cocos.kbs.admin import AccessList, AdminGate, DenyAll, InsecureAllowAll, Si
 from cocos.kbs.administration import Administration
 from cocos.kbs.admission import OpenSessions, RateLimit
 from cocos.kbs.app import make_app
+from cocos.kbs.audit import Auditor
 from cocos.kbs.config import ProviderSettings, Settings
 from cocos.kbs.denials import Denials
 from cocos.kbs.identity_providers import BearerTokens, IdentityProvider
@@ -36,7 +37,8 @@ from cocos.kbs.service import KbsService
 from cocos.kbs.well_known import well_known_routes
 from cocos.policy import defaults
 from cocos.policy.engine import PolicyEngine
-from cocos.stores.base import Store
+from cocos.stores.health import Health
+from cocos.stores.opening import Storage
 from cocos.transport.client_address import ClientAddresses
 from cocos.transport.web import WebApp
 from cocos.verifiers import verifier_table
@@ -51,7 +53,7 @@ _log = structlog.get_logger(__name__)
 
 async def compose(
     settings: Settings,
-    store: Store,
+    storage: Storage,
     gate: AdminGate,
     engine: PolicyEngine,
     *,
@@ -59,8 +61,10 @@ async def compose(
     tracing: "Tracing | None" = None,
 ) -> WebApp:
     """Put a key broker together."""
-    store = traced(tracing, store, STORE, first="db.collection.name")
+    store = traced(tracing, storage.store, STORE, first="db.collection.name")
     engine = traced(tracing, engine, POLICY)
+    clients = ClientAddresses(settings.trusted_proxies)
+    auditor = Auditor(storage.audit, clients)
     metrics = KbsMetrics()
     keys = signing_keys(settings, store, clock=clock)
     config = _attestation_config(settings)
@@ -85,6 +89,7 @@ async def compose(
         tee_key_paths=settings.extra_teekey_paths,
         policy=policy,
         open_sessions=OpenSessions(settings.max_open_sessions),
+        auditor=auditor,
         metrics=metrics,
         clock=clock,
         session_lifetime=dt.timedelta(minutes=settings.timeout),
@@ -98,10 +103,12 @@ async def compose(
         administration,
         gate,
         denials=denials,
+        auditor=auditor,
+        health=Health(store, clock=clock),
         metrics=metrics,
         well_known=well_known_routes(keys, issuer=config.issuer_name),
         handshakes=RateLimit(settings.auth_rate),
-        clients=ClientAddresses(settings.trusted_proxies),
+        clients=clients,
         max_body_bytes=settings.payload_request_size * 2**20,
     )
 

@@ -194,9 +194,7 @@ async def _serve(settings: Settings, *, as_json: bool) -> None:
         storage = await stack.enter_async_context(opened(settings))
         engine = await stack.enter_async_context(PolicyWorkers())
         traces = await stack.enter_async_context(tracing(NAME))
-        web = await compose(
-            settings, storage.store, gate, engine, clock=system_clock, tracing=traces
-        )
+        web = await compose(settings, storage, gate, engine, clock=system_clock, tracing=traces)
         asgi = traces.app(web) if traces else web
         await stack.enter_async_context(sweeping(storage.store))
         for address in settings.addresses:

@@ -17,7 +17,7 @@ from rich.text import Text
 from cocos._types import JsonObject
 from cocos.attesters import detect
 from cocos.cli import _common as common
-from cocos.cli import kbs_config
+from cocos.cli import kbs_audit, kbs_config
 from cocos.cli._kbs_admin import (
     AdminTokenFile,
     AuthPrivateKey,
@@ -42,6 +42,7 @@ T = TypeVar("T")
 
 app = common.make_app("Operate a key broker service (KBS), or try it as a guest.")
 app.add_typer(kbs_config.app, name="config")
+app.add_typer(kbs_audit.app, name="audit")
 
 InsecureSample = Annotated[
     bool,

@@ -12,7 +12,7 @@ from cocos.clients._http import Answer, Transport, read_ca
 from cocos.clients._kbs_http import BASE, OK, decode, open_server, refusal
 from cocos.crypto import base64url
 from cocos.errors import ProtocolError
-from cocos.wire import json
+from cocos.wire import audit, json
 from cocos.wire.kbs import ResourcePath
 
 
@@ -197,6 +197,20 @@ class KbsAdmin:
         answer = await self._call("GET", f"denial/{quote(denial, safe='')}", what)
         result: JsonObject = decode(self._server, answer, JsonObject, what)
         return result
+
+    async def audit_page(self, after: int, limit: int = 1000) -> audit.Page:
+        """Return records of the audit log, those behind the one numbered ``after``."""
+        what = "the audit log"
+        answer = await self._call("GET", f"audit?after={after}&limit={limit}", what)
+        page: audit.Page = decode(self._server, answer, audit.Page, what)
+        return page
+
+    async def audit_head(self) -> audit.Head:
+        """Return the newest checkpoint of the audit log, and the key that signed it."""
+        what = "the end of the audit log"
+        answer = await self._call("GET", "audit/checkpoint", what)
+        head: audit.Head = decode(self._server, answer, audit.Head, what)
+        return head
 
     async def _names(self, route: str, what: str) -> list[str]:
         answer = await self._call("GET", route, what)

@@ -15,6 +15,7 @@ from cocos.crypto import base64url
 from cocos.errors import FormatError, StateError
 from cocos.kbs.admin import AdminGate, AdminRequest
 from cocos.kbs.administration import Administration
+from cocos.kbs.audit import Auditor
 from cocos.kbs.denials import Denial
 from cocos.kbs.openapi import ADMIN
 from cocos.kbs.resource_policy import POLICY_ID
@@ -41,9 +42,11 @@ class AttestationPolicyBody(PolicyBody, frozen=True):
     policy_id: str
 
 
-def admin_routes(administration: Administration, admins: AdminGate, *, prefix: str) -> list[Route]:
+def admin_routes(
+    administration: Administration, admins: AdminGate, auditor: Auditor, *, prefix: str
+) -> list[Route]:
     """Return what administrators, whom ``admins`` admits, can reach below ``prefix``."""
-    api = _Api(administration, admins)
+    api = _Api(administration, admins, auditor, prefix)
 
     def route(path: str, handler: Callable[[Request], Awaitable[Response]], method: str) -> Route:
         return Route(f"{prefix}/{path}", handler, methods=[method])
@@ -75,9 +78,13 @@ def admin_routes(administration: Administration, admins: AdminGate, *, prefix: s
 class _Api:
     """Request → use case → response, and nothing else."""
 
-    def __init__(self, administration: Administration, admins: AdminGate) -> None:
+    def __init__(
+        self, administration: Administration, admins: AdminGate, auditor: Auditor, prefix: str
+    ) -> None:
         self._administration = administration
         self._admins = admins
+        self._auditor = auditor
+        self._policies = (f"{prefix}/resource-policy", f"{prefix}/attestation-policy")
 
     @operation(
         "Store a resource",
@@ -221,9 +228,18 @@ class _Api:
         return json_response(await self._administration.explain(request.path_params["id"]))
 
     async def _admit(self, request: Request) -> str:
-        return await self._admins.admit(
+        admin = await self._admins.admit(
             AdminRequest(request.headers.get("authorization"), request.scope["path"])
         )
+        if request.method not in {"GET", "HEAD"}:
+            # A change that nobody can learn of must not be made.
+            trail = self._auditor.trail(request.scope)
+            trail.admin = admin
+            # Never a resource's: the digest of a short secret gives it away.
+            if request.scope["path"].startswith(self._policies):
+                trail.saw_change(request.method, await request.body())
+            await self._auditor.administered(trail)
+        return admin
 
 
 def _policy_text(body: PolicyBody) -> str:

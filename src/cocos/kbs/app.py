@@ -12,20 +12,30 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from cocos.errors import AuthenticationError, EvidenceError, FormatError, TooManyRequestsError
+from cocos.errors import (
+    AccessDeniedError,
+    AuthenticationError,
+    EvidenceError,
+    FormatError,
+    TooManyRequestsError,
+)
 from cocos.kbs.admin import AdminGate
 from cocos.kbs.admin_app import admin_routes
 from cocos.kbs.administration import Administration
 from cocos.kbs.admission import RateLimit, client_of
+from cocos.kbs.audit import Auditor
+from cocos.kbs.audit_app import audit_routes
 from cocos.kbs.denials import Denials
 from cocos.kbs.metrics import KbsMetrics
 from cocos.kbs.openapi import GUEST, HANDSHAKE, PATH, about
 from cocos.kbs.problems import describe
 from cocos.kbs.service import Credentials, KbsService
+from cocos.stores.health import Health
 from cocos.transport.client_address import ClientAddresses
 from cocos.transport.openapi import PROBLEM, Content, json_of, openapi_route, operation
 from cocos.transport.web import (
     MAX_BODY_BYTES,
+    ErrorHook,
     Failed,
     WebApp,
     json_response,
@@ -45,6 +55,8 @@ def make_app(
     admins: AdminGate,
     *,
     denials: Denials,
+    auditor: Auditor,
+    health: Health,
     metrics: KbsMetrics,
     handshakes: RateLimit,
     clients: ClientAddresses,
@@ -58,26 +70,18 @@ def make_app(
         administration: Use cases of administrators.
         admins: Admits administrators.
         denials: Keeps why something was denied.
+        auditor: Writes the audit log.
+        health: Knows whether the storage works.
         metrics: Where everything is counted.
         handshakes: How many a client may begin.
         clients: Tells clients apart.
         well_known: Where the keys of this KBS's tokens are.
         max_body_bytes: Largest request body.
     """
-    api = _Api(service, metrics, handshakes, clients)
+    api = _Api(service, auditor, health, metrics, handshakes=handshakes, clients=clients)
 
     def route(path: str, handler: Callable[[Request], Awaitable[Response]], method: str) -> Route:
         return Route(f"{PREFIX}/{path}", handler, methods=[method])
-
-    async def record(failed: Failed) -> None:
-        if failed.path == f"{PREFIX}/auth":
-            metrics.auth_errors.inc()
-        elif failed.path == f"{PREFIX}/attest" and not isinstance(failed.error, EvidenceError):
-            metrics.attestation_errors.inc()
-        if not isinstance(failed.error, TooManyRequestsError):
-            step = f"{failed.method} {failed.path}"
-            handshake = failed.path in {f"{PREFIX}/auth", f"{PREFIX}/attest"}
-            await denials.record(failed.id, step, failed.error, handshake=handshake)
 
     return WebApp(
         _with_description(
@@ -85,7 +89,8 @@ def make_app(
             route("auth", api.alive, "GET"),
             route("attest", api.attest, "POST"),
             route("resource/{path:path}", api.get_resource, "GET"),
-            *admin_routes(administration, admins, prefix=PREFIX),
+            *admin_routes(administration, admins, auditor, prefix=PREFIX),
+            *audit_routes(auditor.log, admins, prefix=PREFIX),
             *well_known,
             Route("/healthz", api.health),
             Route("/metrics", metrics.http.endpoint),
@@ -93,12 +98,32 @@ def make_app(
         metrics=metrics.http,
         max_body_bytes=max_body_bytes,
         describe=partial(describe, prefix=PREFIX),
-        on_error=record,
+        on_error=_recorder(denials, auditor, metrics),
     )
 
 
 def _with_description(*routes: Route) -> list[Route]:
     return [*routes, openapi_route(PATH, routes, about())]
+
+
+def _recorder(denials: Denials, auditor: Auditor, metrics: KbsMetrics) -> ErrorHook:
+    """Return what notes every request that ends in an error."""
+
+    async def record(failed: Failed) -> None:
+        if failed.path == f"{PREFIX}/auth":
+            metrics.auth_errors.inc()
+        elif failed.path == f"{PREFIX}/attest" and not isinstance(failed.error, EvidenceError):
+            metrics.attestation_errors.inc()
+        trail = auditor.trail(failed.scope)
+        if trail.admin:
+            await auditor.failed(trail, failed.error)
+        elif isinstance(failed.error, AccessDeniedError | AuthenticationError | EvidenceError):
+            await auditor.denied(trail, failed.error)
+        if not isinstance(failed.error, TooManyRequestsError):
+            handshake = failed.path in {f"{PREFIX}/auth", f"{PREFIX}/attest"}
+            await denials.record(failed.id, trail.step, failed.error, handshake=handshake)
+
+    return record
 
 
 class _Api:
@@ -107,18 +132,23 @@ class _Api:
     def __init__(
         self,
         service: KbsService,
+        auditor: Auditor,
+        health: Health,
         metrics: KbsMetrics,
+        *,
         handshakes: RateLimit,
         clients: ClientAddresses,
     ) -> None:
         self._service = service
+        self._auditor = auditor
+        self._health = health
         self._metrics = metrics
         self._handshakes = handshakes
         self._clients = clients
 
     @operation("Whether the storage answers")
     async def health(self, _request: Request) -> Response:
-        await self._service.check_health()
+        await self._health.check()
         return Response()
 
     @operation("That the KBS is alive; never anything else", status=405, answer=_PROBLEM)
@@ -146,7 +176,7 @@ class _Api:
         if address is not None:
             self._handshakes.admit(client_of(address), monotonic())
         body: kbs.Request = await read_json(request, kbs.Request, "the authentication request")
-        opened = await self._service.auth(body)
+        opened = await self._service.auth(body, self._auditor.trail(request.scope))
         self._metrics.auth_successes.inc()
         response = json_response(opened.challenge)
         _set_cookie(response, request, opened.session_id, opened.expires)
@@ -167,7 +197,8 @@ class _Api:
                 f"the cookie {kbs.SESSION_COOKIE} is missing",
                 hint="POST /kbs/v0/auth gives one; send it back with the evidence",
             )
-        session = await self._service.attest(session_id, await request.body())
+        trail = self._auditor.trail(request.scope)
+        session = await self._service.attest(session_id, await request.body(), trail)
         response = json_response(kbs.AttestationResult(session.token))
         _set_cookie(response, request, session_id, session.expires)
         return response
@@ -178,7 +209,8 @@ class _Api:
     async def get_resource(self, request: Request) -> Response:
         path = kbs.ResourcePath.parse(request.path_params["path"])
         credentials = Credentials(request.cookies.get(kbs.SESSION_COOKIE), _bearer(request))
-        sealed = await self._service.read_resource(credentials, path, _query(request))
+        trail = self._auditor.trail(request.scope)
+        sealed = await self._service.read_resource(credentials, path, _query(request), trail)
         return json_response(sealed)
 
 

@@ -12,7 +12,7 @@ and is also the id of its policy.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from cocos._types import JsonObject, VerifiedClaims
@@ -62,6 +62,8 @@ class ResourcePolicy(StoredPolicies):
         query: Mapping[str, str],
         claims: VerifiedClaims,
         findings: tuple[Finding, ...] = (),
+        *,
+        note: Callable[[str, str], None] = lambda _id, _text: None,
     ) -> None:
         """Return if the policy allows it.
 
@@ -71,6 +73,7 @@ class ResourcePolicy(StoredPolicies):
             query: The URL's query.
             claims: Of the token that asks.
             findings: What its appraisal found; they explain a denial.
+            note: Told the id and the text of the policy that decides.
 
         Raises:
             AccessDeniedError: it does not, or fails; the findings say what it was shown.
@@ -80,6 +83,7 @@ class ResourcePolicy(StoredPolicies):
         texts = await self.texts()
         policy_id = next(each for each in prefixes([plugin, *path]) if each in texts)
         policy = texts[policy_id]
+        note(policy_id, policy)
         verdict = await self._ask(policy, _VERDICT, claims, wanted)
         if verdict is True:
             self._metrics.policy_approvals.inc()

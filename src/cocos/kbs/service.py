@@ -6,6 +6,7 @@ resource policy has said yes to the token's claims.
 """
 
 import datetime as dt
+import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from cocos.errors import (
 )
 from cocos.kbs import session as rcar
 from cocos.kbs.admission import OpenSessions
+from cocos.kbs.audit import Auditor, Trail
 from cocos.kbs.metrics import KbsMetrics
 from cocos.kbs.resource_policy import ResourcePolicy
 from cocos.policy.appraisal import INSECURE
@@ -147,6 +149,7 @@ class KbsService:
         tokens: TokenVerifier,
         policy: ResourcePolicy,
         open_sessions: OpenSessions,
+        auditor: Auditor,
         metrics: KbsMetrics,
         clock: Clock,
         session_lifetime: dt.timedelta = SESSION_LIFETIME,
@@ -163,14 +166,16 @@ class KbsService:
         self._oldest = oldest
         self._open = open_sessions
         self._tee_key_paths = tuple(tee_key_paths)
+        self._auditor = auditor
 
-    async def auth(self, request: kbs.Request) -> Opened:
+    async def auth(self, request: kbs.Request, trail: Trail) -> Opened:
         """Open a session and challenge the attester.
 
         Raises:
             FormatError: a protocol version that we do not speak.
             EvidenceError: what it announces can never become evidence that holds.
         """
+        trail.tee = request.tee.value
         session, challenge = rcar.start(
             request,
             nonce=secrets.token_bytes(rcar.NONCE_BYTES),
@@ -189,12 +194,13 @@ class KbsService:
             await self._store.delete(Namespace.SESSION, oldest)
         return Opened(session_id, session.expires, challenge)
 
-    async def attest(self, session_id: str, body: bytes) -> rcar.Attested:
+    async def attest(self, session_id: str, body: bytes, trail: Trail) -> rcar.Attested:
         """Appraise evidence once, in the session whose nonce it carries.
 
         Args:
             session_id: What the guest's cookie says.
             body: An attestation in the form of the session's generation.
+            trail: Of this request.
 
         Raises:
             AuthenticationError: no such session, expired, its nonce used or another one.
@@ -205,9 +211,11 @@ class KbsService:
         if stored is None:
             raise AuthenticationError(_NO_SESSION, hint=_HANDSHAKE)
         session = rcar.waiting(rcar.load(stored), self._clock())
+        trail.tee, trail.evidence = session.tee.value, hashlib.sha256(body).hexdigest()
         attestation = decode_attestation(body, session.generation, session.nonce)
         additional = _check(attestation, session)
-        spent = rcar.spend(session, attestation.runtime_data.nonce, self._clock())
+        nonce = attestation.runtime_data.nonce
+        spent = rcar.spend(session, nonce, self._clock(), trail.evidence)
         # Two attestations at once both got here; the store lets one of them pass.
         if not await self._store.replace(Namespace.SESSION, session_id, stored, rcar.dump(spent)):
             raise AuthenticationError("the nonce of this session has been used already")
@@ -229,6 +237,8 @@ class KbsService:
             Namespace.SESSION, session_id, rcar.dump(spent), rcar.dump(done)
         ):
             raise AuthenticationError("the session has expired")
+        trail.saw_token(done.token)
+        await self._auditor.attested(trail, affirming=not done.findings)
         self._metrics.attestation_successes.labels(spent.tee.value).inc()
         _log.info("kbs.attested", tee=spent.tee.value, protocol=spent.generation.value)
         key = attestation.runtime_data.tee_pubkey
@@ -237,7 +247,11 @@ class KbsService:
         return done
 
     async def read_resource(
-        self, credentials: Credentials, path: kbs.ResourcePath, query: Mapping[str, str]
+        self,
+        credentials: Credentials,
+        path: kbs.ResourcePath,
+        query: Mapping[str, str],
+        trail: Trail,
     ) -> kbs.Response:
         """Release a resource, encrypted to the key in the caller's token.
 
@@ -249,10 +263,16 @@ class KbsService:
             AccessDeniedError: the policy says no.
             NotFoundError: there is no such resource.
         """
+        trail.resource = str(path)
         shown = await self._token(credentials)
+        trail.tee, trail.evidence = shown.tee, shown.evidence
+        trail.saw_token(shown.token)
         claims = await self._tokens.verify(UnverifiedToken(shown.token), self._clock())
+        trail.saw_claims(claims)
         segments = (path.repository, path.type, path.tag)
-        await self._policy.check(RESOURCE, segments, query, claims, shown.findings)
+        await self._policy.check(
+            RESOURCE, segments, query, claims, shown.findings, note=trail.saw_policy
+        )
         secret = await self._store.get(Namespace.RESOURCE, str(path))
         if secret is None:
             raise NotFoundError(
@@ -261,19 +281,12 @@ class KbsService:
             )
         encrypt = jwe.encrypt if shown.generation.header_sealed else early_jwe.encrypt
         sealed = encrypt(secret, tee_public_key(claims, self._tee_key_paths))
+        await self._auditor.released(trail)
         self._metrics.reads.inc()
         _log.info("kbs.released", resource=str(path))
         if INSECURE in claims:
             _log.warning("kbs.released-INSECURELY", resource=str(path), because=claims[INSECURE])
         return msgspec.convert(sealed, kbs.Response)
-
-    async def check_health(self) -> None:
-        """Return if the store answers.
-
-        Raises:
-            InternalError: it does not.
-        """
-        await self._store.get(Namespace.SESSION, "")
 
     async def _token(self, credentials: Credentials) -> "_Shown":
         """Return the session's token and what was found, else the caller's own token.
@@ -287,7 +300,10 @@ class KbsService:
             try:
                 if stored is not None:
                     session = rcar.use(rcar.load(stored), self._clock())
-                    return _Shown(session.token, session.findings, session.generation)
+                    tee = session.tee.value if session.tee else ""
+                    return _Shown(
+                        session.token, session.findings, session.generation, tee, session.evidence
+                    )
                 refusal = AuthenticationError(_NO_SESSION, hint=_HANDSHAKE)
             except AuthenticationError as error:
                 refusal = error
@@ -303,6 +319,8 @@ class _Shown:
     token: str
     findings: tuple[Finding, ...] = ()
     generation: Generation = NEWEST
+    tee: str = ""
+    evidence: str = ""
 
 
 def _check(attestation: kbs.Attestation, session: rcar.Authed) -> AdditionalEvidence:

@@ -40,11 +40,15 @@ class Authed(msgspec.Struct, frozen=True, tag="Authed"):
 
 
 class Spent(msgspec.Struct, frozen=True, tag="Spent"):
-    """The nonce has been used; evidence is being appraised, or did not hold."""
+    """The nonce has been used; evidence is being appraised, or did not hold.
+
+    ``evidence`` is its digest.
+    """
 
     tee: Tee
     expires: dt.datetime
     generation: Generation = NEWEST
+    evidence: str = ""
 
 
 class Attested(msgspec.Struct, frozen=True, tag="Attested"):
@@ -54,6 +58,8 @@ class Attested(msgspec.Struct, frozen=True, tag="Attested"):
     expires: dt.datetime
     findings: tuple[Finding, ...] = ()
     generation: Generation = NEWEST
+    tee: Tee | None = None
+    evidence: str = ""
 
 
 Session: TypeAlias = Authed | Spent | Attested
@@ -142,20 +148,28 @@ def check_nonce(session: Authed, nonce: str) -> None:
         raise AuthenticationError("the nonce is not the one of this session", hint=_AGAIN)
 
 
-def spend(session: Session, nonce: str, now: dt.datetime) -> Spent:
+def spend(session: Session, nonce: str, now: dt.datetime, evidence: str = "") -> Spent:
     """Use the session's nonce, before evidence that claims to carry it is appraised.
+
+    Args:
+        session: As it is stored.
+        nonce: That the evidence claims to carry.
+        now: Present time.
+        evidence: Digest of the evidence, to be kept.
 
     Raises:
         AuthenticationError: as :func:`waiting` and :func:`check_nonce`.
     """
     authed = waiting(session, now)
     check_nonce(authed, nonce)
-    return Spent(authed.tee, authed.expires, authed.generation)
+    return Spent(authed.tee, authed.expires, authed.generation, evidence)
 
 
 def attested(session: Spent, token: str, findings: tuple[Finding, ...] = ()) -> Attested:
     """Return the session after its evidence has held."""
-    return Attested(token, session.expires, findings, session.generation)
+    return Attested(
+        token, session.expires, findings, session.generation, session.tee, session.evidence
+    )
 
 
 def use(session: Session, now: dt.datetime) -> Attested:

@@ -13,7 +13,7 @@ import asyncpg
 
 from cocos.errors import ConfigError
 
-HEAD: Final = "0003"
+HEAD: Final = "0004"
 """Newest revision in ``migrations/versions``."""
 
 MIGRATION_SECONDS: Final = 600.0

@@ -18,6 +18,7 @@ from typing import Final
 
 from cocos._clock import Clock, system_clock
 from cocos.errors import ConfigError
+from cocos.stores.audit import AuditLog
 from cocos.stores.base import Namespace, Store
 from cocos.stores.database import Database
 from cocos.stores.keyring import Keyring, RootKeySource
@@ -85,11 +86,13 @@ class Storage:
         store: Everything, sealed.
         keyring: What it is sealed with.
         database: What it is in.
+        audit: Its audit log.
     """
 
     store: SealedStore
     keyring: Keyring
     database: Database
+    audit: AuditLog
 
 
 @contextlib.asynccontextmanager
@@ -130,7 +133,9 @@ async def open_storage(
         if sessions is not store:
             stack.push_async_callback(sessions.close)
             store = SplitStore(store, sessions)
-        yield Storage(SealedStore(store, keyring), keyring, database)
+        sealed = SealedStore(store, keyring)
+        audit = await AuditLog.open(database, sealed, clock=clock)
+        yield Storage(sealed, keyring, database, audit)
 
 
 async def _of_this_boot(file: Path, clock: Clock) -> Store:

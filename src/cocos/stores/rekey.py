@@ -12,6 +12,7 @@ from typing import Final
 
 from cocos.stores.base import Namespace
 from cocos.stores.opening import Storage
+from cocos.wire.audit import Entry
 
 _AT_ONCE: Final = 32
 
@@ -41,6 +42,8 @@ async def rekey(storage: Storage, progress: Callable[[int, int], None]) -> Rekey
             sealed anew, and the old key stays until this is called again.
     """
     await storage.keyring.begin_rotation()
+    key_id = storage.keyring.current.id.hex()
+    await storage.audit.append(Entry("rekeyed", key=key_id))
     places = [
         (namespace, name) for namespace in Namespace for name in await storage.store.keys(namespace)
     ]
@@ -54,4 +57,4 @@ async def rekey(storage: Storage, progress: Callable[[int, int], None]) -> Rekey
         done += len(some)
         progress(done, len(places))
     await storage.keyring.end_rotation()
-    return Rekeyed(storage.keyring.current.id.hex(), changed)
+    return Rekeyed(key_id, changed)

@@ -67,6 +67,7 @@ class Failed:
     method: str
     path: str
     error: CocosError
+    scope: Scope
 
 
 ErrorHook: TypeAlias = Callable[[Failed], Awaitable[None]]
@@ -74,6 +75,12 @@ ErrorHook: TypeAlias = Callable[[Failed], Awaitable[None]]
 
 Describe: TypeAlias = Callable[[Failed], tuple[str, str]]
 """Returns ``type`` and ``detail`` of the problem document."""
+
+
+def request_id(scope: Scope) -> str:
+    """Return the id of a request, 16 lower-case hex digits."""
+    found: str = scope[_REQUEST_ID]
+    return found
 
 
 def json_response(
@@ -221,12 +228,12 @@ class WebApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise InternalError(f"no {scope['type']} here")
-        request_id = secrets.token_hex(8)
+        made = secrets.token_hex(8)
         call = _Call(time.perf_counter())
         # With "app" in the scope the router raises instead of answering in plain text.
-        scope = {**scope, "app": self, _REQUEST_ID: request_id}
+        scope = {**scope, "app": self, _REQUEST_ID: made}
         counted = self._metrics if self._metrics and self._metrics.counts(scope) else None
-        with structlog.contextvars.bound_contextvars(request=request_id, **trace_of(scope)):
+        with structlog.contextvars.bound_contextvars(request=made, **trace_of(scope)):
             if counted:
                 counted.started()
             try:
@@ -298,7 +305,7 @@ class WebApp:
 
     async def _problem(self, scope: Scope, error: Exception) -> Response:
         known, status, headers = _known(scope, error)
-        failed = Failed(scope[_REQUEST_ID], scope["method"], scope["path"], known)
+        failed = Failed(request_id(scope), scope["method"], scope["path"], known, scope)
         _log_error(failed, status, error)
         if self._on_error is not None:
             try:

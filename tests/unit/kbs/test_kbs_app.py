@@ -3,6 +3,7 @@
 
 import asyncio
 import base64
+import contextlib
 import datetime as dt
 import json
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ import msgspec
 import pytest
 import structlog
 from _engine import LocalEngine
+from _kbs import storage_in
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
@@ -27,7 +29,7 @@ from cocos.errors import IntegrityError
 from cocos.kbs.admin import SignedTokens
 from cocos.kbs.config import Settings
 from cocos.stores.base import Namespace
-from cocos.stores.sql import SqlStore, storage_url
+from cocos.stores.opening import Storage
 from cocos.transport.web import WebApp
 from cocos.wire import kbs
 
@@ -64,7 +66,8 @@ class World:
 
     app: WebApp
     http: httpx.AsyncClient
-    store: SqlStore
+    storage: Storage
+    closing: contextlib.AsyncExitStack
     clock: Clock
     admin: dict[str, str]
     cookie: str | None = None
@@ -135,13 +138,15 @@ class World:
 
 async def make(folder: Path, **settings: Any) -> World:
     clock = Clock()
-    store = await SqlStore.open(storage_url(str(folder)), clock=clock)
+    closing = contextlib.AsyncExitStack()
+    storage = await closing.enter_async_context(storage_in(folder, clock))
     gate = SignedTokens({"alice": ADMIN_PUBLIC}, clock=clock)
     chosen = Settings(**{"insecure_allow_sample": True, **settings})
-    app = await compose(chosen, store, gate, LocalEngine(), clock=clock)
+    app = await compose(chosen, storage, gate, LocalEngine(), clock=clock)
     http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://kbs.test")
+    closing.push_async_callback(http.aclose)
     admin = {"Authorization": f"Bearer {admin_jwt.mint(ADMIN_PEM, now=START)}"}
-    return World(app, http, store, clock, admin)
+    return World(app, http, storage, closing, clock, admin)
 
 
 @pytest.fixture
@@ -150,16 +155,14 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     answer = await made.as_admin("POST", PATH, content=SECRET)
     assert (answer.status_code, answer.content) == (200, b"")
     yield made
-    await made.http.aclose()
-    await made.store.close()
+    await made.closing.aclose()
 
 
 @pytest.fixture
 async def strict(tmp_path: Path) -> AsyncIterator[World]:
     made = await make(tmp_path, insecure_allow_sample=False)
     yield made
-    await made.http.aclose()
-    await made.store.close()
+    await made.closing.aclose()
 
 
 def variant(answer: httpx.Response) -> str:
@@ -596,7 +599,7 @@ async def test_a_resource_is_not_replaced_if_the_admin_asks_so(world: World) -> 
     headers = {**world.admin, "If-None-Match": "*"}
     answer = await world.call("POST", PATH, headers=headers, content=b"other")
     assert answer.status_code == 409
-    assert await world.store.get(Namespace.RESOURCE, "default/key/algo-key") == SECRET
+    assert await world.storage.store.get(Namespace.RESOURCE, "default/key/algo-key") == SECRET
     new = PATH.replace("algo-key", "new-key")
     assert (await world.call("POST", new, headers=headers, content=b"x")).status_code == 200
 
@@ -743,7 +746,7 @@ async def test_health_and_unknown_routes(world: World) -> None:
 
 
 async def test_health_means_that_the_store_answers(world: World) -> None:
-    await world.store.database.write("DROP TABLE session")
+    await world.storage.database.write("DROP TABLE resource")
     assert (await world.call("GET", "/healthz")).status_code == 503
 
 
@@ -777,8 +780,7 @@ async def test_tokens_survive_a_restart(world: World, tmp_path: Path) -> None:
     answer = await second.call("GET", PATH, headers={"Authorization": f"Bearer {token}"})
     assert KEY.decrypt(answer.json()) == SECRET
     assert (await second.get(cookie=world.cookie)).status_code == 200
-    await second.http.aclose()
-    await second.store.close()
+    await second.closing.aclose()
 
 
 async def test_nothing_secret_is_logged(world: World) -> None:
