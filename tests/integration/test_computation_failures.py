@@ -47,7 +47,11 @@ from cocos.wire import ocicrypt
 from cocos.wire.manifest import Computation
 from cocos.wire.manifest_types import Algorithm, Source
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("tpm-guest")]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.xdist_group("tpm-guest"),
+    pytest.mark.timeout(600),  # the first test may have to fetch the guest's Python
+]
 
 SECONDS = 120
 VALUES = reference_values(boot())
