@@ -152,7 +152,8 @@ async def test_a_cvms_that_goes_away_meanwhile_misses_nothing(
         ("ConsumingResults", "Ready"),
         ("Complete", "Completed"),
     ]
-    assert {"state": "ConsumingResults"} in cvms.shown, "a busy agent is not given work twice"
+    accepted = [entry for entry in cvms.shown if "accepted" in entry]
+    assert len(accepted) == 1, "a busy agent is not given work twice"
     assert result(cvms.service.result_path, tmp_path / "opened")["copy"] == b"a,b\n1,2\n"
 
 
