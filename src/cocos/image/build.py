@@ -15,7 +15,7 @@ from cocos.host.image_tools import WORK
 from cocos.image import initrd, predict, rootfs, spec, tdx
 from cocos.image.config import BuildSettings, Progress, Step
 from cocos.image.describe import current, describe, encode, files
-from cocos.image.inputs import Inputs, gather, locked_cache
+from cocos.image.inputs import Inputs, digest, gather, locked_cache
 from cocos.wire.image_folder import DESCRIPTION, FIRMWARE, REFERENCE_VALUES, ROOT, UKI
 
 BLOCK = 4096
@@ -55,14 +55,15 @@ async def build(settings: BuildSettings, progress: Progress) -> Outcome:
     """
     async with locked_cache(progress) as cache:
         inputs = await gather(cache, settings, progress)
-        found = await asyncio.to_thread(current, settings.output, settings, inputs)
+        decides = await asyncio.to_thread(digest, settings, inputs)
+        found = await asyncio.to_thread(current, settings.output, settings, inputs, decides)
         if found is not None:
             return Outcome(found, up_to_date=True)
         staging = cache / _STAGING
         await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
         staging.mkdir(mode=0o700)
         try:
-            description = await _Build(settings, inputs, staging).run(progress)
+            description = await _Build(settings, inputs, decides, staging).run(progress)
             await asyncio.to_thread(_publish, staging / "out", settings)
         finally:
             await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
@@ -72,9 +73,10 @@ async def build(settings: BuildSettings, progress: Progress) -> Outcome:
 class _Build:
     """One build, in a folder of its own."""
 
-    def __init__(self, settings: BuildSettings, inputs: Inputs, folder: Path) -> None:
+    def __init__(self, settings: BuildSettings, inputs: Inputs, decides: str, folder: Path) -> None:
         self._settings = settings
         self._inputs = inputs
+        self._decides = decides
         self._folder = folder
         self._root = folder / "root"
         self._out = folder / "out"
@@ -104,7 +106,7 @@ class _Build:
             self._out, cpus=self._settings.cpus, firmware=self._inputs.firmware_versions
         )
         (self._out / REFERENCE_VALUES).write_bytes(encode(values))
-        description = describe(self._out, self._settings, self._inputs)
+        description = describe(self._out, self._settings, self._inputs, self._decides)
         (self._out / DESCRIPTION).write_bytes(encode(description))
         return description
 

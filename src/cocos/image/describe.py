@@ -10,7 +10,7 @@ import msgspec
 from cocos._types import JsonObject
 from cocos.errors import FormatError
 from cocos.image.config import BuildSettings
-from cocos.image.inputs import REQUIREMENTS, Inputs, digest
+from cocos.image.inputs import REQUIREMENTS, Inputs
 from cocos.wire.image_folder import DESCRIPTION, FIRMWARE, REFERENCE_VALUES, ROOT, UKI
 from cocos.wire.pe import Image
 
@@ -23,8 +23,15 @@ def files(settings: BuildSettings) -> tuple[str, ...]:
     return (UKI, ROOT, *firmware, REFERENCE_VALUES)
 
 
-def describe(folder: Path, settings: BuildSettings, inputs: Inputs) -> JsonObject:
+def describe(folder: Path, settings: BuildSettings, inputs: Inputs, decides: str) -> JsonObject:
     """Return the description of the files in a folder, as built from these inputs.
+
+    Args:
+        folder: Holds the files.
+        settings: What was to be built.
+        inputs: And from what.
+        decides: Digest of all that decides their bytes, from before they were made: our own
+            files may have changed since.
 
     Raises:
         FormatError: the kernel image is none of ours.
@@ -36,7 +43,7 @@ def describe(folder: Path, settings: BuildSettings, inputs: Inputs) -> JsonObjec
     if found is None:
         raise FormatError("the kernel's command line has no root hash")
     return {
-        "inputs": digest(settings, inputs),
+        "inputs": decides,
         "debug": settings.debug,
         "kernel": _text(uki, ".uname"),
         "cmdline": line,
@@ -50,10 +57,12 @@ def describe(folder: Path, settings: BuildSettings, inputs: Inputs) -> JsonObjec
     }
 
 
-def current(folder: Path, settings: BuildSettings, inputs: Inputs) -> JsonObject | None:
+def current(
+    folder: Path, settings: BuildSettings, inputs: Inputs, decides: str
+) -> JsonObject | None:
     """Return the description of an image that is as a build would leave it; else None."""
     try:
-        description = describe(folder, settings, inputs)
+        description = describe(folder, settings, inputs, decides)
         written = (folder / DESCRIPTION).read_bytes()
     except (OSError, FormatError):
         return None

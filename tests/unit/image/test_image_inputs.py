@@ -18,6 +18,7 @@ from cocos.wire.image_folder import DESCRIPTION, FIRMWARE, UKI
 SETTINGS = BuildSettings(output=Path("image"))
 INPUTS = Inputs(Path("g.tar"), {"runc": "1.1"}, Path("wheels"), Tools(Path("t")), {"zstd": "1.5"})
 HASH = "ab" * 32
+DECIDES = "a digest"
 FILES = describe.files(SETTINGS)
 
 
@@ -104,18 +105,17 @@ def built(tmp_path: Path, efi: Callable[..., bytes]) -> Path:
     for name in FILES:
         (folder / name).write_bytes(name.encode())
     (folder / UKI).write_bytes(efi({".cmdline": line, ".uname": b"6.12"}))
-    description = describe.describe(folder, SETTINGS, INPUTS)
+    description = describe.describe(folder, SETTINGS, INPUTS, DECIDES)
     (folder / DESCRIPTION).write_bytes(describe.encode(description))
     return folder
 
 
 def test_an_image_as_it_was_built_is_current(built: Path) -> None:
-    description = describe.current(built, SETTINGS, INPUTS)
+    description = describe.current(built, SETTINGS, INPUTS, DECIDES)
     assert description is not None
     assert (description["kernel"], description["roothash"]) == ("6.12", HASH)
-    newer = dataclasses.replace(INPUTS, packages={"runc": "1.2"})
-    assert describe.current(built, SETTINGS, newer) is None
-    assert describe.current(built / "absent", SETTINGS, INPUTS) is None
+    assert describe.current(built, SETTINGS, INPUTS, "another digest") is None
+    assert describe.current(built / "absent", SETTINGS, INPUTS, DECIDES) is None
 
 
 @pytest.mark.parametrize("name", [*FILES, DESCRIPTION])
@@ -123,12 +123,12 @@ def test_a_file_that_is_changed_or_missing_is_noticed(built: Path, name: str) ->
     content = bytearray((built / name).read_bytes())
     content[len(content) // 2] ^= 1
     (built / name).write_bytes(content)
-    assert describe.current(built, SETTINGS, INPUTS) is None
+    assert describe.current(built, SETTINGS, INPUTS, DECIDES) is None
     (built / name).unlink()
-    assert describe.current(built, SETTINGS, INPUTS) is None
+    assert describe.current(built, SETTINGS, INPUTS, DECIDES) is None
 
 
 def test_an_image_without_firmware_has_no_use_for_any(built: Path) -> None:
     settings = SETTINGS.model_copy(update={"confidential": False})
     assert set(FILES) - set(describe.files(settings)) == set(FIRMWARE.values())
-    assert describe.current(built, settings, INPUTS) is None
+    assert describe.current(built, settings, INPUTS, DECIDES) is None
