@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cocos._clock import Clock
 from cocos.attesters import InsecureSampleAttester
+from cocos.cli._kbs_attestation import appraiser
 from cocos.cli._kbs_compose import compose
 from cocos.clients.kbs import EvidenceSource, KbsAdmin, KbsClient
 from cocos.crypto import admin_jwt
@@ -110,18 +111,23 @@ async def kbs_in_process(
     """Have a key broker with an empty store in ``folder``."""
     private, public = admin_pair()
     kbs = InProcessKbs(admin_key=private, now=dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC))
-    async with storage_in(folder, kbs.clock) as storage:
+    chosen = Settings(
+        insecure_http=True,
+        insecure_allow_sample=allow_sample,
+        tpm_ek_ca=tuple(tpm_ek_ca),
+        **settings,
+    )
+    async with (
+        storage_in(folder, kbs.clock) as storage,
+        appraiser(chosen, clock=kbs.clock) as attestation,
+    ):
         kbs.storage, kbs.store = storage, storage.store
         kbs.app = await compose(
-            Settings(
-                insecure_http=True,
-                insecure_allow_sample=allow_sample,
-                tpm_ek_ca=tuple(tpm_ek_ca),
-                **settings,
-            ),
+            chosen,
             storage,
             SignedTokens({"admin": public}, clock=kbs.clock),
             LocalEngine(),
             clock=kbs.clock,
+            attestation=attestation,
         )
         yield kbs

@@ -36,7 +36,7 @@ def parse_init_data(shown: InitData) -> InitDocument:
 def compose(
     tee: Tee,
     claims: Mapping[str, Any],
-    runtime_data: JsonObject,
+    runtime_data: JsonObject | None,
     init_data: InitDocument | None,
 ) -> JsonObject:
     """Return a policy's input.
@@ -44,7 +44,7 @@ def compose(
     Args:
         tee: Whose claims they are.
         claims: Of its verifier.
-        runtime_data: What the evidence was bound to.
+        runtime_data: What the evidence was bound to, if it was a digest.
         init_data: In clear, if the guest showed it.
     """
     own = {name: value for name, value in claims.items() if name not in _SHARED}

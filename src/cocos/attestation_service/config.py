@@ -2,10 +2,13 @@
 """Settings of the attestation service."""
 
 import datetime as dt
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cocos.errors import ConfigError
 from cocos.tokens.ear import Issuer
+from cocos.transport.loopback import local_address
 
 
 class AttestationServiceConfig(BaseModel):
@@ -41,3 +44,46 @@ class AttestationServiceConfig(BaseModel):
             profile=self.profile_name,
             lifetime=dt.timedelta(minutes=self.duration_minutes),
         )
+
+
+class ServerSettings(BaseModel):
+    """How an attestation service that is a server of its own is reached.
+
+    Attributes:
+        socket: Where gRPC listens.
+        http_socket: Where the keys that verify tokens are served; nowhere without.
+        certificate: Certificate chain, PEM, leaf first.
+        private_key: Its key, PEM.
+        client_ca: Who certifies the clients, PEM.
+        insecure_api: Let everybody who reaches the socket replace policies.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    socket: str = "127.0.0.1:50004"
+    http_socket: str | None = None
+    certificate: Path | None = None
+    private_key: Path | None = None
+    client_ca: Path | None = None
+    insecure_api: bool = False
+
+    def check(self) -> None:
+        """Refuse settings that contradict each other or leave a door open.
+
+        Raises:
+            ConfigError: says which, and what to do.
+        """
+        if (self.certificate is None) != (self.private_key is None):
+            raise ConfigError("a certificate and its key go together")
+        if self.client_ca is not None and self.certificate is None:
+            raise ConfigError("a CA of clients needs TLS: a certificate and its key")
+        if self.insecure_api or self.client_ca is not None:
+            return
+        try:
+            local_address(self.socket)
+        except ValueError as error:
+            raise ConfigError(
+                f"whoever reaches {self.socket} could replace policies",
+                hint="--client-ca (with a certificate of the server) serves only whom you "
+                "certify; --insecure-api on a network that you trust",
+            ) from error

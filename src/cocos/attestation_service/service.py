@@ -5,8 +5,7 @@ import asyncio
 import base64
 import secrets
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import structlog
@@ -15,8 +14,9 @@ from cocos._clock import Clock
 from cocos._types import JsonObject
 from cocos.attestation_service.annotate import compose, parse_init_data
 from cocos.attestation_service.config import AttestationServiceConfig
-from cocos.attestation_service.policies import POLICY_ID, attestation_policies
+from cocos.attestation_service.policies import attestation_policies
 from cocos.attestation_service.reference_values import ReferenceValue, ReferenceValues
+from cocos.attestation_service.request import AppraisalRequest
 from cocos.attestation_service.signing_keys import SigningKeys
 from cocos.errors import ConfigError, EvidenceError, Finding, FormatError, NotFoundError
 from cocos.policy.appraisal import Verdict, appraise
@@ -25,37 +25,13 @@ from cocos.policy.engine import PolicyEngine
 from cocos.stores.base import Store
 from cocos.tokens.ear import Submodule, issue
 from cocos.verifiers import Demand, Expected, Verifier, VerifierTable, verifier_table
-from cocos.wire import kbs
-from cocos.wire.init_data import InitDocument
-from cocos.wire.kbs import InitData, Tee
+from cocos.wire.kbs import Tee
 
 NONCE_BYTES: Final = 32
 
 _RULES: Final = ("trust_claims", "extensions", "findings")
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class AppraisalRequest:
-    """What is to be appraised.
-
-    Attributes:
-        tee: Primary attester.
-        evidence: Its evidence, decoded JSON.
-        additional: Evidence of devices.
-        runtime_data: Object that the primary evidence is bound to: ``nonce``,
-            ``tee-pubkey``, ``additional-evidence``. Devices are bound to the first two.
-        init_data: What the host passed in, in clear.
-        state: Of the :meth:`AttestationService.demand` in this session, if there was one.
-    """
-
-    tee: Tee
-    evidence: Any
-    runtime_data: JsonObject
-    additional: Mapping[Tee, Any] = field(default_factory=dict)
-    init_data: InitData | None = None
-    state: JsonObject | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +117,8 @@ class AttestationService:
         A token is issued whatever the policies say of genuine evidence; relying parties
         look at its ``ear.status``.
 
-        1. The init data is parsed, its digest computed.
-        2. Every attester's evidence must be genuine and bound to the runtime data.
+        1. The init data of each attester is parsed, its digest computed.
+        2. Its evidence must be genuine and bound to the runtime data.
         3. Each one's policy turns claims into a trustworthiness vector.
         4. All of it is signed.
 
@@ -150,28 +126,25 @@ class AttestationService:
             EvidenceError: evidence does not hold; findings of all attesters at once, also
                 of the policies for those whose evidence does.
         """
-        init_data = None
-        if request.init_data is not None:
-            # A large document takes its time: others must not wait for it.
-            init_data = await asyncio.to_thread(parse_init_data, request.init_data)
         values = await self._values.all()
         base = self._base_documents(values)
-        verified, failures = await self._verify(request, init_data, values)
+        verified, failures = await self._verify(request, values)
         submodules: dict[str, Submodule] = {}
         findings: list[Finding] = []
         for part in verified:
-            verdict = await self._judge(part, values, base)
+            verdict = await self._judge(part, request.policy_id, values, base)
             findings += _prefixed(part.name, verdict.findings)
             submodules[part.name] = Submodule(
                 verdict=verdict,
-                policy_id=POLICY_ID,
+                policy_id=request.policy_id,
                 evidence=self._for_token(part.annotated),
                 insecure=(part.verifier.kind.value,) if part.verifier.insecure else (),
             )
+        tee = request.attesters[0].tee
         if failures:
-            raise _refusal(request.tee, failures, findings)
+            raise _refusal(tee, failures, findings)
         if findings:
-            _log.info("attestation.not-affirming", tee=request.tee.value, findings=findings)
+            _log.info("attestation.not-affirming", tee=tee.value, findings=findings)
         token = issue(
             submodules,
             signer=await self._keys.signer(),
@@ -179,7 +152,7 @@ class AttestationService:
             now=self._clock(),
         )
         statuses = {name: part.verdict.status.value for name, part in submodules.items()}
-        _log.info("attestation.appraised", tee=request.tee.value, **statuses)
+        _log.info("attestation.appraised", tee=tee.value, **statuses)
         return Appraisal(token, {part.name: part.annotated for part in verified}, tuple(findings))
 
     async def set_policy(self, policy_id: str, text: str) -> None:
@@ -227,36 +200,35 @@ class AttestationService:
         _log.info("attestation.reference_value_deleted", name=name)
 
     async def _verify(
-        self, request: AppraisalRequest, init_data: InitDocument | None, values: JsonObject
+        self, request: AppraisalRequest, values: JsonObject
     ) -> tuple[list[_Verified], list[EvidenceError]]:
-        runtime = request.runtime_data
-        device_runtime = {n: v for n, v in runtime.items() if n != "additional-evidence"}
-        # Devices get no init data: their evidence has no place for it.
-        attesters = [(request.tee, request.evidence, runtime, init_data, request.state)]
-        attesters += [
-            (tee, it, device_runtime, None, None) for tee, it in request.additional.items()
-        ]
         verified: list[_Verified] = []
         failures: list[EvidenceError] = []
         count: Counter[str] = Counter()
-        for tee, evidence, bound, shown, state in attesters:
-            digest = None if shown is None else shown.digest
+        for attester in request.attesters:
             try:
-                verifier = self._verifiers.find(tee)
-                expected = Expected(kbs.report_data(bound), digest, state, values)
-                claims = await verifier.verify(evidence, expected)
+                shown = None
+                if attester.init_data is not None:
+                    # A large document takes its time: others must not wait for it.
+                    shown = await asyncio.to_thread(parse_init_data, attester.init_data)
+                verifier = self._verifiers.find(attester.tee)
+                digest = attester.init_data_digest if shown is None else shown.digest
+                expected = Expected(attester.report_data, digest, attester.state, values)
+                claims = await verifier.verify(attester.evidence, expected)
             except EvidenceError as error:
                 failures.append(error)
                 continue
             name = f"{verifier.category}{count[verifier.category]}"
             count[verifier.category] += 1
-            annotated = compose(tee, claims, bound, shown)
+            annotated = compose(attester.tee, claims, attester.runtime_data, shown)
             verified.append(_Verified(verifier, name, claims, annotated))
         return verified, failures
 
-    async def _judge(self, part: _Verified, values: JsonObject, base: BaseDocuments) -> Verdict:
+    async def _judge(
+        self, part: _Verified, policy_id: str, values: JsonObject, base: BaseDocuments
+    ) -> Verdict:
         try:
-            text = await self._policies.text(f"{POLICY_ID}_{part.verifier.category}")
+            text = await self._policies.text(f"{policy_id}_{part.verifier.category}")
             said = await self._engine.evaluate(text, _RULES, part.annotated, base=base)
             verdict = appraise(*(said[rule] for rule in _RULES))
             explain = part.verifier.explain

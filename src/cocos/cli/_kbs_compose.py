@@ -2,22 +2,13 @@
 """Puts a key broker together from its settings."""
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
-from cryptography import x509
+from starlette.routing import Route
 
 from cocos._clock import Clock
-from cocos._types import JsonObject
-from cocos.attestation_service.config import AttestationServiceConfig
-from cocos.attestation_service.service import (
-    Appraisal,
-    AppraisalRequest,
-    AttestationService,
-)
-from cocos.cli._kbs_tokens import signing_keys, token_verifier
+from cocos.cli._kbs_attestation import Attestation, builtin, service_config
 from cocos.cli._kbs_tracing import APPRAISAL, POLICY, STORE, traced
 from cocos.clients.key_sets import KeySet, parse_pem
 from cocos.crypto import jwk
@@ -41,9 +32,6 @@ from cocos.stores.health import Health
 from cocos.stores.opening import Storage
 from cocos.transport.client_address import ClientAddresses
 from cocos.transport.web import WebApp
-from cocos.verifiers import verifier_table
-from cocos.verifiers.tpm import parse_ek_cas
-from cocos.wire.kbs import InitData, Tee
 
 if TYPE_CHECKING:
     from cocos.transport.tracing import Tracing
@@ -58,34 +46,32 @@ async def compose(
     engine: PolicyEngine,
     *,
     clock: Clock,
+    attestation: Attestation | None = None,
     tracing: "Tracing | None" = None,
 ) -> WebApp:
-    """Put a key broker together."""
+    """Put a key broker together.
+
+    Args:
+        settings: What the operator wants.
+        storage: Where everything is kept.
+        gate: Admits administrators.
+        engine: Evaluates policies.
+        clock: Decides what has expired.
+        attestation: Who appraises; this process without.
+        tracing: Where traces go.
+    """
     store = traced(tracing, storage.store, STORE, first="db.collection.name")
     engine = traced(tracing, engine, POLICY)
     clients = ClientAddresses(settings.trusted_proxies)
     auditor = Auditor(storage.audit, clients)
     metrics = KbsMetrics()
-    keys = signing_keys(settings, store, clock=clock)
-    config = _attestation_config(settings)
-    attestation = AttestationService(
-        store,
-        keys=keys,
-        config=config,
-        engine=engine,
-        clock=clock,
-        verifiers=verifier_table(
-            insecure_allow_sample=settings.insecure_allow_sample,
-            clock=clock,
-            tpm_ek_cas=_ek_cas(settings.tpm_ek_ca),
-        ),
-    )
+    attestation = attestation or builtin(settings, store, engine, clock=clock)
     policy = ResourcePolicy(store, engine, default=_resource_policy(settings), metrics=metrics)
     denials = Denials(store, clock=clock)
     service = KbsService(
         store,
-        traced(tracing, _InProcess(attestation), APPRAISAL, first="cocos.tee"),
-        tokens=token_verifier(settings, keys, clock=clock),
+        traced(tracing, attestation.service, APPRAISAL, first="cocos.tee"),
+        tokens=attestation.tokens,
         tee_key_paths=settings.extra_teekey_paths,
         policy=policy,
         open_sessions=OpenSessions(settings.max_open_sessions),
@@ -96,7 +82,7 @@ async def compose(
         oldest=settings.oldest_protocol,
     )
     administration = Administration(
-        store, attestation, policy=policy, denials=denials, metrics=metrics
+        store, attestation.rules, policy=policy, denials=denials, metrics=metrics
     )
     return make_app(
         service,
@@ -106,49 +92,18 @@ async def compose(
         auditor=auditor,
         health=Health(store, clock=clock),
         metrics=metrics,
-        well_known=well_known_routes(keys, issuer=config.issuer_name),
+        well_known=_well_known(settings, attestation),
         handshakes=RateLimit(settings.auth_rate),
         clients=clients,
         max_body_bytes=settings.payload_request_size * 2**20,
     )
 
 
-class _InProcess:
-    """The attestation service of this process, as the key broker wants it."""
-
-    def __init__(self, service: AttestationService) -> None:
-        self._service = service
-        self.demand = service.demand
-
-    async def appraise(
-        self,
-        tee: Tee,
-        evidence: Any,
-        additional: Mapping[Tee, Any],
-        runtime_data: JsonObject,
-        init_data: InitData | None,
-        *,
-        state: JsonObject | None,
-    ) -> Appraisal:
-        """Appraise evidence."""
-        return await self._service.appraise(
-            AppraisalRequest(
-                tee=tee,
-                evidence=evidence,
-                runtime_data=runtime_data,
-                additional=additional,
-                init_data=init_data,
-                state=state,
-            )
-        )
-
-
-def _ek_cas(files: Iterable[Path]) -> list[x509.Certificate]:
-    found: list[x509.Certificate] = []
-    for file in files:
-        pem = read_file(file, "the certificate of a TPM manufacturer", limit=2**20)
-        found += parse_ek_cas(pem, str(file))
-    return found
+def _well_known(settings: Settings, attestation: Attestation) -> list[Route]:
+    if attestation.published is None:
+        return []
+    issuer = service_config(settings).issuer_name
+    return well_known_routes(attestation.published, issuer=issuer)
 
 
 def admin_gate(settings: Settings, clock: Clock) -> AdminGate:
@@ -193,18 +148,3 @@ def _resource_policy(settings: Settings) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file} is not UTF-8 text") from error
-
-
-def _attestation_config(settings: Settings) -> AttestationServiceConfig:
-    given = {
-        "issuer_name": settings.token_issuer,
-        "developer_name": settings.token_developer,
-        "build_name": settings.token_build,
-        "profile_name": settings.token_profile,
-        "duration_minutes": settings.token_minutes,
-        "verbose_token": settings.verbose_token,
-        "insecure_allow_sample": settings.insecure_allow_sample,
-    }
-    return AttestationServiceConfig.model_validate(
-        {name: value for name, value in given.items() if value is not None}
-    )

@@ -33,12 +33,12 @@ def signing_keys(settings: Settings, store: Store, *, clock: Clock) -> SigningKe
     return SigningKeys(store, clock=clock, token_lifetime=lifetime, own=own)
 
 
-def token_verifier(settings: Settings, own: SigningKeys | None, *, clock: Clock) -> TokenVerifier:
+def token_verifier(settings: Settings, own: Issuers | None, *, clock: Clock) -> TokenVerifier:
     """Return what believes tokens: of ourselves, and of whom the operator names.
 
     Args:
         settings: Names them.
-        own: Our own keys; None if we issue no tokens.
+        own: Whose tokens count in any case.
         clock: Decides what is valid.
 
     Raises:

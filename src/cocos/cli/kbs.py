@@ -11,6 +11,7 @@ import typer
 from cocos._clock import system_clock
 from cocos.cli import _common as common
 from cocos.cli import kbs_token_keys
+from cocos.cli._kbs_attestation import appraiser
 from cocos.cli._kbs_compose import admin_gate, compose
 from cocos.cli._kbs_storage import opened, rekey_command, sweeping, without_password
 from cocos.cli._kbs_tracing import tracing
@@ -74,6 +75,14 @@ InsecureApi = Annotated[
     _option("Let everybody administer, on loopback unless --socket.", "-i", "--insecure-api"),
 ]
 TokenType = Annotated[str | None, _option("Kind of attestation token: CoCo.")]
+AttestationBy = Annotated[
+    str | None,
+    _option(
+        "Who appraises evidence: builtin, a server (https://HOST:PORT, http://HOST:PORT, "
+        "unix:/PATH), or none: guests bring tokens of others. [builtin]",
+        "--attestation",
+    ),
+]
 InsecureAllowSample = Annotated[
     bool | None,
     _option(
@@ -138,6 +147,7 @@ def main_command(
     auth_public_key: AuthPublicKey = None,
     insecure_api: InsecureApi = None,
     attestation_token_type: TokenType = None,
+    attestation: AttestationBy = None,
     insecure_allow_sample: InsecureAllowSample = None,
     tpm_ek_ca: TpmEkCa = None,
     timeout: Timeout = None,
@@ -165,6 +175,7 @@ def main_command(
         "auth_public_key": auth_public_key,
         "insecure_api": insecure_api,
         "attestation_token_type": attestation_token_type,
+        "attestation": attestation,
         "insecure_allow_sample": insecure_allow_sample,
         "tpm_ek_ca": tpm_ek_ca or None,
         "timeout": timeout,
@@ -194,7 +205,16 @@ async def _serve(settings: Settings, *, as_json: bool) -> None:
         storage = await stack.enter_async_context(opened(settings))
         engine = await stack.enter_async_context(PolicyWorkers())
         traces = await stack.enter_async_context(tracing(NAME))
-        web = await compose(settings, storage, gate, engine, clock=system_clock, tracing=traces)
+        attestation = await stack.enter_async_context(appraiser(settings, clock=system_clock))
+        web = await compose(
+            settings,
+            storage,
+            gate,
+            engine,
+            clock=system_clock,
+            attestation=attestation,
+            tracing=traces,
+        )
         asgi = traces.app(web) if traces else web
         await stack.enter_async_context(sweeping(storage.store))
         for address in settings.addresses:

@@ -7,6 +7,7 @@ without looking again, and for a day when the issuer does not answer; a key that
 known yet is looked for at once. Nobody can make us look more often than twice a minute.
 """
 
+import abc
 import asyncio
 import contextlib
 import datetime as dt
@@ -56,39 +57,27 @@ class _Discovery(msgspec.Struct, frozen=True):
     jwks_uri: str
 
 
-class KeySet:
-    """The keys at one place.
+class FollowedKeys(abc.ABC):
+    """Keys of an issuer who may change them.
 
     Args:
-        place: Path of a file, ``file://`` or ``https://`` URL. For a JWK set the URL may also
-            be an OpenID issuer: its discovery document names the set.
-        parse: :func:`parse_pem` or :func:`cocos.crypto.jwk.parse_set`.
-        clock: Decides how old keys are.
-        transport: Instead of the network.
-
-    Raises:
-        ConfigError: another kind of URL, or a file without keys.
+        place: Where they are, for messages.
+        clock: Decides how old they are.
+        fresh: For how long they are used without looking again.
     """
 
-    def __init__(
-        self,
-        place: str,
-        parse: Parse,
-        *,
-        clock: Clock,
-        transport: Transport | None = None,
-    ) -> None:
+    def __init__(self, place: str, *, clock: Clock, fresh: dt.timedelta = FRESH) -> None:
         self.place = place
-        self._parse = parse
         self._clock = clock
-        self._transport = transport
-        self._file = _local(place)
+        self._fresh = fresh
         self._keys: tuple[VerificationKey, ...] = ()
         self._loaded: dt.datetime | None = None
         self._tried: dt.datetime | None = None
         self._lock = asyncio.Lock()
-        if self._file is not None:
-            self._keys, self._loaded = self._read(self._file), clock()
+
+    @abc.abstractmethod
+    async def _load(self) -> tuple[VerificationKey, ...]:
+        """Return the keys as they are now; at least one."""
 
     async def verify(self, token: str) -> dict[str, Any]:
         """Verify a token with these keys and return its claims.
@@ -112,7 +101,7 @@ class KeySet:
     async def _current(self, *, renew: bool = False) -> tuple[VerificationKey, ...]:
         async with self._lock:
             now = self._clock()
-            due = renew or _past(self._loaded, FRESH, now)
+            due = renew or _past(self._loaded, self._fresh, now)
             if due and _past(self._tried, PAUSE, now):
                 self._tried = now
                 try:
@@ -125,6 +114,36 @@ class KeySet:
                     hint="the KBS's log says why; it tries again by itself",
                 )
             return self._keys
+
+
+class KeySet(FollowedKeys):
+    """The keys at one place.
+
+    Args:
+        place: Path of a file, ``file://`` or ``https://`` URL. For a JWK set the URL may also
+            be an OpenID issuer: its discovery document names the set.
+        parse: :func:`parse_pem` or :func:`cocos.crypto.jwk.parse_set`.
+        clock: Decides how old keys are.
+        transport: Instead of the network.
+
+    Raises:
+        ConfigError: another kind of URL, or a file without keys.
+    """
+
+    def __init__(
+        self,
+        place: str,
+        parse: Parse,
+        *,
+        clock: Clock,
+        transport: Transport | None = None,
+    ) -> None:
+        super().__init__(place, clock=clock)
+        self._parse = parse
+        self._transport = transport
+        self._file = _local(place)
+        if self._file is not None:
+            self._keys, self._loaded = self._read(self._file), clock()
 
     async def _load(self) -> tuple[VerificationKey, ...]:
         if self._file is not None:

@@ -16,6 +16,8 @@ from cocos.transport.http_server import TlsFiles, split_address
 from cocos.wire.kbs_generations import Generation
 
 DEFAULT_PORT: Final = 8080
+BUILTIN: Final = "builtin"
+NO_ATTESTATION: Final = "none"
 DEFAULT_AUTH_RATE: Final = 30
 
 _MAKE_CERTIFICATE: Final = (
@@ -78,6 +80,11 @@ class Settings(BaseModel):
         insecure_allow_sample: Count sample evidence, which proves nothing, as good.
         tpm_ek_ca: Files of those who certify endorsement keys of TPMs, PEM; every
             certificate in them is trusted.
+        attestation: Who appraises evidence: this process (``builtin``), nobody (``none``), or
+            a server: ``https://HOST:PORT``, ``http://HOST:PORT``, ``unix:/PATH``.
+        attestation_ca: The CA of that server, PEM; the system's without.
+        attestation_certificate: What we show to it, PEM.
+        attestation_key: Its key, PEM.
         attestation_token_type: Kind of token; CoCo is the only one.
         token_minutes: Lifetime of a token.
         token_issuer: Claim ``iss`` of tokens.
@@ -121,6 +128,10 @@ class Settings(BaseModel):
     access_rules: tuple[AccessRule, ...] | None = None
     insecure_allow_sample: bool = False
     tpm_ek_ca: tuple[Path, ...] = ()
+    attestation: str = BUILTIN
+    attestation_ca: Path | None = None
+    attestation_certificate: Path | None = None
+    attestation_key: Path | None = None
     attestation_token_type: Literal["CoCo"] = "CoCo"  # noqa: S105 - a kind, no secret
     token_minutes: int = Field(default=5, ge=1, le=24 * 60)
     token_issuer: str | None = None

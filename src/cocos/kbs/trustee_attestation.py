@@ -6,6 +6,7 @@ from typing import Final
 from cocos.kbs.config_table import Flat, Table
 
 _INSIDE: Final = "the attestation service is inside this KBS"
+_ONE_CHANNEL: Final = "one channel carries all calls"
 _INTEL: Final = "Intel Trust Authority is not supported"
 _IN_STORAGE: Final = "policies and reference values are kept in the KBS's storage"
 _OPA: Final = "policies are Rego, evaluated in this program"
@@ -16,12 +17,13 @@ _VERIFIER: Final = "this verifier has no settings here"
 
 def service(section: Table) -> Flat:
     """Read ``[attestation_service]``, since v0.11."""
-    section.choice(
+    kind = section.choice(
         "type",
         {
             "coco_as_builtin": None,
             "CoCoASBuiltIn": None,
-            **dict.fromkeys(("coco_as_grpc", "CoCoASGrpc"), _INSIDE),
+            "coco_as_grpc": None,
+            "CoCoASGrpc": None,
             **dict.fromkeys(("intel_ta", "IntelTA"), _INTEL),
         },
     )
@@ -35,7 +37,11 @@ def service(section: Table) -> Flat:
     _verifiers(section.table("verifier_config"))
     section.without_effect(_IN_STORAGE, "work_dir")
     section.without_effect(_OPA, "policy_engine")
-    section.refuse(_INSIDE, "as_addr", "pool_size")
+    if kind in {"coco_as_grpc", "CoCoASGrpc"}:
+        flat |= _server(section)
+    else:
+        section.refuse(_INSIDE, "as_addr", "pool_size")
+        flat["attestation"] = "builtin"
     section.refuse(
         _INTEL, "base_url", "api_key", "certs_file", "policy_ids", "allow_unmatched_policy"
     )
@@ -54,10 +60,15 @@ def historic(section: Table) -> Flat:
 
 
 def remote(section: Table) -> Flat:
-    """Refuse ``[grpc_config]``, up to v0.10."""
-    section.refuse(_INSIDE, "as_addr", "pool_size")
+    """Read ``[grpc_config]``, up to v0.10."""
+    flat = _server(section)
     section.end()
-    return {}
+    return flat
+
+
+def _server(section: Table) -> Flat:
+    section.without_effect(_ONE_CHANNEL, "pool_size")
+    return {"attestation": section.text("as_addr") or "http://127.0.0.1:50004"}
 
 
 def intel(section: Table) -> Flat:

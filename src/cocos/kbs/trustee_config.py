@@ -45,6 +45,10 @@ def flatten(values: Mapping[str, Any], own: frozenset[str]) -> Flat:
     for name, read in _SECTIONS.items():
         if name in root:
             sections |= _given(read(root.table(name)))
+    trusted = sections.get("trusted_certs") or sections.get("trusted_jwk_sets")
+    if trusted and "attestation" not in sections:
+        # Without a section on attestation a KBS of Trustee has none: passports only.
+        sections["attestation"] = "none"
     sections = _plugins(root) | sections
     sections |= _storage(root, sections)
     flat = sections | {name: root.unread(name) for name in sorted(own) if name in root}

@@ -14,8 +14,8 @@ from _engine import LocalEngine
 
 from cocos._types import JsonObject
 from cocos.attestation_service.config import AttestationServiceConfig
+from cocos.attestation_service.request import AppraisalRequest
 from cocos.attestation_service.service import (
-    AppraisalRequest,
     AttestationService,
 )
 from cocos.attestation_service.signing_keys import SigningKeys
@@ -90,6 +90,9 @@ def bound(data: JsonObject, svn: str = "1") -> JsonObject:
     return {"svn": svn, "report_data": base64.b64encode(report_data(data)).decode()}
 
 
+RUNTIME_DATA: JsonObject = {"nonce": "nonce", "tee-pubkey": TEE_JWK, "additional-evidence": ""}
+
+
 def request(*, devices: bool = False, **changes: Any) -> AppraisalRequest:
     data: JsonObject = {"nonce": "nonce", "tee-pubkey": TEE_JWK}
     device = bound(data, "2")
@@ -101,7 +104,7 @@ def request(*, devices: bool = False, **changes: Any) -> AppraisalRequest:
         "runtime_data": primary,
         "additional": {Tee.SAMPLE_DEVICE: device} if devices else {},
     }
-    return AppraisalRequest(**(fields | changes))
+    return AppraisalRequest.of_handshake(**(fields | changes))
 
 
 def claims_of(token: str) -> Any:
@@ -115,7 +118,7 @@ async def test_sample_where_it_is_allowed(make: Make) -> None:
     assert submod["ear.status"] == "affirming"
     assert submod[INSECURE] == ["sample"]
     assert appraisal.findings == ()
-    assert submod[EVIDENCE]["runtime_data_claims"] == request().runtime_data
+    assert submod[EVIDENCE]["runtime_data_claims"] == RUNTIME_DATA
     assert submod[EVIDENCE]["sample"] == {
         "svn": "1",
         "launch_digest": "abcde",
@@ -143,7 +146,7 @@ async def test_sample_where_it_is_not(make: Make) -> None:
     ],
 )
 async def test_evidence_for_something_else(make: Make, changes: JsonObject) -> None:
-    swapped = request(runtime_data={**request().runtime_data, **changes})
+    swapped = request(runtime_data={**RUNTIME_DATA, **changes})
     with pytest.raises(EvidenceError, match="not bound"):
         await make().appraise(swapped)
 
@@ -203,7 +206,7 @@ async def test_hashes_are_nobody_else_s_business(make: Make) -> None:
 
 
 async def test_claims_of_megabytes_are_refused(make: Make) -> None:
-    large = request(evidence={**request().evidence, "svn": "x" * 2**20})
+    large = request(evidence={**bound(RUNTIME_DATA), "svn": "x" * 2**20})
     with pytest.raises(TooLargeError):
         await make().appraise(large)
 

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The attestation service on gRPC: messages to use cases and back, nothing else.
+
+Trustee's attestation service and reference value provider, and the keys of the tokens.
+Failures have the status code of their error, where Trustee's have ABORTED alone; what was
+found wrong with evidence travels in the trailing metadata.
+"""
+
+import hashlib
+from functools import partial
+from typing import Any, Final
+
+from grpc import aio
+
+from cocos._types import JsonObject, ReportData
+from cocos.attestation_service.policies import POLICY_ID
+from cocos.attestation_service.request import AppraisalRequest, Attester
+from cocos.attestation_service.service import AttestationService
+from cocos.attestation_service.signing_keys import SigningKeys
+from cocos.crypto import base64url
+from cocos.errors import EvidenceError, FormatError, NotFoundError
+from cocos.transport.rpc import Service
+from cocos.wire import json
+from cocos.wire._generated import attestation_keys_pb2 as keys_pb
+from cocos.wire._generated import attestation_keys_pb2_grpc as keys_grpc
+from cocos.wire._generated import attestation_pb2 as pb
+from cocos.wire._generated import attestation_pb2_grpc as pb_grpc
+from cocos.wire._generated import reference_pb2 as rv
+from cocos.wire._generated import reference_pb2_grpc as rv_grpc
+from cocos.wire.attestation_rpc import FINDINGS, encode_findings
+from cocos.wire.kbs import InitData, Tee
+
+MAX_ATTESTERS: Final = 64
+_HASHES: Final = ("sha256", "sha384", "sha512")
+
+
+class _Attestation(pb_grpc.AttestationServiceServicer):
+    def __init__(self, service: AttestationService) -> None:
+        self._service = service
+
+    async def AttestationEvaluate(  # noqa: N802 - gRPC names
+        self, request: pb.AttestationRequest, context: aio.ServicerContext[Any, Any]
+    ) -> pb.AttestationResponse:
+        try:
+            appraisal = await self._service.appraise(_appraisal_request(request))
+        except EvidenceError as error:
+            context.set_trailing_metadata(((FINDINGS, encode_findings(error.findings)),))
+            raise
+        return pb.AttestationResponse(attestation_token=appraisal.token)
+
+    async def SetAttestationPolicy(  # noqa: N802
+        self,
+        request: pb.SetPolicyRequest,
+        context: aio.ServicerContext[Any, Any],  # noqa: ARG002
+    ) -> pb.SetPolicyResponse:
+        await self._service.set_policy(request.policy_id, _text(request.policy, "the policy"))
+        return pb.SetPolicyResponse()
+
+    async def GetAttestationChallenge(  # noqa: N802
+        self, request: pb.ChallengeRequest, context: aio.ServicerContext[Any, Any]
+    ) -> pb.ChallengeResponse:
+        tee = _tee(request.inner.get("tee", ""))
+        text = request.inner.get("tee_params", "")
+        params: Any = json.decode(text, Any, "tee_params") if text else ""
+        try:
+            asked = await self._service.demand(tee, params)
+        except EvidenceError as error:
+            context.set_trailing_metadata(((FINDINGS, encode_findings(error.findings)),))
+            raise
+        nonce = await self._service.challenge()
+        if asked is None:
+            return pb.ChallengeResponse(attestation_challenge=nonce)
+        return pb.ChallengeResponse(
+            attestation_challenge=nonce,
+            params=json.encode(asked.params).decode(),
+            state=json.encode(asked.state).decode(),
+        )
+
+
+class _ReferenceValues(rv_grpc.ReferenceValueProviderServiceServicer):
+    def __init__(self, service: AttestationService) -> None:
+        self._service = service
+
+    async def QueryReferenceValue(  # noqa: N802
+        self,
+        request: rv.ReferenceValueQueryRequest,
+        context: aio.ServicerContext[Any, Any],  # noqa: ARG002
+    ) -> rv.ReferenceValueQueryResponse:
+        try:
+            value = await self._service.get_reference_value(request.reference_value_id)
+        except NotFoundError:
+            return rv.ReferenceValueQueryResponse()
+        return rv.ReferenceValueQueryResponse(reference_value_results=json.encode(value).decode())
+
+    async def RegisterReferenceValue(  # noqa: N802
+        self,
+        request: rv.ReferenceValueRegisterRequest,
+        context: aio.ServicerContext[Any, Any],  # noqa: ARG002
+    ) -> rv.ReferenceValueRegisterResponse:
+        message: JsonObject = json.decode(request.message, JsonObject, "the message")
+        await self._service.register_reference_values(message)
+        return rv.ReferenceValueRegisterResponse()
+
+
+class _TokenKeys(keys_grpc.TokenKeysServicer):
+    def __init__(self, keys: SigningKeys) -> None:
+        self._keys = keys
+
+    async def GetKeySet(  # noqa: N802
+        self,
+        request: keys_pb.GetKeySetRequest,  # noqa: ARG002
+        context: aio.ServicerContext[Any, Any],  # noqa: ARG002
+    ) -> keys_pb.KeySet:
+        return keys_pb.KeySet(jwks=json.encode(await self._keys.published()).decode())
+
+
+def services(service: AttestationService, keys: SigningKeys) -> list[Service]:
+    """Return the gRPC services of an attestation service, for :func:`cocos.transport.rpc.serve`."""
+    attestation = partial(pb_grpc.add_AttestationServiceServicer_to_server, _Attestation(service))
+    values = partial(
+        rv_grpc.add_ReferenceValueProviderServiceServicer_to_server, _ReferenceValues(service)
+    )
+    published = partial(keys_grpc.add_TokenKeysServicer_to_server, _TokenKeys(keys))
+    return [
+        Service(pb.DESCRIPTOR.services_by_name["AttestationService"].full_name, attestation),
+        Service(rv.DESCRIPTOR.services_by_name["ReferenceValueProviderService"].full_name, values),
+        Service(keys_pb.DESCRIPTOR.services_by_name["TokenKeys"].full_name, published),
+    ]
+
+
+def _appraisal_request(request: pb.AttestationRequest) -> AppraisalRequest:
+    count = len(request.verification_requests)
+    if not 0 < count <= MAX_ATTESTERS:
+        raise FormatError(f"evidence of 1 to {MAX_ATTESTERS} attesters is appraised at a time")
+    attesters = tuple(map(_attester, request.verification_requests))
+    policy_id = request.policy_ids[0] if request.policy_ids else POLICY_ID
+    return AppraisalRequest(attesters, policy_id)
+
+
+def _attester(request: pb.IndividualAttestationRequest) -> Attester:
+    evidence: Any = json.decode(
+        base64url.decode(request.evidence, "the evidence"), Any, "the evidence"
+    )
+    report_data, runtime_data = _bound(request)
+    init_data, digest = _init_data(request)
+    state: JsonObject | None = (
+        json.decode(request.state, JsonObject, "the state") if request.state else None
+    )
+    return Attester(
+        _tee(request.tee), evidence, report_data, runtime_data, init_data, digest, state
+    )
+
+
+def _bound(request: pb.IndividualAttestationRequest) -> tuple[ReportData, JsonObject | None]:
+    match request.WhichOneof("runtime_data"):
+        case "raw_runtime_data":
+            raw = base64url.decode(request.raw_runtime_data, "the runtime data")
+            return ReportData(raw), None
+        case "structured_runtime_data":
+            data: JsonObject = json.decode(
+                request.structured_runtime_data, JsonObject, "the runtime data"
+            )
+            name = request.runtime_data_hash_algorithm or "sha384"
+            if name not in _HASHES:
+                raise FormatError(f"{name!r} is no hash algorithm of runtime data")
+            return ReportData(hashlib.new(name, json.canonical(data)).digest()), data
+        case _:
+            # Nothing would tell this evidence from a recorded one.
+            raise FormatError("evidence without runtime data is not appraised")
+
+
+def _init_data(
+    request: pb.IndividualAttestationRequest,
+) -> tuple[InitData | None, bytes | None]:
+    match request.WhichOneof("init_data"):
+        case "init_data_digest":
+            return None, base64url.decode(request.init_data_digest, "the digest of the init data")
+        case "init_data_toml":
+            return InitData("toml", request.init_data_toml), None
+        case "init_data_json":
+            return InitData("json", request.init_data_json), None
+        case _:
+            return None, None
+
+
+def _tee(name: str) -> Tee:
+    try:
+        return Tee(name)
+    except ValueError as error:
+        raise FormatError(f"{name[:32]!r} is no TEE", hint=f"one of {', '.join(Tee)}") from error
+
+
+def _text(encoded: str, what: str) -> str:
+    try:
+        return base64url.decode(encoded, what).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{what} is not UTF-8") from error
