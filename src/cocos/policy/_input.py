@@ -60,7 +60,7 @@ def fits(number: float) -> bool:
     """Tell whether the engine takes a number as it is: it cuts others off without a word."""
     if isinstance(number, int):
         return number in _INTEGERS
-    return float(f"{number:.6f}") == number
+    return float(f"{number:.6f}") == float(f"{number:.15g}") == number
 
 
 def escaped(text: str) -> bytes:

@@ -3,12 +3,14 @@
 
 import base64
 import binascii
+import warnings
 from collections.abc import Sequence
 from typing import Any, Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.verification import (
     Criticality,
     ExtensionPolicy,
@@ -24,7 +26,15 @@ from cocos.errors import AuthenticationError, ConfigError, FormatError
 
 MAX_CERTIFICATES: Final = 8
 MAX_CERTIFICATE_BYTES: Final = 16 * 1024
-_UNREADABLE: Final = (ValueError, TypeError, UnsupportedAlgorithm)
+_UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+    CryptographyDeprecationWarning,
+)
 
 
 def parse_trusted(pem: bytes, source: str) -> tuple[x509.Certificate, ...]:
@@ -74,7 +84,7 @@ class CertifiedKeys:
         )
         try:
             verifier.verify(leaf, others)
-        except VerificationError as error:
+        except (VerificationError, *_UNREADABLE) as error:
             raise AuthenticationError(
                 "the certificate in the token does not lead to a trusted one"
             ) from error
@@ -111,8 +121,11 @@ def _certificate(text: object) -> x509.Certificate:
         # Standard base64 (RFC 7517 §4.7); some issuers write base64url.
         plain = text.translate(_STANDARD)
         der = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
-        certificate = x509.load_der_x509_certificate(der)
-        certificate.public_key()
+        with warnings.catch_warnings():
+            # What the library will refuse one day, such as negative serial numbers.
+            warnings.simplefilter("error", CryptographyDeprecationWarning)
+            certificate = x509.load_der_x509_certificate(der)
+            certificate.public_key()
     except (binascii.Error, *_UNREADABLE) as error:
         raise FormatError("a certificate in the token is malformed") from error
     return certificate
