@@ -93,7 +93,7 @@ async def compose(
         health=Health(store, clock=clock),
         metrics=metrics,
         well_known=_well_known(settings, attestation),
-        handshakes=RateLimit(settings.auth_rate),
+        allowance=RateLimit(settings.auth_rate),
         clients=clients,
         max_body_bytes=settings.payload_request_size * 2**20,
     )

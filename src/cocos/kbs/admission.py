@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much strangers may ask for: handshakes per client, and sessions without evidence.
+"""How much strangers may ask for: requests per client, and sessions without evidence.
 
 Both are counted in this process, in bounded memory. Pure: who calls brings the time.
 """
@@ -59,26 +59,36 @@ class RateLimit:
         # When each client's allowance is whole again; later is more in debt.
         self._whole: OrderedDict[str, float] = OrderedDict()
 
-    def admit(self, client: str, now: float) -> None:
+    def admit(self, client: str, now: float, *, cost: int = 1) -> None:
         """Return if the client may make one more request.
 
         Args:
             client: Whose requests are counted together.
             now: Seconds on a monotonic clock.
+            cost: 0 to count it later, with :meth:`charge`, or not at all.
 
         Raises:
             TooManyRequestsError: it may not yet.
         """
         if not self._interval:
             return
-        whole = max(self._whole.get(client, now), now) + self._interval
+        whole = max(self._whole.get(client, now), now) + cost * self._interval
         excess = whole - now - BURST_SECONDS
         if excess > 0:
             raise TooManyRequestsError(
-                "too many handshakes from this address",
+                "too many handshakes or refused requests from this address",
                 retry_after=excess,
                 hint="slow down; one handshake serves many resources",
             )
+        if cost:
+            self._note(client, whole)
+
+    def charge(self, client: str, now: float) -> None:
+        """Count a request that was let in; the next one may have to wait for it."""
+        if self._interval:
+            self._note(client, max(self._whole.get(client, now), now) + self._interval)
+
+    def _note(self, client: str, whole: float) -> None:
         self._whole[client] = whole
         self._whole.move_to_end(client)
         while len(self._whole) > self._clients:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The key broker's HTTP interface, as in Trustee's KBS protocol, below ``/kbs/v0``."""
 
+import contextlib
 import datetime as dt
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from email.utils import format_datetime
 from functools import partial
 from time import monotonic
@@ -15,6 +16,7 @@ from starlette.routing import Route
 from cocos.errors import (
     AccessDeniedError,
     AuthenticationError,
+    CocosError,
     EvidenceError,
     FormatError,
     TooManyRequestsError,
@@ -46,6 +48,7 @@ from cocos.wire import kbs
 from cocos.wire.kbs_generations import EarlyAttestation
 
 PREFIX = "/kbs/v0"
+_SENDERS_FAULT: Final = frozenset({400, 401, 413})
 _PROBLEM: Final = Content((kbs.Problem,), PROBLEM)
 
 
@@ -58,7 +61,7 @@ def make_app(
     auditor: Auditor,
     health: Health,
     metrics: KbsMetrics,
-    handshakes: RateLimit,
+    allowance: RateLimit,
     clients: ClientAddresses,
     well_known: Sequence[Route] = (),
     max_body_bytes: int = MAX_BODY_BYTES,
@@ -73,12 +76,12 @@ def make_app(
         auditor: Writes the audit log.
         health: Knows whether the storage works.
         metrics: Where everything is counted.
-        handshakes: How many a client may begin.
+        allowance: Handshakes and refused requests of each client.
         clients: Tells clients apart.
         well_known: Where the keys of this KBS's tokens are.
         max_body_bytes: Largest request body.
     """
-    api = _Api(service, auditor, health, metrics, handshakes=handshakes, clients=clients)
+    api = _Api(service, auditor, health, metrics, allowance=allowance, clients=clients)
 
     def route(path: str, handler: Callable[[Request], Awaitable[Response]], method: str) -> Route:
         return Route(f"{PREFIX}/{path}", handler, methods=[method])
@@ -136,14 +139,14 @@ class _Api:
         health: Health,
         metrics: KbsMetrics,
         *,
-        handshakes: RateLimit,
+        allowance: RateLimit,
         clients: ClientAddresses,
     ) -> None:
         self._service = service
         self._auditor = auditor
         self._health = health
         self._metrics = metrics
-        self._handshakes = handshakes
+        self._allowance = allowance
         self._clients = clients
 
     @operation("Whether the storage answers")
@@ -174,7 +177,7 @@ class _Api:
         self._metrics.auth_requests.inc()
         address = self._clients.find(request.scope)
         if address is not None:
-            self._handshakes.admit(client_of(address), monotonic())
+            self._allowance.admit(client_of(address), monotonic())
         body: kbs.Request = await read_json(request, kbs.Request, "the authentication request")
         opened = await self._service.auth(body, self._auditor.trail(request.scope))
         self._metrics.auth_successes.inc()
@@ -187,7 +190,7 @@ class _Api:
         body=json_of(kbs.Attestation, EarlyAttestation),
         answer=json_of(kbs.AttestationResult),
         security=HANDSHAKE,
-        errors=[EvidenceError],
+        errors=[TooManyRequestsError, EvidenceError],
     )
     async def attest(self, request: Request) -> Response:
         self._metrics.attestations.inc()
@@ -198,20 +201,41 @@ class _Api:
                 hint="POST /kbs/v0/auth gives one; send it back with the evidence",
             )
         trail = self._auditor.trail(request.scope)
-        session = await self._service.attest(session_id, await request.body(), trail)
+        with self._charging(request):
+            session = await self._service.attest(session_id, await request.body(), trail)
         response = json_response(kbs.AttestationResult(session.token))
         _set_cookie(response, request, session_id, session.expires)
         return response
 
     @operation(
-        "Get a resource, encrypted to the guest's key", answer=json_of(kbs.Response), security=GUEST
+        "Get a resource, encrypted to the guest's key",
+        answer=json_of(kbs.Response),
+        security=GUEST,
+        errors=[TooManyRequestsError],
     )
     async def get_resource(self, request: Request) -> Response:
         path = kbs.ResourcePath.parse(request.path_params["path"])
         credentials = Credentials(request.cookies.get(kbs.SESSION_COOKIE), _bearer(request))
         trail = self._auditor.trail(request.scope)
-        sealed = await self._service.read_resource(credentials, path, _query(request), trail)
+        with self._charging(request):
+            sealed = await self._service.read_resource(credentials, path, _query(request), trail)
         return json_response(sealed)
+
+    @contextlib.contextmanager
+    def _charging(self, request: Request) -> Iterator[None]:
+        """Let in who has allowance left; a request that is refused for itself costs some."""
+        address = self._clients.find(request.scope)
+        if address is None:
+            yield
+            return
+        client = client_of(address)
+        self._allowance.admit(client, monotonic(), cost=0)
+        try:
+            yield
+        except CocosError as error:
+            if error.http_status in _SENDERS_FAULT:
+                self._allowance.charge(client, monotonic())
+            raise
 
 
 def _set_cookie(

@@ -108,6 +108,7 @@ class Settings(BaseModel):
         notes: What a configuration file says that has no effect here, and why.
         oldest_protocol: Guests that speak an older one are refused.
         auth_rate: Handshakes per second that one client address may begin; 0 is no limit.
+            Requests that are refused for themselves count as such.
         max_open_sessions: Handshakes that may wait for evidence; the oldest give way.
         trusted_proxies: Networks whose X-Forwarded-For is believed, beside loopback.
     """

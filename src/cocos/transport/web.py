@@ -7,8 +7,6 @@ is in the ``X-Request-Id`` header and bound into every log line of the request, 
 id of the trace if the client names one (W3C Trace Context).
 """
 
-import asyncio
-import contextlib
 import math
 import secrets
 import time
@@ -39,9 +37,9 @@ from cocos.errors import (
     FormatError,
     InternalError,
     NotFoundError,
-    TooLargeError,
     TooManyRequestsError,
 )
+from cocos.transport.bodies import Bodies, Call
 from cocos.transport.openapi import PROBLEM, TEXT, Content, operation
 from cocos.transport.trace_context import trace_of
 from cocos.wire import json
@@ -49,7 +47,6 @@ from cocos.wire.kbs import Problem
 
 MAX_BODY_BYTES: Final = 2 * 2**20
 BODY_SECONDS: Final = 30.0
-_DRAIN_BYTES: Final = 64 * 2**20
 REQUEST_ID_HEADER: Final = "X-Request-Id"
 _REQUEST_ID = "cocos.request_id"
 _KNOWN_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -159,7 +156,7 @@ class HttpMetrics:
         """Note that a request has come."""
         self._active.inc()
 
-    def ended(self, scope: Scope, call: "_Call") -> None:
+    def ended(self, scope: Scope, call: Call) -> None:
         """Note that a request has been answered."""
         route = scope.get("route")
         template = route.path if isinstance(route, Route) else "none"
@@ -176,22 +173,6 @@ class HttpMetrics:
         return Response(
             generate_latest(self.registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
         )
-
-
-@dataclass(slots=True)
-class _Call:
-    """What is known of one request while it is answered."""
-
-    began: float
-    status: int = 0
-    received: int = 0
-    sent: int = 0
-    body_ended: bool = False
-
-    def saw(self, message: Message) -> None:
-        """Note what has come from the client."""
-        self.received += len(message.get("body", b""))
-        self.body_ended = not message.get("more_body", False)
 
 
 class WebApp:
@@ -220,8 +201,7 @@ class WebApp:
         self.routes = tuple(routes)
         self._router = Router(routes, redirect_slashes=False)
         self._metrics = metrics
-        self._max_body_bytes = max_body_bytes
-        self._body_seconds = body_seconds
+        self._bodies = Bodies(max_body_bytes, seconds=body_seconds)
         self._describe = describe
         self._on_error = on_error
 
@@ -229,7 +209,7 @@ class WebApp:
         if scope["type"] != "http":
             raise InternalError(f"no {scope['type']} here")
         made = secrets.token_hex(8)
-        call = _Call(time.perf_counter())
+        call = Call(time.perf_counter())
         # With "app" in the scope the router raises instead of answering in plain text.
         scope = {**scope, "app": self, _REQUEST_ID: made}
         counted = self._metrics if self._metrics and self._metrics.counts(scope) else None
@@ -245,7 +225,7 @@ class WebApp:
                 "http.answered", method=scope["method"], path=scope["path"], status=call.status
             )
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send, call: _Call) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, call: Call) -> None:
         async def observed_send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 call.status = message["status"]
@@ -255,53 +235,19 @@ class WebApp:
             await send(message)
 
         try:
-            declared = Headers(scope=scope).get("content-length", "0")
-            if declared.isdecimal() and int(declared) > self._max_body_bytes:
-                raise self._too_large()  # noqa: TRY301 - one place answers errors
+            self._bodies.check_declared(Headers(scope=scope).get("content-length", "0"))
             if not scope["path"].isprintable():
                 # The router would drop a newline at the end.
                 raise FormatError("the path has characters that cannot be shown")  # noqa: TRY301
-            await self._router(scope, self._limited(receive, call), observed_send)
+            await self._router(scope, self._bodies.limited(receive, call), observed_send)
         except Exception as error:
             if call.status:
                 raise  # too late to answer; the server ends the connection
             response = await self._problem(scope, error)
-            await self._drain(receive, call)
+            await self._bodies.drain(receive, call)
             await response(scope, receive, observed_send)
-
-    async def _drain(self, receive: Receive, call: _Call) -> None:
-        """Throw away what a client still sends, within reason.
-
-        Closing the connection on unread bytes resets it, and most clients then never see
-        the answer.
-        """
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._body_seconds):
-                while not call.body_ended and call.received < _DRAIN_BYTES:
-                    call.saw(await receive())
-
-    def _limited(self, receive: Receive, call: _Call) -> Receive:
-        deadline = asyncio.get_running_loop().time() + self._body_seconds
-
-        async def limited() -> Message:
-            try:
-                async with asyncio.timeout_at(deadline):
-                    message = await receive()
-            except TimeoutError as error:
-                call.body_ended = True  # what did not come is not waited for again
-                raise CallerError(
-                    f"the request's body did not arrive within {self._body_seconds:g} s"
-                ) from error
-            call.saw(message)
-            # Not by Content-Length alone: a chunked body has none.
-            if call.received > self._max_body_bytes:
-                raise self._too_large()
-            return message
-
-        return limited
-
-    def _too_large(self) -> TooLargeError:
-        return TooLargeError(f"the request's body is larger than {self._max_body_bytes} bytes")
+        finally:
+            self._bodies.release(call)
 
     async def _problem(self, scope: Scope, error: Exception) -> Response:
         known, status, headers = _known(scope, error)

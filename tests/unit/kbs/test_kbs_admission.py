@@ -48,6 +48,18 @@ def test_who_must_wait_is_told_the_truth() -> None:
     limit.admit("a", 0.1 + caught.value.retry_after)
 
 
+def test_what_was_let_in_can_be_charged_later() -> None:
+    limit = RateLimit(1)
+    for _ in range(BURST_SECONDS + 1):
+        limit.admit("a", 0.0, cost=0)
+        limit.charge("a", 0.0)
+    with pytest.raises(TooManyRequestsError):
+        limit.admit("a", 0.0, cost=0)
+    limit.admit("a", 1.0, cost=0)
+    limit.admit("b", 0.0, cost=0)
+    RateLimit(0).charge("a", 0.0)
+
+
 def test_clients_do_not_pay_for_each_other() -> None:
     limit = RateLimit(1)
     admitted(limit, 0.0)
@@ -135,6 +147,25 @@ async def test_too_many_handshakes_are_429(kbs: InProcessKbs) -> None:
     assert (await guest.attest()).status_code == 200
     kbs.client = ("192.0.2.2", 1)
     assert (await Guest(kbs).auth()).status_code == 200
+
+
+async def test_malformed_requests_count_as_handshakes(kbs: InProcessKbs) -> None:
+    kbs.client = ("192.0.2.1", 1)
+    guest = Guest(kbs)
+    await guest.auth()
+    refused = [(await guest.attest({})).status_code for _ in range(BURST_SECONDS + 1)]
+    assert refused == [400] * BURST_SECONDS + [429]
+    assert (await guest.get("a/b/c")).status_code == 429
+    kbs.client = ("192.0.2.2", 1)
+    tokens = [
+        (await guest.get("a/b/c", headers={"Authorization": "Bearer x.y.z"})).status_code
+        for _ in range(BURST_SECONDS + 2)
+    ]
+    assert tokens == [401] * (BURST_SECONDS + 1) + [429]
+    kbs.client = ("192.0.2.3", 1)
+    assert (await guest.attest()).status_code == 200
+    missing = [(await guest.get("a/b/c")).status_code for _ in range(BURST_SECONDS + 2)]
+    assert missing == [404] * (BURST_SECONDS + 2)  # an attested guest may ask for more
 
 
 async def test_a_proxy_s_clients_are_told_apart(kbs: InProcessKbs) -> None:

@@ -18,6 +18,7 @@ from cocos.errors import (
     InternalError,
     TooManyRequestsError,
 )
+from cocos.transport.bodies import SMALL_BYTES, Bodies, Call
 from cocos.transport.web import (
     Failed,
     HttpMetrics,
@@ -191,6 +192,43 @@ async def test_a_body_that_ends_early_is_the_client_s_fault(
     assert sent[0]["status"] == 400  # type: ignore[index]  # an ASGI message is a dict
     assert [line["log_level"] for line in lines if line["event"] == "http.failed"] == ["info"]
     assert "exc_info" not in lines[0]
+
+
+async def test_bodies_together_cost_bounded_memory() -> None:
+    """Large requests that never end leave room for small ones."""
+    bodies = Bodies(2 * SMALL_BYTES, seconds=60, max_held=2 * SMALL_BYTES)
+    large, small = bytes(2 * SMALL_BYTES - 1), bytes(SMALL_BYTES)
+
+    async def take(body: bytes) -> Call:
+        async def receive() -> dict[str, object]:
+            return {"type": "http.request", "body": body, "more_body": True}
+
+        call = Call(0.0)
+        try:
+            await bodies.limited(receive, call)()
+        except TooManyRequestsError:
+            bodies.release(call)
+            raise
+        return call
+
+    first, _ = await take(large), await take(large)
+    for _ in range(3):
+        with pytest.raises(TooManyRequestsError):
+            await take(large)
+    for _ in range(100):
+        await take(small)
+    bodies.release(first)
+    await take(large)
+
+
+async def test_every_body_gives_its_memory_back() -> None:
+    app = WebApp([Route("/", echo, methods=["POST"])], max_body_bytes=2 * SMALL_BYTES)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        for size in (SMALL_BYTES, 2 * SMALL_BYTES - 100, 2 * SMALL_BYTES + 100):
+            answer = await client.post("/", content=chunks(size // 100))
+            assert answer.status_code == (413 if size > 2 * SMALL_BYTES else 200)
+    assert app._bodies._held == 0
 
 
 @pytest.mark.parametrize(
