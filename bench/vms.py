@@ -39,7 +39,7 @@ _UNITS = {
     "key provider": "coco-keyprovider",
 }
 _ASK = (
-    "cat /proc/uptime;"
+    "date +%s.%N; cat /proc/uptime;"
     " journalctl -k -o short-monotonic | sed -n 's/^\\[ *\\([0-9.]*\\)\\].*Run \\/init as.*/\\1/p';"
     " systemctl show -p UserspaceTimestampMonotonic --value;"
     f" for unit in {' '.join(_UNITS.values())}; do"
@@ -125,7 +125,7 @@ async def parts(shell: Shell, vm: Booted) -> list[tuple[str, float]]:
     """Return where the time to the agent's connection went, from the guest's own clock."""
     ssh = "ssh -i ssh -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
     answer = await shell.run(
-        f'{ssh} -o LogLevel=ERROR -p {vm.port} root@localhost "date +%s.%N; {_ASK}"'
+        f"{ssh} -o LogLevel=ERROR -p {vm.port} root@localhost bash -s << 'END'\n{_ASK}\nEND"
     )
     now, uptime, init, userspace, *units = answer.split("\n")
     zero = float(now) - float(uptime.split()[0])  # when the kernel's clock began
