@@ -40,7 +40,6 @@ _UNITS = {
 }
 _ASK = (
     "date +%s.%N; cat /proc/uptime;"
-    " journalctl -k -o short-monotonic | sed -n 's/^\\[ *\\([0-9.]*\\)\\].*Run \\/init as.*/\\1/p';"
     " systemctl show -p UserspaceTimestampMonotonic --value;"
     f" for unit in {' '.join(_UNITS.values())}; do"
     " systemctl show -p ActiveEnterTimestampMonotonic --value $unit; done"
@@ -127,10 +126,9 @@ async def parts(shell: Shell, vm: Booted) -> list[tuple[str, float]]:
     answer = await shell.run(
         f"{ssh} -o LogLevel=ERROR -p {vm.port} root@localhost bash -s << 'END'\n{_ASK}\nEND"
     )
-    now, uptime, init, userspace, *units = answer.split("\n")
+    now, uptime, userspace, *units = answer.split("\n")
     zero = float(now) - float(uptime.split()[0])  # when the kernel's clock began
-    moments = [("firmware", zero - vm.began), ("kernel", float(init))]
-    moments += [("initrd", int(userspace) / 1e6)]
+    moments = [("firmware", zero - vm.began), ("kernel and initrd", int(userspace) / 1e6)]
     moments += [(name, int(at) / 1e6) for name, at in zip(_UNITS, units, strict=False)]
     return [*moments, ("agent connected", vm.connected - zero)]
 
