@@ -7,11 +7,10 @@ A file may use either; sections are translated to the flat names before validati
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, model_validator
 
 from cocos.errors import ConfigError
 from cocos.kbs import trustee_config
-from cocos.transport.client_address import Network
 from cocos.transport.http_server import TlsFiles, split_address
 from cocos.wire.kbs_generations import Generation
 
@@ -156,7 +155,7 @@ class Settings(BaseModel):
     oldest_protocol: Generation = Generation.V0_1_1
     auth_rate: int = Field(default=DEFAULT_AUTH_RATE, ge=0)
     max_open_sessions: int = Field(default=20_000, ge=1)
-    trusted_proxies: tuple[Network, ...] = ()
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
