@@ -46,6 +46,7 @@ class Guest:
         *flags: str | Path,
         init_data: bytes | None = INIT_DATA,
         config: str = "[eventlog_config]\nenable_eventlog = true\n",
+        more: dict[str, str] | None = None,
     ) -> AsyncIterator[tuple[AttestationAgent, Running]]:
         """Have the agent run as in the VM."""
         arguments: list[str | Path] = ["-a", "127.0.0.1:0"]
@@ -58,6 +59,7 @@ class Guest:
             "AAEL_PATH": str(self.log),
             "COCOS_COMMAND_LINE": str(self.write("cmdline", f"{self.cmdline}\n".encode())),
             "COCOS_TPM_EVENT_LOG": str(self.folder / "boot-log"),
+            **(more or {}),
         }
         async with (
             self.python.running(

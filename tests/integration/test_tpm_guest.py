@@ -328,3 +328,22 @@ async def test_a_tpm_without_the_library_is_an_error_not_a_sample(guest: Guest) 
     done = await process.run(argv, env=env, check=False, timeout=60)
     assert done.exit_status == 69
     assert "python3-tpm2-pytss" in done.stderr.decode()
+
+
+async def test_an_attestation_key_of_the_owners(guest: Guest) -> None:
+    await guest.tpm.tool("evictcontrol", "-C", "o", "-c", "ak.ctx", "0x81010002", "-Q")
+    await guest.tpm.tool("flushcontext", "-t")
+    async with guest.agent(more={"AA_TPM_AK_HANDLE": "0x81010002"}) as (agent, _):
+        for _ in range(2):
+            evidence = await agent.evidence(bytes(48))
+            assert base64.b64decode(evidence["ak_public"]) == guest.tpm.ak_spki
+
+
+async def test_a_key_that_signs_anything_is_no_attestation_key(guest: Guest) -> None:
+    await guest.tpm.tool("createprimary", "-C", "o", "-G", "rsa2048:rsassa-sha256", "-c", "k.ctx",
+                         "-a", "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|sign", "-Q")  # fmt: skip
+    await guest.tpm.tool("evictcontrol", "-C", "o", "-c", "k.ctx", "0x81010003", "-Q")
+    await guest.tpm.tool("flushcontext", "-t")
+    with pytest.raises(AssertionError, match="no RSA attestation key"):
+        async with guest.agent(more={"AA_TPM_AK_HANDLE": "81010003"}):
+            pass

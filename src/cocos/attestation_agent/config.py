@@ -4,7 +4,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from cocos.crypto.tee_key import ALGORITHMS, EC_P256
 from cocos.errors import FormatError
@@ -14,12 +14,22 @@ from cocos.wire.aa_kbc_params import AaKbcParams
 from cocos.wire.kbs_generations import Generation
 
 DEFAULT_ADDRESS = "127.0.0.1:50002"
+_PERSISTENT = range(0x81000000, 0x82000000)
 
 
 def _algorithm(name: str) -> str:
     if name not in ALGORITHMS:
         raise ValueError(f"one of {', '.join(ALGORITHMS)}")
     return name
+
+
+def _handle(text: object) -> object:
+    if not isinstance(text, str):
+        return text
+    number = int(text, 16)
+    if number not in _PERSISTENT:
+        raise ValueError(f"{text} is no persistent handle: 0x81000000 to 0x81ffffff")
+    return number
 
 
 def _kbc(params: str) -> str:
@@ -103,6 +113,8 @@ class Settings(ConfigFile):
     """File of the init data; wins over the digest."""
     tpm: str | None = None
     """The TPM: path of a device, or a TCTI; by default ``/dev/tpmrm0`` if there is one."""
+    tpm_ak_handle: Annotated[int | None, BeforeValidator(_handle)] = None
+    """Persistent handle of an attestation key in the TPM; without, one is derived."""
     tpm_event_log: Path = BOOT_LOG
     """What the firmware measured."""
     command_line: Path = COMMAND_LINE

@@ -5,15 +5,18 @@ import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from cocos.host.files import read_file
 from cocos.host.offline_fs import FILES
 from cocos.host.tpm import COMMAND_LINE
 from cocos.transport import rpc, ttrpc
 from cocos.transport.rpc import Service
 from cocos.wire.aa_kbc_params import of_command_line
+from cocos.wire.init_data import InitDocument, from_disk
+from cocos.wire.kbs import InitData
 
 ConfigFile = Annotated[
     Path | None, typer.Option("-c", "--config-file", help="Settings, as TOML or .json.")
@@ -52,3 +55,16 @@ def offline_files() -> tuple[Path, ...]:
     """Return the files of ``offline_fs_kbc``: the usual ones, then those of the environment."""
     more = os.environ.get("OFFLINE_FS_KBC_EXTRA_FILE_PATH", "")
     return (*FILES, *(Path(name.strip()) for name in more.split(",") if name.strip()))
+
+
+def read_init_data(path: Path) -> tuple[InitData, bytes]:
+    """Read init data, TOML or JSON, from a file or a disk; returns it with its digest.
+
+    Raises:
+        ConfigError: it cannot be read.
+        FormatError: it is no init data.
+    """
+    text = from_disk(read_file(path, "the init data", limit=2**20))
+    form: Literal["toml", "json"] = "json" if text.lstrip().startswith(b"{") else "toml"
+    digest = InitDocument.parse(text, form).digest
+    return InitData(format=form, body=text.decode("utf-8")), digest

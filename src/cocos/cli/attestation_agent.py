@@ -23,8 +23,6 @@ from cocos.clients.kbs import KbsClient
 from cocos.crypto.tee_key import EC_P256
 from cocos.errors import PeerError, UnsupportedError
 from cocos.host import tpm
-from cocos.host.files import read_file
-from cocos.wire.init_data import InitDocument, from_disk
 from cocos.wire.json import b64decode
 from cocos.wire.kbs import InitData
 
@@ -34,6 +32,7 @@ ENVIRONMENT = {
     "command_line": "COCOS_COMMAND_LINE",
     "insecure_sample": "COCOS_INSECURE_SAMPLE",
     "tpm": "AA_TPM_DEVICE",
+    "tpm_ak_handle": "AA_TPM_AK_HANDLE",
     "tpm_event_log": "COCOS_TPM_EVENT_LOG",
 }
 
@@ -127,7 +126,12 @@ async def _tpm(settings: Settings, stack: contextlib.AsyncExitStack) -> tpm.Tpm 
     tcti = tpm.find(settings.tpm)
     if tcti is None:
         return None
-    device = tpm.Tpm(tcti, boot_log=settings.tpm_event_log, command_line=settings.command_line)
+    device = tpm.Tpm(
+        tcti,
+        boot_log=settings.tpm_event_log,
+        command_line=settings.command_line,
+        ak_handle=settings.tpm_ak_handle,
+    )
     await stack.enter_async_context(device)
     try:
         await device.attestation_key()
@@ -177,9 +181,7 @@ async def _bind_init_data(settings: Settings, attester: Attester) -> InitData | 
     """Bind the init data that we were started with, and return it for the KBS."""
     init_data = None
     if settings.initdata_toml is not None:
-        text = from_disk(read_file(settings.initdata_toml, "the init data", limit=2**20))
-        digest = InitDocument.parse(text).digest
-        init_data = InitData(format="toml", body=text.decode("utf-8"))
+        init_data, digest = guest.read_init_data(settings.initdata_toml)
     elif settings.initdata_digest is not None:
         digest = b64decode(settings.initdata_digest, "the digest of the init data")
     else:

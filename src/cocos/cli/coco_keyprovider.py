@@ -27,7 +27,6 @@ from cocos.keyprovider.config import AGENT_ADDRESS, Settings
 from cocos.keyprovider.keys import Registrar
 from cocos.keyprovider.server import service
 from cocos.keyprovider.service import KeyProvider
-from cocos.wire.init_data import InitDocument
 from cocos.wire.kbs import InitData
 
 NAME = "coco-keyprovider"
@@ -240,9 +239,7 @@ def _init_data(settings: Settings) -> InitData | None:
             "with an attestation agent it is the agent that is told the init data",
             hint="give --initdata-toml to attestation-agent",
         )
-    text = read_file(path, "the init data", limit=2**20)
-    InitDocument.parse(text)
-    return InitData(format="toml", body=text.decode("utf-8"))
+    return guest.read_init_data(path)[0]
 
 
 def main() -> None:

@@ -19,7 +19,13 @@ from typing import Any, Final, Self, TypeVar
 import structlog
 
 from cocos.attesters import AttestationKey, SignedQuote
-from cocos.errors import IntegrityError, ProtocolError, ToolMissingError, UnreachableError
+from cocos.errors import (
+    ConfigError,
+    IntegrityError,
+    ProtocolError,
+    ToolMissingError,
+    UnreachableError,
+)
 from cocos.evidence.tpm import PCR_COUNT
 
 DEVICE: Final = Path("/dev/tpmrm0")
@@ -60,12 +66,19 @@ class Tpm:
         tcti: As of :func:`find`.
         boot_log: The firmware's event log.
         command_line: The kernel's command line.
+        ak_handle: Where an attestation key of the owner's lies; without, we make ours.
     """
 
     def __init__(
-        self, tcti: str, *, boot_log: Path = BOOT_LOG, command_line: Path = COMMAND_LINE
+        self,
+        tcti: str,
+        *,
+        boot_log: Path = BOOT_LOG,
+        command_line: Path = COMMAND_LINE,
+        ak_handle: int | None = None,
     ) -> None:
         self._tcti = tcti
+        self._ak_handle = ak_handle
         self._boot_log = boot_log
         self._command_line = command_line
         self._lock = threading.Lock()
@@ -116,7 +129,7 @@ class Tpm:
         with self._lock:
             try:
                 if self._opened is None:
-                    self._opened = _Opened(self._tcti)
+                    self._opened = _Opened(self._tcti, self._ak_handle)
                 return call(self._opened)
             except UnreachableError:
                 # The connection may be out of step: the next call begins anew.
@@ -136,9 +149,10 @@ class Tpm:
 class _Opened:
     """An open connection; blocks, and serves one thread at a time."""
 
-    def __init__(self, tcti: str) -> None:
+    def __init__(self, tcti: str, ak_handle: int | None) -> None:
         self._tss = _library()
         self._where = tcti
+        self._ak_handle = ak_handle
         self._ek: tuple[Any, bytes | None] | None = None
         self._ak: tuple[Any, AttestationKey] | None = None
         with self._errors("to be opened"):
@@ -150,13 +164,29 @@ class _Opened:
     def ak(self) -> tuple[Any, AttestationKey]:
         """Handle and public part of the attestation key."""
         if self._ak is None:
-            tss = self._tss
-            template = tss.TPM2B_PUBLIC.parse("rsa2048:rsassa-sha256:null", _AK_ATTRIBUTES)
-            with self._errors("to make an attestation key"):
-                handle, public = self._primary(template)
-            key = AttestationKey(public.marshal(), public.to_der())
-            self._ak = handle, key
+            handle, public = self._own_ak() if self._ak_handle is None else self._kept_ak()
+            self._ak = handle, AttestationKey(public.marshal(), public.to_der())
         return self._ak
+
+    def _own_ak(self) -> tuple[Any, Any]:
+        template = self._tss.TPM2B_PUBLIC.parse("rsa2048:rsassa-sha256:null", _AK_ATTRIBUTES)
+        with self._errors("to make an attestation key"):
+            return self._primary(template)
+
+    def _kept_ak(self) -> tuple[Any, Any]:
+        tss = self._tss
+        with self._errors(f"to show the attestation key at {self._ak_handle:#x}"):
+            handle = self._esys.tr_from_tpmpublic(self._ak_handle)
+            public, _, _ = self._esys.read_public(handle)
+        area = public.publicArea
+        wanted = tss.TPMA_OBJECT.parse(_AK_ATTRIBUTES)
+        # A key that is not restricted signs whatever looks like a quote, too.
+        if area.type != tss.TPM2_ALG.RSA or area.objectAttributes & wanted != wanted:
+            raise ConfigError(
+                f"the key at {self._ak_handle:#x} of the TPM is no RSA attestation key",
+                hint="tpm2_createak, tpm2_evictcontrol; or leave AA_TPM_AK_HANDLE out",
+            )
+        return handle, public
 
     @property
     def ek(self) -> tuple[Any, bytes | None]:

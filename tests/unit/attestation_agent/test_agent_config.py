@@ -141,8 +141,15 @@ def test_other_aa_kbc_params_are_refused(params: str) -> None:
         ("token_configs", {"coco_as": {"url": "http://x"}}),
         ("token_configs", {"kbs": {"url": "http://x", "tee_key_algorithm": "RSA1_5"}}),
         ("eventlog_config", {"init_pcr": 24}),
+        ("tpm_ak_handle", "0x40000001"),
+        ("tpm_ak_handle", "handle"),
     ],
 )
 def test_what_we_cannot_do_is_refused_by_name(setting: str, value: object) -> None:
     with pytest.raises(ConfigError, match=setting):
         load(**{setting: value})
+
+
+@pytest.mark.parametrize("text", ["0x81010002", "81010002"])
+def test_handles_are_hexadecimal(text: str) -> None:
+    assert load(tpm_ak_handle=text).tpm_ak_handle == 0x81010002

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
+import hashlib
 from pathlib import Path
 
 import pytest
 
 from cocos.cli import _guest as guest
 from cocos.cli._log_level import level_of_logs
+from cocos.errors import FormatError
 
 
 @pytest.mark.parametrize(
@@ -40,3 +42,19 @@ def test_the_variable_wins_over_the_command_line(
     assert guest.aa_kbc_params() == "cc_kbc::http://a"
     monkeypatch.setenv("AA_KBC_PARAMS", "cc_kbc::http://b")
     assert guest.aa_kbc_params() == "cc_kbc::http://b"
+
+
+def test_init_data_in_both_forms(tmp_path: Path) -> None:
+    file = tmp_path / "init-data"
+    texts = {
+        "toml": b'version = "0.1.0"\nalgorithm = "sha384"\n[data]\na = "b"\n',
+        "json": b'{"version": "0.1.0", "algorithm": "sha384", "data": {"a": "b"}}',
+    }
+    for form, text in texts.items():
+        file.write_bytes(text + bytes(512 - len(text)))  # as a disk has it
+        init_data, digest = guest.read_init_data(file)
+        assert (init_data.format, init_data.body.encode()) == (form, text)
+        assert digest == hashlib.sha384(text).digest()
+    file.write_bytes(b"{}")
+    with pytest.raises(FormatError):
+        guest.read_init_data(file)
