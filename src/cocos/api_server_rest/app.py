@@ -78,7 +78,9 @@ class Api:
         return json_response(found)
 
     async def _token(self, request: Request) -> Response:
-        return _bytes(await self._attestation.get_token(_parameter(request, "token_type")))
+        bound = _runtime_data(request) if "runtime_data" in request.query_params else b""
+        kind = _parameter(request, "token_type")
+        return _bytes(await self._attestation.get_token(kind, runtime_data=bound))
 
     async def _evidence(self, request: Request) -> Response:
         return _bytes(await self._attestation.evidence_text(_runtime_data(request)))

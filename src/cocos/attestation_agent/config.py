@@ -56,15 +56,21 @@ class KbsConfig(_Frozen):
     oldest_protocol: Generation | None = None
     """The oldest protocol to speak with a KBS that knows nothing newer, whatever it loses."""
 
-    def ca_file(self) -> Path | None:
-        """Return the path of the CA file, if ``cert`` is one."""
-        return Path(self.cert) if self.cert and "-----BEGIN" not in self.cert else None
+
+class CocoAsConfig(_Frozen):
+    """Where ``coco_as`` tokens come from: an attestation service, by gRPC."""
+
+    url: str
+    """``http://HOST:PORT`` or ``https://HOST:PORT``."""
+    cert: str | None = None
+    """The only CA to trust: PEM text, or the path of a PEM file."""
 
 
 class TokenConfigs(_Frozen):
     """Sources of tokens."""
 
     kbs: KbsConfig | None = None
+    coco_as: CocoAsConfig | None = None
 
 
 class EventlogConfig(_Frozen):

@@ -45,7 +45,9 @@ class _Servicer(pb_grpc.AttestationAgentServiceServicer):
         request: pb.GetTokenRequest,
         context: aio.ServicerContext[Any, Any],  # noqa: ARG002
     ) -> pb.GetTokenResponse:
-        token = await self._agent.token(request.TokenType, refused=request.Refused)
+        token = await self._agent.token(
+            request.TokenType, refused=request.Refused, runtime_data=request.RuntimeData
+        )
         return pb.GetTokenResponse(Token=token)
 
     async def ExtendRuntimeMeasurement(  # noqa: N802

@@ -5,12 +5,14 @@ import enum
 
 import structlog
 
+from cocos._types import JsonObject
+from cocos.attestation_agent.coco_as import CocoAsTokens
 from cocos.attestation_agent.event import tagged_event
 from cocos.attestation_agent.machine import Machine
 from cocos.attestation_agent.tokens import KbsTokens
-from cocos.errors import FormatError
+from cocos.errors import CallerError, FormatError, StateError
 from cocos.wire import json
-from cocos.wire.agent_token import TYPE, AgentToken
+from cocos.wire.agent_token import TYPE, TYPE_AS, AgentToken
 from cocos.wire.kbs import SESSION_COOKIE, Tee
 
 DIGEST_SIZES = frozenset({32, 48, 64})
@@ -34,12 +36,16 @@ class AttestationAgent:
 
     Args:
         machine: Makes evidence and measures.
-        tokens: Where tokens come from.
+        tokens: Where tokens of KBSs come from.
+        passports: Where tokens of an attestation service come from; None: nowhere.
     """
 
-    def __init__(self, machine: Machine, tokens: KbsTokens) -> None:
+    def __init__(
+        self, machine: Machine, tokens: KbsTokens, passports: CocoAsTokens | None = None
+    ) -> None:
         self._machine = machine
         self._tokens = tokens
+        self._passports = passports
 
     async def tee(self) -> Tee:
         """Return the primary TEE."""
@@ -57,27 +63,49 @@ class AttestationAgent:
         """Return JSON text, TEE → evidence of each device; no bytes without devices."""
         return (await self._machine.additional_evidence(report_data)).encode()
 
-    async def token(self, token_type: str, *, refused: str = "") -> bytes:
-        """Return a token and the private key it speaks of, as compact JSON.
+    async def token(
+        self, token_type: str, *, refused: str = "", runtime_data: bytes = b""
+    ) -> bytes:
+        """Return a token of a KBS and the private key it speaks of, as compact JSON; or a JWT.
 
-        One handshake serves every caller until the token is about to expire.
+        One handshake with a KBS serves every caller until the token is about to expire.
+        Tokens of an attestation service are bare JWTs, and each is new.
 
         Args:
-            token_type: ``kbs``, or ``kbs::URL`` for another KBS than the configured one.
+            token_type: ``kbs``, ``kbs::URL`` for another KBS than the configured one, or
+                ``coco_as`` for the attestation service.
             refused: An earlier token, which the KBS does not accept any more.
+            runtime_data: JSON object that the evidence of a ``coco_as`` token is bound to.
 
         Raises:
-            CallerError: another type.
-            StateError: no KBS is configured.
+            CallerError: another type, or runtime data that does not go with it.
+            StateError: no KBS, or no attestation service, is configured.
             AuthenticationError: the KBS does not accept our evidence.
             UnreachableError: the KBS does not answer.
         """
+        if token_type == TYPE_AS:
+            return await self._passport(runtime_data)
+        if runtime_data:
+            raise CallerError(
+                "the evidence of a KBS's token is bound to its handshake, not to runtime data"
+            )
         session = await self._tokens.get(token_type, refused=refused)
         pem = session.key.pem().decode("ascii")
         if token_type == TYPE:
             return json.encode(AgentToken(session.token, pem))  # all that guest components know
         cookie = session.cookies.get(SESSION_COOKIE, "")
         return json.encode(AgentToken(session.token, pem, cookie, session.protocol))
+
+    async def _passport(self, runtime_data: bytes) -> bytes:
+        if self._passports is None:
+            raise StateError(
+                "this attestation agent knows no attestation service",
+                hint="give it [token_configs.coco_as] url",
+            )
+        bound: JsonObject = {}
+        if runtime_data:
+            bound = json.decode(runtime_data, JsonObject, "the runtime data")
+        return (await self._passports.get(bound)).encode()
 
     async def extend_runtime_measurement(
         self, domain: str, operation: str, content: str, register: int | None

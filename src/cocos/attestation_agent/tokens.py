@@ -12,7 +12,7 @@ from cocos.clients.kbs import KbsClient
 from cocos.clients.kbs_pool import KbsClients
 from cocos.clients.kbs_session import Session
 from cocos.errors import CallerError, StateError
-from cocos.wire.agent_token import TYPE, TYPE_AT
+from cocos.wire.agent_token import TYPE, TYPE_AS, TYPE_AT
 
 
 class KbsTokens:
@@ -59,7 +59,7 @@ class KbsTokens:
         if token_type != TYPE:
             raise CallerError(
                 f"tokens of type {token_type[:200]!r} are not made here",
-                hint=f"ask for {TYPE} or {TYPE_AT}URL; tokens without nonce and key prove nothing",
+                hint=f"ask for {TYPE}, {TYPE_AT}URL or {TYPE_AS}",
             )
         if self._url is None:
             raise StateError(

@@ -9,6 +9,7 @@ from typing import Annotated
 import structlog
 import typer
 
+from cocos.attestation_agent.coco_as import CocoAsTokens
 from cocos.attestation_agent.config import ConfigFile, Settings
 from cocos.attestation_agent.event_log import EventLog
 from cocos.attestation_agent.machine import Machine
@@ -19,10 +20,13 @@ from cocos.attesters import Attester, Devices, detect
 from cocos.cli import _common as common
 from cocos.cli import _guest as guest
 from cocos.cli._log_level import level_of_logs
+from cocos.clients.attestation_service import Place
+from cocos.clients.cvms import Tls
 from cocos.clients.kbs import KbsClient
 from cocos.crypto.tee_key import EC_P256
 from cocos.errors import PeerError, UnsupportedError
 from cocos.host import tpm
+from cocos.host.files import read_file
 from cocos.wire.json import b64decode
 from cocos.wire.kbs import InitData
 
@@ -113,7 +117,7 @@ async def _serve(settings: Settings, *, as_json: bool) -> None:
         init_data = await _bind_init_data(settings, attester)
         machine = Machine(attester, await _event_log(settings, attester))
         tokens = await stack.enter_async_context(_tokens(settings, machine, init_data))
-        agent = AttestationAgent(machine, tokens)
+        agent = AttestationAgent(machine, tokens, _passports(settings, machine, init_data))
         address = await stack.enter_async_context(
             guest.serve(settings.attestation_sock, [service(agent)])
         )
@@ -158,15 +162,13 @@ async def _event_log(settings: Settings, attester: Attester) -> EventLog | None:
 
 def _tokens(settings: Settings, machine: Machine, init_data: InitData | None) -> KbsTokens:
     config = settings.kbs()
-    ca_file = config.ca_file() if config else None
-    ca = config.cert if config and ca_file is None else None
+    ca = _ca(config.cert) if config else None
     algorithm = config.tee_key_algorithm if config else EC_P256
 
     def open_client(url: str) -> KbsClient:
         return KbsClient(
             url,
             machine,
-            ca_file=ca_file,
             ca=ca,
             init_data=init_data,
             key_algorithm=algorithm,
@@ -175,6 +177,24 @@ def _tokens(settings: Settings, machine: Machine, init_data: InitData | None) ->
         )
 
     return KbsTokens(open_client, url=config.url if config else None)
+
+
+def _passports(
+    settings: Settings, machine: Machine, init_data: InitData | None
+) -> CocoAsTokens | None:
+    config = settings.token_configs.coco_as
+    if config is None:
+        return None
+    ca = _ca(config.cert)
+    place = Place.parse(config.url, None if ca is None else Tls(ca=ca.encode()))
+    return CocoAsTokens(machine, place, init_data)
+
+
+def _ca(cert: str | None) -> str | None:
+    """Return the PEM text of a certificate, which may be given as the path of a file."""
+    if cert is None or "-----BEGIN" in cert:
+        return cert
+    return read_file(Path(cert), "the CA certificate", limit=2**20).decode("ascii", "ignore")
 
 
 async def _bind_init_data(settings: Settings, attester: Attester) -> InitData | None:

@@ -90,19 +90,20 @@ class AttestationAgent:
         except UnicodeDecodeError as error:
             raise ProtocolError(f"{_WHAT} at {self._address} sent evidence in no text") from error
 
-    async def get_token(self, token_type: str, *, refused: str = "") -> bytes:
-        """Return a token with its private key: JSON, a secret.
+    async def get_token(
+        self, token_type: str, *, refused: str = "", runtime_data: bytes = b""
+    ) -> bytes:
+        """Return a token with its private key: JSON, a secret; or a bare JWT (``coco_as``).
 
         Args:
-            token_type: ``kbs`` or ``kbs::URL``; see :mod:`cocos.wire.agent_token`.
+            token_type: ``kbs``, ``kbs::URL`` or ``coco_as``; see :mod:`cocos.wire.agent_token`.
             refused: A token that the KBS does not accept any more.
+            runtime_data: JSON object that the evidence of a ``coco_as`` token is bound to.
         """
-        answer = await self._call(
-            "GetToken",
-            pb.GetTokenRequest(TokenType=token_type, Refused=refused),
-            pb.GetTokenResponse,
+        request = pb.GetTokenRequest(
+            TokenType=token_type, Refused=refused, RuntimeData=runtime_data
         )
-        return answer.Token
+        return (await self._call("GetToken", request, pb.GetTokenResponse)).Token
 
     async def kbs_token(self, url: str, *, refused: str = "") -> AgentToken:
         """Return a token of the KBS at ``url``.

@@ -10,6 +10,9 @@ from cocos.wire.kbs_generations import NEWEST, Generation
 TYPE: Final = "kbs"
 """Token type for the KBS that the agent was configured with, as in the guest components."""
 
+TYPE_AS: Final = "coco_as"
+"""Token type for the attestation service that the agent was configured with."""
+
 TYPE_AT: Final = "kbs::"
 """Ours: followed by the base URL of the KBS to get a token from."""
 

@@ -144,11 +144,19 @@ async def test_init_data_needs_a_digest(size: int) -> None:
         await agent(RegisterAttester()).bind_init_data(bytes(size))
 
 
-@pytest.mark.parametrize("token_type", ["", "KBS", "coco_as", "kbs "])
-async def test_only_tokens_with_nonce_and_key_are_made(token_type: str) -> None:
+@pytest.mark.parametrize("token_type", ["", "KBS", "COCO_AS", "kbs "])
+async def test_other_types_of_tokens_are_refused(token_type: str) -> None:
     with pytest.raises(CallerError) as caught:
         await agent(InsecureSampleAttester()).token(token_type)
     assert caught.value.grpc_status == "INVALID_ARGUMENT"
+
+
+async def test_runtime_data_is_for_tokens_of_an_attestation_service() -> None:
+    own = agent(InsecureSampleAttester())
+    with pytest.raises(StateError, match="no attestation service"):
+        await own.token("coco_as", runtime_data=b"{}")
+    with pytest.raises(CallerError, match="bound to its handshake"):
+        await own.token("kbs", runtime_data=b"{}")
 
 
 async def test_a_token_needs_a_configured_kbs() -> None:

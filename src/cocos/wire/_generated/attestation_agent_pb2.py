@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-cocos/wire/_generated/attestation_agent.proto\x12\x11\x61ttestation_agent\")\n\x12GetEvidenceRequest\x12\x13\n\x0bRuntimeData\x18\x01 \x01(\x0c\"3\n\x1cGetAdditionalEvidenceRequest\x12\x13\n\x0bRuntimeData\x18\x01 \x01(\x0c\"\'\n\x13GetEvidenceResponse\x12\x10\n\x08\x45vidence\x18\x01 \x01(\x0c\"5\n\x0fGetTokenRequest\x12\x11\n\tTokenType\x18\x01 \x01(\t\x12\x0f\n\x07Refused\x18\x64 \x01(\t\"!\n\x10GetTokenResponse\x12\r\n\x05Token\x18\x01 \x01(\x0c\"\x83\x01\n\x1f\x45xtendRuntimeMeasurementRequest\x12\x0e\n\x06\x44omain\x18\x01 \x01(\t\x12\x11\n\tOperation\x18\x02 \x01(\t\x12\x0f\n\x07\x43ontent\x18\x03 \x01(\t\x12\x1a\n\rRegisterIndex\x18\x04 \x01(\x04H\x00\x88\x01\x01\x42\x10\n\x0e_RegisterIndex\"_\n ExtendRuntimeMeasurementResponse\x12;\n\x06Result\x18\x01 \x01(\x0e\x32+.attestation_agent.RuntimeMeasurementResult\"%\n\x13\x42indInitDataRequest\x12\x0e\n\x06\x44igest\x18\x01 \x01(\x0c\"\x16\n\x14\x42indInitDataResponse\"\x13\n\x11GetTeeTypeRequest\"!\n\x12GetTeeTypeResponse\x12\x0b\n\x03tee\x18\x01 \x01(\t\"\x1a\n\x18GetAdditionalTeesRequest\"4\n\x19GetAdditionalTeesResponse\x12\x17\n\x0f\x61\x64\x64itional_tees\x18\x01 \x03(\t*F\n\x18RuntimeMeasurementResult\x12\x06\n\x02OK\x10\x00\x12\x11\n\rNOT_SUPPORTED\x10\x01\x12\x0f\n\x0bNOT_ENABLED\x10\x02\x32\xf0\x05\n\x17\x41ttestationAgentService\x12\\\n\x0bGetEvidence\x12%.attestation_agent.GetEvidenceRequest\x1a&.attestation_agent.GetEvidenceResponse\x12p\n\x15GetAdditionalEvidence\x12/.attestation_agent.GetAdditionalEvidenceRequest\x1a&.attestation_agent.GetEvidenceResponse\x12S\n\x08GetToken\x12\".attestation_agent.GetTokenRequest\x1a#.attestation_agent.GetTokenResponse\x12\x83\x01\n\x18\x45xtendRuntimeMeasurement\x12\x32.attestation_agent.ExtendRuntimeMeasurementRequest\x1a\x33.attestation_agent.ExtendRuntimeMeasurementResponse\x12_\n\x0c\x42indInitData\x12&.attestation_agent.BindInitDataRequest\x1a\'.attestation_agent.BindInitDataResponse\x12Y\n\nGetTeeType\x12$.attestation_agent.GetTeeTypeRequest\x1a%.attestation_agent.GetTeeTypeResponse\x12n\n\x11GetAdditionalTees\x12+.attestation_agent.GetAdditionalTeesRequest\x1a,.attestation_agent.GetAdditionalTeesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-cocos/wire/_generated/attestation_agent.proto\x12\x11\x61ttestation_agent\")\n\x12GetEvidenceRequest\x12\x13\n\x0bRuntimeData\x18\x01 \x01(\x0c\"3\n\x1cGetAdditionalEvidenceRequest\x12\x13\n\x0bRuntimeData\x18\x01 \x01(\x0c\"\'\n\x13GetEvidenceResponse\x12\x10\n\x08\x45vidence\x18\x01 \x01(\x0c\"J\n\x0fGetTokenRequest\x12\x11\n\tTokenType\x18\x01 \x01(\t\x12\x0f\n\x07Refused\x18\x64 \x01(\t\x12\x13\n\x0bRuntimeData\x18\x65 \x01(\x0c\"!\n\x10GetTokenResponse\x12\r\n\x05Token\x18\x01 \x01(\x0c\"\x83\x01\n\x1f\x45xtendRuntimeMeasurementRequest\x12\x0e\n\x06\x44omain\x18\x01 \x01(\t\x12\x11\n\tOperation\x18\x02 \x01(\t\x12\x0f\n\x07\x43ontent\x18\x03 \x01(\t\x12\x1a\n\rRegisterIndex\x18\x04 \x01(\x04H\x00\x88\x01\x01\x42\x10\n\x0e_RegisterIndex\"_\n ExtendRuntimeMeasurementResponse\x12;\n\x06Result\x18\x01 \x01(\x0e\x32+.attestation_agent.RuntimeMeasurementResult\"%\n\x13\x42indInitDataRequest\x12\x0e\n\x06\x44igest\x18\x01 \x01(\x0c\"\x16\n\x14\x42indInitDataResponse\"\x13\n\x11GetTeeTypeRequest\"!\n\x12GetTeeTypeResponse\x12\x0b\n\x03tee\x18\x01 \x01(\t\"\x1a\n\x18GetAdditionalTeesRequest\"4\n\x19GetAdditionalTeesResponse\x12\x17\n\x0f\x61\x64\x64itional_tees\x18\x01 \x03(\t*F\n\x18RuntimeMeasurementResult\x12\x06\n\x02OK\x10\x00\x12\x11\n\rNOT_SUPPORTED\x10\x01\x12\x0f\n\x0bNOT_ENABLED\x10\x02\x32\xf0\x05\n\x17\x41ttestationAgentService\x12\\\n\x0bGetEvidence\x12%.attestation_agent.GetEvidenceRequest\x1a&.attestation_agent.GetEvidenceResponse\x12p\n\x15GetAdditionalEvidence\x12/.attestation_agent.GetAdditionalEvidenceRequest\x1a&.attestation_agent.GetEvidenceResponse\x12S\n\x08GetToken\x12\".attestation_agent.GetTokenRequest\x1a#.attestation_agent.GetTokenResponse\x12\x83\x01\n\x18\x45xtendRuntimeMeasurement\x12\x32.attestation_agent.ExtendRuntimeMeasurementRequest\x1a\x33.attestation_agent.ExtendRuntimeMeasurementResponse\x12_\n\x0c\x42indInitData\x12&.attestation_agent.BindInitDataRequest\x1a\'.attestation_agent.BindInitDataResponse\x12Y\n\nGetTeeType\x12$.attestation_agent.GetTeeTypeRequest\x1a%.attestation_agent.GetTeeTypeResponse\x12n\n\x11GetAdditionalTees\x12+.attestation_agent.GetAdditionalTeesRequest\x1a,.attestation_agent.GetAdditionalTeesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cocos.wire._generated.attestation_agent_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RUNTIMEMEASUREMENTRESULT']._serialized_start=727
-  _globals['_RUNTIMEMEASUREMENTRESULT']._serialized_end=797
+  _globals['_RUNTIMEMEASUREMENTRESULT']._serialized_start=748
+  _globals['_RUNTIMEMEASUREMENTRESULT']._serialized_end=818
   _globals['_GETEVIDENCEREQUEST']._serialized_start=68
   _globals['_GETEVIDENCEREQUEST']._serialized_end=109
   _globals['_GETADDITIONALEVIDENCEREQUEST']._serialized_start=111
@@ -40,25 +40,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETEVIDENCERESPONSE']._serialized_start=164
   _globals['_GETEVIDENCERESPONSE']._serialized_end=203
   _globals['_GETTOKENREQUEST']._serialized_start=205
-  _globals['_GETTOKENREQUEST']._serialized_end=258
-  _globals['_GETTOKENRESPONSE']._serialized_start=260
-  _globals['_GETTOKENRESPONSE']._serialized_end=293
-  _globals['_EXTENDRUNTIMEMEASUREMENTREQUEST']._serialized_start=296
-  _globals['_EXTENDRUNTIMEMEASUREMENTREQUEST']._serialized_end=427
-  _globals['_EXTENDRUNTIMEMEASUREMENTRESPONSE']._serialized_start=429
-  _globals['_EXTENDRUNTIMEMEASUREMENTRESPONSE']._serialized_end=524
-  _globals['_BINDINITDATAREQUEST']._serialized_start=526
-  _globals['_BINDINITDATAREQUEST']._serialized_end=563
-  _globals['_BINDINITDATARESPONSE']._serialized_start=565
-  _globals['_BINDINITDATARESPONSE']._serialized_end=587
-  _globals['_GETTEETYPEREQUEST']._serialized_start=589
-  _globals['_GETTEETYPEREQUEST']._serialized_end=608
-  _globals['_GETTEETYPERESPONSE']._serialized_start=610
-  _globals['_GETTEETYPERESPONSE']._serialized_end=643
-  _globals['_GETADDITIONALTEESREQUEST']._serialized_start=645
-  _globals['_GETADDITIONALTEESREQUEST']._serialized_end=671
-  _globals['_GETADDITIONALTEESRESPONSE']._serialized_start=673
-  _globals['_GETADDITIONALTEESRESPONSE']._serialized_end=725
-  _globals['_ATTESTATIONAGENTSERVICE']._serialized_start=800
-  _globals['_ATTESTATIONAGENTSERVICE']._serialized_end=1552
+  _globals['_GETTOKENREQUEST']._serialized_end=279
+  _globals['_GETTOKENRESPONSE']._serialized_start=281
+  _globals['_GETTOKENRESPONSE']._serialized_end=314
+  _globals['_EXTENDRUNTIMEMEASUREMENTREQUEST']._serialized_start=317
+  _globals['_EXTENDRUNTIMEMEASUREMENTREQUEST']._serialized_end=448
+  _globals['_EXTENDRUNTIMEMEASUREMENTRESPONSE']._serialized_start=450
+  _globals['_EXTENDRUNTIMEMEASUREMENTRESPONSE']._serialized_end=545
+  _globals['_BINDINITDATAREQUEST']._serialized_start=547
+  _globals['_BINDINITDATAREQUEST']._serialized_end=584
+  _globals['_BINDINITDATARESPONSE']._serialized_start=586
+  _globals['_BINDINITDATARESPONSE']._serialized_end=608
+  _globals['_GETTEETYPEREQUEST']._serialized_start=610
+  _globals['_GETTEETYPEREQUEST']._serialized_end=629
+  _globals['_GETTEETYPERESPONSE']._serialized_start=631
+  _globals['_GETTEETYPERESPONSE']._serialized_end=664
+  _globals['_GETADDITIONALTEESREQUEST']._serialized_start=666
+  _globals['_GETADDITIONALTEESREQUEST']._serialized_end=692
+  _globals['_GETADDITIONALTEESRESPONSE']._serialized_start=694
+  _globals['_GETADDITIONALTEESRESPONSE']._serialized_end=746
+  _globals['_ATTESTATIONAGENTSERVICE']._serialized_start=821
+  _globals['_ATTESTATIONAGENTSERVICE']._serialized_end=1573
 # @@protoc_insertion_point(module_scope)

@@ -102,18 +102,22 @@ class GetTokenRequest(_message.Message):
 
     TOKENTYPE_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
+    RUNTIMEDATA_FIELD_NUMBER: _builtins.int
     TokenType: _builtins.str
     Refused: _builtins.str
     """ours: an earlier token, which the KBS does not accept any more"""
+    RuntimeData: _builtins.bytes
+    """ours: JSON object that the evidence of a coco_as token is bound to"""
     def __init__(
         self,
         *,
         TokenType: _builtins.str = ...,
         Refused: _builtins.str = ...,
+        RuntimeData: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["Refused", b"Refused", "TokenType", b"TokenType"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["Refused", b"Refused", "RuntimeData", b"RuntimeData", "TokenType", b"TokenType"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
