@@ -8,7 +8,6 @@ another host or comes with an origin is refused.
 """
 
 import functools
-import ipaddress
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeAlias
 from urllib.parse import urlsplit
@@ -25,6 +24,7 @@ from cocos.clients.attestation_agent import AttestationAgent
 from cocos.clients.data_hub import DataHub
 from cocos.crypto import base64url
 from cocos.errors import AccessDeniedError, FormatError, NotFoundError
+from cocos.transport.loopback import is_loopback
 from cocos.transport.web import WebApp, health, json_response, read_json
 from cocos.wire.kbs import ResourceUri
 
@@ -133,7 +133,7 @@ def _check_caller(request: Request) -> None:
     """Refuse whoever is not a program of this machine."""
     peer = request.client.host if request.client else ""
     named = request.headers.get("host", "localhost")
-    if not _loopback(peer) or not _loopback(_host(named)) or "origin" in request.headers:
+    if not is_loopback(peer) or not is_loopback(_host(named)) or "origin" in request.headers:
         raise AccessDeniedError("only programs of this machine are served, by a loopback name")
 
 
@@ -142,15 +142,6 @@ def _host(header: str) -> str:
         return urlsplit(f"//{header}").hostname or ""
     except ValueError:
         return ""
-
-
-def _loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _parameter(request: Request, name: str) -> str:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings of the manager; the command line, the environment and a file make one of these."""
 
-import ipaddress
 import os
 import re
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from cocos.host.qemu import DEFAULT_GUEST_PORT, OVMF_CODE, OVMF_VARIABLES
+from cocos.transport.loopback import is_loopback
 
 DEFAULT_BACKEND = "qemu"
 
@@ -128,7 +128,7 @@ class ManagerConfig(BaseModel):
             raise ValueError("server_cert and server_key belong together")
         if self.client_ca is not None and self.server_cert is None:
             raise ValueError("client_ca needs server_cert and server_key")
-        if self.client_ca is None and not self.insecure_api and not _is_loopback(self.grpc_host):
+        if self.client_ca is None and not self.insecure_api and not is_loopback(self.grpc_host):
             raise ValueError(
                 f"on {self.grpc_host} anybody could start VMs: set server_cert, server_key and "
                 "client_ca, or say --insecure-api"
@@ -153,12 +153,3 @@ class ManagerConfig(BaseModel):
 
 def _join(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which database servers are reached without a network."""
 
-import ipaddress
 from urllib.parse import unquote
+
+from cocos.transport.loopback import is_loopback
 
 
 def is_local(host: str) -> bool:
@@ -14,9 +15,4 @@ def is_local(host: str) -> bool:
         name = name[1:].partition("]")[0]
     elif name.count(":") == 1:
         name = name.partition(":")[0]
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+    return is_loopback(name)

@@ -21,11 +21,16 @@ def local_address(address: str) -> str:
     digits = port.isascii() and port.isdecimal()
     if not colon or not digits or int(port) > _MAX_PORT:
         raise ValueError("write HOST:PORT or unix:/PATH")
-    if host != "localhost":
-        try:
-            loopback = ipaddress.ip_address(host.strip("[]")).is_loopback
-        except ValueError as error:
-            raise ValueError(f"{host!r} is not an IP address") from error
-        if not loopback:
-            raise ValueError(f"{host} can be reached from other machines; use 127.0.0.1 or unix:")
+    if not is_loopback(host.strip("[]")):
+        raise ValueError(f"{host} can be reached from other machines; use 127.0.0.1 or unix:")
     return address
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host, ``localhost`` or an IP address without brackets, is this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
