@@ -188,11 +188,16 @@ async def test_new_key_is_made_once_and_registered(kbs: Kbs, agent: str, tmp_pat
         annotations = await asyncio.gather(
             *(wrap(program.address, f"keyid={KEY.uri}") for _ in range(8))
         )
+        # Of a plugin's key nobody could tell that it lies somewhere else now.
+        with pytest.raises(CocosError, match="cannot be registered"):
+            await wrap(program.address, f"keyid=kbs+pkcs11:///{KEY}")
+        assert await kbs.requests("POST", "/kbs/v0/resource") == 1
+        unnamed = await wrap(program.address, "Enabled")
+        assert json.loads(unnamed)["kid"].startswith("kbs:///default/image-kek/")
     assert KeyFolder(keys).read(KEY) is not None
     assert KeyFolder(keys).path(KEY).stat().st_mode & 0o777 == 0o600
-    assert await kbs.requests("POST", "/kbs/v0/resource") == 1
     async with provider("--kbs", kbs.url, "--aa", agent) as program:
-        for annotation in annotations:
+        for annotation in (*annotations, unnamed):
             assert await unwrap(program.address, annotation) == OPTIONS
 
 

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cocos.confidential_data_hub.config import ConfigFile, Settings
 from cocos.crypto.signing import SigningKey
 from cocos.errors import AuthenticationError, CocosError, FormatError
 from cocos.host.offline_fs import parse
@@ -65,18 +64,3 @@ def test_offline_files_are_resources_or_a_format_error(data: bytes) -> None:
     with contextlib.suppress(FormatError):
         found = parse(data, "file")
         assert all(base64.b64decode(value) is not None for value in found.values())
-
-
-@given(
-    values=st.dictionaries(
-        st.sampled_from([*ConfigFile.model_fields, "other"]),
-        JSON
-        | st.fixed_dictionaries({}, optional={"name": st.just("cc_kbc"), "url": st.text()})
-        | st.lists(st.fixed_dictionaries({"resource_uri": st.text(), "path": st.text()})),
-        max_size=4,
-    )
-)
-def test_any_settings_are_settings_or_a_value_error(values: dict[str, object]) -> None:
-    with contextlib.suppress(ValueError):  # pydantic's, which becomes our ConfigError
-        settings = Settings.model_validate(values)
-        assert not settings.skip_sealed_secret_verification

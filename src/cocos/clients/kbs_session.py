@@ -246,7 +246,8 @@ class OwnSessions:
 class AgentSessions:
     """Gets the sessions of an attestation agent, which alone can answer challenges.
 
-    It is asked every time: only the agent knows whether something was measured since.
+    It is asked every time: only the agent knows whether something was measured since. When
+    it answers the same as before, what was read of its answer still serves.
 
     Args:
         url: Base URL of the KBS.
@@ -256,14 +257,19 @@ class AgentSessions:
     def __init__(self, url: str, tokens: TokenSource) -> None:
         self._url = url
         self._tokens = tokens
+        self._last: tuple[AgentToken, Session] | None = None
 
     async def session(self, *, ended: Session | None = None) -> Session:
         """Return the agent's present session, unless it is the one that has ended."""
         found = await self._tokens.kbs_token(self._url, refused=ended.token if ended else "")
+        if self._last is not None and self._last[0] == found:
+            return self._last[1]
         early = not found.protocol.header_sealed
         key = TeeKeyPair.from_pem(found.tee_keypair.encode(), early=early)
         cookies = {kbs.SESSION_COOKIE: found.session} if found.session else {}
-        return _session(found.token, key, cookies, found.protocol)
+        session = _session(found.token, key, cookies, found.protocol)
+        self._last = found, session
+        return session
 
 
 def proof_header(session: Session) -> dict[str, str]:

@@ -155,6 +155,22 @@ async def test_bad_input_is_the_callers_fault(tmp_path: Path, document: bytes, w
     assert len(caught.value.message) < 500
 
 
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ([], "no parameters for attestation-agent"),
+        (["Enabled", "Enabled"], "to one key, not to 2"),
+        (["keypath=/etc/passwd::keyid=kbs:///a/b/c"], "bytes long, not 32"),
+        (["algorithm=A128GCM"], "unknown algorithm"),
+    ],
+)
+async def test_wrap_parameters_that_make_no_sense(
+    tmp_path: Path, parameters: list[str], words: str
+) -> None:
+    with pytest.raises(FormatError, match=words):
+        await provider(tmp_path).wrap(ocicrypt.wrap_input(OPTIONS, parameters))
+
+
 async def test_many_at_once(tmp_path: Path) -> None:
     write(tmp_path / "keys.json", k1=KEY)
     own = provider(tmp_path)
