@@ -30,7 +30,11 @@ from cocos.wire._generated import keyprovider_pb2 as pb
 from cocos.wire.json import encode
 from cocos.wire.kbs import ResourcePath, ResourceUri
 
-pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.xdist_group(__name__),
+]
 
 KEY = ResourcePath.parse("default/key/1")
 OPTIONS = encode({"symkey": bytes(32), "cipheroptions": {"nonce": bytes(16)}})

@@ -35,7 +35,11 @@ from cocos.wire._generated import keyprovider_pb2_grpc as kp_grpc
 from cocos.wire.json import encode
 from cocos.wire.kbs import ResourcePath, ResourceUri
 
-pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.xdist_group(__name__),
+]
 
 BIN = Path(sys.executable).parent
 SECRET = ResourcePath.parse("default/secret/1")

@@ -220,8 +220,12 @@ async def test_tls_is_checked() -> None:
         async with served(Peer(GOOD), tls=context, ca=ca) as client:
             with pytest.raises(UnreachableError, match="certificate of the KBS"):
                 await client.request("GET", "a")
+
+    async def at_once(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(GOOD)
+
     async with (
-        served(Peer(GOOD)) as plain,
+        served(at_once) as plain,
         HttpServer(plain.url.replace("http:", "https:"), what="the KBS", user_agent="t") as client,
     ):
         with pytest.raises(PeerError, match="the KBS"):
