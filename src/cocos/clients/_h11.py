@@ -72,10 +72,10 @@ class H11Transport:
 
     Args:
         url: Base URL; only scheme, host and port count.
-        tls: For ``https``.
+        tls: For ``https``, and of no use otherwise.
     """
 
-    def __init__(self, url: str, tls: ssl.SSLContext) -> None:
+    def __init__(self, url: str, tls: ssl.SSLContext | None) -> None:
         parts = urlsplit(url)
         self.tls = tls if parts.scheme == "https" else None
         self._host = parts.hostname or ""

@@ -56,8 +56,12 @@ class HttpServer:
     ) -> None:
         self.url = _check_url(url, what)
         self._what = what
-        self._path = urlsplit(self.url).path
-        self._transport = transport or H11Transport(self.url, _tls_context(ca, what))
+        parts = urlsplit(self.url)
+        self._path = parts.path
+        # The system's CAs take a while to read.
+        needed = parts.scheme == "https" or ca is not None
+        tls = _tls_context(ca, what) if needed else None
+        self._transport = transport or H11Transport(self.url, tls)
         self._headers = {"User-Agent": user_agent, "Accept-Encoding": "identity", "Accept": "*/*"}
 
     async def __aenter__(self) -> Self:

@@ -7,6 +7,7 @@ measured meanwhile, and what a KBS released once it may refuse the next time.
 """
 
 import asyncio
+import copy
 from pathlib import Path
 from typing import Final, Protocol, Self
 
@@ -95,7 +96,10 @@ class KbsResources:
                 f"{REQUEST_SECONDS:g} s"
             ) from error
         except CocosError as error:
-            # Whoever runs Skopeo sees this sentence and nothing else.
-            if str(uri) not in error.message:
-                error.message = f"{self._what} {uri}: {error.message}"
-            raise
+            if str(uri) in error.message:
+                raise
+            # Whoever runs Skopeo sees this sentence and nothing else. A copy: those who ask
+            # for other resources may have got the same error.
+            named = copy.copy(error)
+            named.message = f"{self._what} {uri}: {error.message}"
+            raise named from error
