@@ -22,9 +22,10 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from cocos._clock import system_clock
 from cocos.attesters.sample import InsecureSampleAttester
 from cocos.clients.kbs import KbsAdmin, KbsClient
-from cocos.crypto import admin_jwt
+from cocos.crypto import admin_jwt, jwt
 from cocos.errors import AccessDeniedError, AuthenticationError, NotFoundError
 from cocos.host import process
+from cocos.wire import audit
 from cocos.wire.kbs import ResourcePath, ResourceUri
 
 pytestmark = pytest.mark.integration
@@ -211,23 +212,56 @@ async def test_token_keys_change_under_programs_that_serve(operator: Operator) -
         bearer = {"Authorization": f"Bearer {session.token}"}
         target = f"{there.url}/kbs/v0/resource/{PATH}"
         assert (await http.get(target, headers=bearer)).status_code == 200
-        (old,) = token_key(operator, "list")["keys"]
-        assert old["signs"]
-        new = token_key(operator, "rotate", "--lead", "60")
+        old = jwt.header_of(session.token)["kid"]
+        new = token_key(operator, "rotate", "--lead", "86400")["kid"]
         listed = token_key(operator, "list")["keys"]
-        assert [(key["kid"], key["signs"]) for key in listed] == [
-            (old["kid"], True),
-            (new["kid"], False),
-        ]
+        assert [(key["kid"], key["signs"]) for key in listed] == [(old, True), (new, False)]
         assert (await http.get(target, headers=bearer)).status_code == 200
-        token_key(operator, "revoke", old["kid"])
+        token_key(operator, "revoke", old)
         async with asyncio.timeout(60):
             while (await http.get(target, headers=bearer)).status_code != 401:  # noqa: ASYNC110
                 await asyncio.sleep(0.5)  # they look again by themselves
         assert await guest.get_resource(URI) == SECRET
         keys = (await http.get(f"{there.url}/.well-known/jwks.json")).json()["keys"]
-        assert old["kid"] not in [key["kid"] for key in keys]
+        assert old not in [key["kid"] for key in keys]
         assert len(keys) == 2
+        async with operator.admin(here.url) as admin:
+            assert (await admin.token_keys())["keys"] == keys
+            events = [
+                entry["event"] for entry in map(audit.decode, (await admin.audit_page(0)).records)
+            ]
+        assert {"token-key-published", "token-key-revoked"} < set(events)
+
+
+HOSTILE = """package policy
+import rego.v1
+allow := true if {
+	input.submods
+	x := numbers.range(1, 3000)
+	count([1 | some a in x; some b in x; some c in x; a + b == c]) == 0
+}
+"""
+
+
+async def test_a_hostile_policy_hurts_its_own_resources_only(operator: Operator) -> None:
+    other = ResourcePath.parse("other/key/1")
+    async with operator.plain("--insecure-allow-sample") as kbs:
+        async with operator.admin(kbs.url) as admin:
+            for path in (PATH, other):
+                await admin.set_resource(path, SECRET)
+            await admin.set_resource_policy(HOSTILE, f"resource/{PATH.repository}")
+        guests = [KbsClient(kbs.url, InsecureSampleAttester()) for _ in range(3)]
+        async with contextlib.AsyncExitStack() as stack:
+            for guest in guests:
+                await stack.enter_async_context(guest)
+                await guest.attest()
+            *hurt, well = guests
+            tasks = [asyncio.create_task(guest.get_resource(URI)) for guest in hurt]
+            while not all(task.done() for task in tasks):
+                assert await well.get_resource(ResourceUri.parse(other.uri)) == SECRET
+            for task in tasks:
+                assert isinstance(task.exception(), AccessDeniedError)
+    assert "policy.worker-ended" in operator.log()
 
 
 async def test_nothing_acknowledged_is_lost_by_kill_9(operator: Operator) -> None:

@@ -52,6 +52,16 @@ async def test_evaluation(workers: PolicyWorkers) -> None:
         assert said == {"allow": f"p{number}", "trust_claims": [number], "nothing": None}
 
 
+async def test_the_same_question_again(workers: PolicyWorkers) -> None:
+    for claim, plugin in (("a", "x"), ("a", "x"), ("b", "x"), ("a", "y"), ("a", "x")):
+        text = "package policy\nallow := [data.plugin, input.claim]\n"
+        said = await workers.evaluate(text, ["allow"], {"claim": claim}, request={"plugin": plugin})
+        assert said == {"allow": [plugin, claim]}
+    assert await workers.evaluate(
+        'package policy\nallow := "other"\n', ["allow"], {"claim": "a"}, request={"plugin": "x"}
+    ) == {"allow": "other"}
+
+
 async def test_more_policies_than_a_worker_keeps(workers: PolicyWorkers) -> None:
     texts = [f"package policy\nallow := {number}\n" for number in range(worker.KEPT + 2)]
     for _ in range(2):

@@ -9,7 +9,7 @@ import msgspec
 
 from cocos._clock import Clock
 from cocos._types import JsonObject
-from cocos.errors import FormatError, NotFoundError
+from cocos.errors import FormatError, NotFoundError, TooLargeError
 from cocos.policy.documents import BaseDocuments
 from cocos.stores.base import Namespace, Store
 from cocos.stores.view import View
@@ -17,6 +17,8 @@ from cocos.wire import json
 
 VERSION: Final = "0.1.0"
 MAX_NAME: Final = 512
+MAX_COUNT: Final = 10_000
+MAX_BYTES: Final = 4 * 2**20
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 _NEVER = dt.datetime.max.replace(tzinfo=dt.UTC)
 
@@ -66,11 +68,17 @@ class ReferenceValues:
 
         Raises:
             FormatError: another form, another type, an unusable name or value.
+            TooLargeError: with it, there would be more than policies can be given.
         """
         values = _payload(message)
         for name in values:
             _check_name(name)
-        BaseDocuments.of(values)  # what policies could not be given is not taken
+        whole = {**await self.all(), **values}
+        # What policies could not be given is not taken: they would all fail.
+        if len(BaseDocuments.of(whole).text) > MAX_BYTES or len(whole) > MAX_COUNT:
+            raise TooLargeError(
+                f"there can be {MAX_COUNT} reference values, and {MAX_BYTES} bytes of them"
+            )
         expires = _in_a_year(self._clock())
         stored = {
             name: json.encode(ReferenceValue(VERSION, name, expires.strftime(_TIME), value))

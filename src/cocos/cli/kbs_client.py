@@ -221,6 +221,16 @@ def get_resource(
     common.emit({"path": path, "resource": text}, lambda: print(text), as_json=as_json)  # noqa: T201
 
 
+@app.command("token-keys")
+def token_keys(context: typer.Context) -> None:
+    """Print the keys that verify the KBS's tokens: a JWK set, for whoever is to trust them.
+
+    Example: kbs-client --url https://kbs.example:8080 token-keys > jwks.json
+    """
+    found: JsonObject = run_admin(context.obj, lambda kbs: kbs.token_keys())
+    common.emit(found, lambda: None, as_json=True)
+
+
 @app.command("explain")
 def explain(
     context: typer.Context,

@@ -13,7 +13,9 @@ from cocos.cli import _common as common
 from cocos.cli._kbs_storage import opened
 from cocos.cli._kbs_tokens import signing_keys
 from cocos.kbs.config import Settings
-from cocos.tokens.key_ring import KeyRing
+from cocos.stores.opening import Storage
+from cocos.tokens.key_ring import KeyRing, RingKey
+from cocos.wire.audit import Entry
 
 T = TypeVar("T")
 
@@ -26,7 +28,7 @@ app = common.make_app(
 @app.command("list")
 def list_keys(context: typer.Context, *, as_json: common.JsonFlag = False) -> None:
     """Show the keys whose tokens hold, and which of them signs."""
-    ring = _with_keys(context.obj, lambda keys: keys.ring())
+    ring = _with_keys(context.obj, lambda keys, _: keys.ring())
     rows = _rows(ring)
     common.emit({"keys": rows}, lambda: _show(rows), as_json=as_json)
 
@@ -46,7 +48,13 @@ def rotate(
     as_json: common.JsonFlag = False,
 ) -> None:
     """Publish a new key, which takes over later; the old one's tokens hold until they expire."""
-    new = _with_keys(context.obj, lambda keys: keys.rotate(dt.timedelta(seconds=lead)))
+
+    async def publish(keys: SigningKeys, storage: Storage) -> RingKey:
+        new = await keys.rotate(dt.timedelta(seconds=lead))
+        await storage.audit.append(Entry("token-key-published", key=new.kid))
+        return new
+
+    new = _with_keys(context.obj, publish)
     common.emit(
         {"kid": new.kid, "active": new.active},
         lambda: common.stdout.print(
@@ -64,7 +72,12 @@ def revoke(
     as_json: common.JsonFlag = False,
 ) -> None:
     """Believe no token by a key that has leaked; guests with such tokens attest again."""
-    _with_keys(context.obj, lambda keys: keys.revoke(kid))
+
+    async def forget(keys: SigningKeys, storage: Storage) -> None:
+        await keys.revoke(kid)
+        await storage.audit.append(Entry("token-key-revoked", key=kid))
+
+    _with_keys(context.obj, forget)
     common.emit(
         {"kid": kid},
         lambda: common.stdout.print(f"no token by {kid} holds any more", markup=False),
@@ -72,10 +85,11 @@ def revoke(
     )
 
 
-def _with_keys(settings: Settings, work: Callable[[SigningKeys], Awaitable[T]]) -> T:
+def _with_keys(settings: Settings, work: Callable[[SigningKeys, Storage], Awaitable[T]]) -> T:
     async def run() -> T:
         async with opened(settings) as storage:
-            return await work(signing_keys(settings, storage.store, clock=system_clock))
+            keys = signing_keys(settings, storage.store, clock=system_clock)
+            return await work(keys, storage)
 
     return common.run_async(run())
 

@@ -198,6 +198,19 @@ class KbsAdmin:
         result: JsonObject = decode(self._server, answer, JsonObject, what)
         return result
 
+    async def token_keys(self) -> JsonObject:
+        """Return the keys that verify the KBS's tokens, a JWK set that anybody may read.
+
+        Raises:
+            NotFoundError: it issues none.
+        """
+        what = "the keys of its tokens"
+        answer = await self._server.request("GET", ".well-known/jwks.json")
+        if answer.status != OK:
+            raise refusal(self._server, answer, what)
+        result: JsonObject = decode(self._server, answer, JsonObject, what)
+        return result
+
     async def audit_page(self, after: int, limit: int = 1000) -> audit.Page:
         """Return records of the audit log, those behind the one numbered ``after``."""
         what = "the audit log"

@@ -18,7 +18,7 @@ from typing import Final
 
 from cocos.stores.base import Namespace, Store
 
-MAX_AGE_SECONDS: Final = 30.0
+MAX_AGE_SECONDS: Final = 300.0
 REVISION: Final = "\x01revision"
 """Its key: nothing that an operator names contains a control character."""
 

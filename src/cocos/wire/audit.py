@@ -33,7 +33,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         event: ``attested``, ``released``, ``denied``, ``administered`` (before an
             administrator's change is made), ``failed`` (that change, afterwards),
-            ``rekeyed``, ``denied-more``.
+            ``rekeyed``, ``token-key-published``, ``token-key-revoked``, ``denied-more``.
         seq: 1, 2, 3 … within the log; set when it is appended.
         time: By the clock of the key broker that appended it.
         request: Correlation id, as the peer was told.
@@ -52,7 +52,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
         reason: Its sentence.
         checks: Names of the checks that did not hold.
         count: How many denials this one stands for.
-        key: Id of the new data key.
+        key: Id of the new data key, or of the key that signs tokens.
     """
 
     event: str

@@ -13,6 +13,7 @@ import pytest
 from _engine import LocalEngine
 
 from cocos._types import JsonObject
+from cocos.attestation_service import reference_values
 from cocos.attestation_service.config import AttestationServiceConfig
 from cocos.attestation_service.request import AppraisalRequest
 from cocos.attestation_service.service import (
@@ -378,6 +379,21 @@ async def test_malformed_reference_values(make: Make, store: Store, bad: JsonObj
     with pytest.raises(FormatError):
         await make().register_reference_values(bad)
     assert await store.keys(Namespace.REFERENCE_VALUE) == []
+
+
+async def test_no_more_values_than_policies_can_be_given(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = make()
+    monkeypatch.setattr(reference_values, "MAX_COUNT", 2)
+    await service.register_reference_values(message({"a": 1, "b": 1}))
+    with pytest.raises(TooLargeError):
+        await service.register_reference_values(message({"c": 1}))
+    await service.register_reference_values(message({"b": 2}))
+    monkeypatch.setattr(reference_values, "MAX_BYTES", 1000)
+    with pytest.raises(TooLargeError):
+        await service.register_reference_values(message({"b": "x" * 1000}))
+    assert await service.get_reference_value("b") == 2
 
 
 async def test_one_bad_value_stores_none(make: Make, store: Store) -> None:
