@@ -19,6 +19,7 @@ from cocos.cli import _common as common
 from cocos.cli._kbs_attestation import own_service, service_config
 from cocos.cli._kbs_storage import opened, sweeping, without_password
 from cocos.cli._log_level import level_of_logs
+from cocos.cli.kbs import InsecureAllowSample, LogLevel, TpmEkCa
 from cocos.host.files import read_file
 from cocos.host.policy_workers import PolicyWorkers
 from cocos.kbs.config import Settings
@@ -75,17 +76,6 @@ InsecureApi = Annotated[
     bool | None,
     _option("Let everybody who reaches the socket replace policies.", "--insecure-api"),
 ]
-InsecureAllowSample = Annotated[
-    bool | None,
-    _option(
-        "Count sample evidence, which proves nothing; for trying things out.",
-        "--insecure-allow-sample",
-    ),
-]
-TpmEkCa = Annotated[
-    list[Path] | None,
-    _option("Believe TPMs that this CA certified, PEM; repeatable.", "--tpm-ek-ca"),
-]
 Storage = Annotated[
     str | None,
     _option(
@@ -99,14 +89,6 @@ StorageKey = Annotated[
         "The key that opens the storage: file:PATH, env:VARIABLE, tpm:PATH or a PKCS#11 URI. "
         "[storage.key beside the storage, made when it is]",
         "--storage-key",
-    ),
-]
-LogLevel = Annotated[
-    str | None,
-    typer.Option(
-        "--log-level",
-        envvar="COCOS_LOG_LEVEL",
-        help="debug, info, warning or error. [default: RUST_LOG's, or info]",
     ),
 ]
 

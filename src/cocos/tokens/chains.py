@@ -2,13 +2,11 @@
 """Tokens whose header brings the certificate chain of its key (``jwk.x5c``)."""
 
 import base64
-import binascii
 import warnings
 from collections.abc import Sequence
 from typing import Any, Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.verification import (
@@ -22,19 +20,12 @@ from cryptography.x509.verification import (
 
 from cocos._clock import Clock
 from cocos.crypto import jwk, jwt
+from cocos.crypto.certificates import UNREADABLE
 from cocos.errors import AuthenticationError, ConfigError, FormatError
 
 MAX_CERTIFICATES: Final = 8
 MAX_CERTIFICATE_BYTES: Final = 16 * 1024
-_UNREADABLE: Final = (
-    ValueError,
-    TypeError,
-    UnsupportedAlgorithm,
-    x509.DuplicateExtension,
-    x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-    CryptographyDeprecationWarning,
-)
+_UNREADABLE: Final = (*UNREADABLE, CryptographyDeprecationWarning)
 
 
 def parse_trusted(pem: bytes, source: str) -> tuple[x509.Certificate, ...]:
@@ -126,7 +117,7 @@ def _certificate(text: object) -> x509.Certificate:
             warnings.simplefilter("error", CryptographyDeprecationWarning)
             certificate = x509.load_der_x509_certificate(der)
             certificate.public_key()
-    except (binascii.Error, *_UNREADABLE) as error:
+    except _UNREADABLE as error:
         raise FormatError("a certificate in the token is malformed") from error
     return certificate
 

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from cocos._types import JsonObject
 from cocos.crypto import tpm_credential
+from cocos.crypto.certificates import UNREADABLE
 from cocos.errors import ConfigError, EvidenceError, Finding, FormatError
 from cocos.evidence.tpm import Attributes, RsaPublic
 from cocos.evidence.tpm_json import TpmChallenge, TpmEvidence, TpmParams
@@ -35,14 +36,6 @@ REGISTERED: Final = "registered"
 
 _KP_EK_CERTIFICATE: Final = x509.ObjectIdentifier("2.23.133.8.1")  # tcg-kp-EKCertificate
 _EK: Final = "tpm.ek-certificate"
-_UNREADABLE: Final = (
-    ValueError,
-    TypeError,
-    UnsupportedAlgorithm,
-    x509.DuplicateExtension,
-    x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-)
 _MIN_BITS: Final = 2048
 _WANTED: Final = (
     Attributes.FIXED_TPM
@@ -198,7 +191,7 @@ def _endorsement_key(
     try:
         certificate = x509.load_der_x509_certificate(der)
         key, usages = certificate.public_key(), _usages(certificate)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         return Finding(_EK, f"the endorsement-key certificate does not parse: {error}")
     untrusted = _issuer_finding(certificate, cas, now)
     if untrusted is not None:
