@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A process that evaluates policies, one after the other, within limits.
 
-Requests and answers are JSON after their length (4 bytes, big-endian) on standard input
-and output. A policy and its base documents are sent once and known by their digests then.
+Requests and answers are JSON after their length (4 bytes, big-endian) on the socket that is
+standard input. A policy and its base documents are sent once and known by their digests then.
 
 Only what is needed here is imported: a worker must start fast.
 """
@@ -114,11 +114,16 @@ def _statm() -> int:
 
 
 def main() -> None:
-    """Be a worker on standard input and output."""
+    """Be a worker on the socket that is standard input."""
     # The engine has reserved address space at its import, far more than it will ever use.
     resource.setrlimit(resource.RLIMIT_AS, (_pages(0) * _PAGE + MEMORY_BYTES,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    serve(sys.stdin.buffer, sys.stdout.buffer)
+    # Whatever the engine may write to standard output must not be taken for an answer.
+    wire, null = os.dup(sys.stdin.fileno()), os.open(os.devnull, os.O_RDWR)
+    for standard in (sys.stdin, sys.stdout):
+        os.dup2(null, standard.fileno())
+    with os.fdopen(wire, "rb") as requests, os.fdopen(os.dup(wire), "wb") as answers:
+        serve(requests, answers)
 
 
 if __name__ == "__main__":

@@ -160,6 +160,8 @@ class _Child:
             answer = await self._wire.exchange(job.frame(complete=False))
             if "unknown" in answer:
                 answer = await self._wire.exchange(job.frame(complete=True))
+        except ValueError as error:
+            raise _WorkerEnded("its worker answers nonsense") from error
         except TimeoutError as error:
             raise _WorkerEnded(f"it does not finish within {STUCK_SECONDS:g} s") from error
         except ConnectionError as error:
@@ -290,10 +292,10 @@ class PolicyWorkers:
                 job = None
                 if not end.started:
                     await asyncio.sleep(RESTART_SECONDS)
-            except CocosError as error:
-                _log.error("policy.no-worker", error=error.message, exc_info=error)
+            except (CocosError, OSError) as error:
+                _log.error("policy.no-worker", exc_info=error)
                 if job is not None:
-                    _set(job.done, error)
+                    _set(job.done, InternalError("policies cannot be evaluated"))
                     job = None
                 await asyncio.sleep(RESTART_SECONDS)
 
