@@ -77,7 +77,7 @@ class SigningKeys:
             AuthenticationError: none of the keys that are believed signed it.
         """
         kid = jwt.header_of(token).get("kid")
-        ring = await self._current(kid=kid)
+        ring = await self._current(kid=kid if isinstance(kid, str) else None)
         signers = self._believed(ring)
         keys = [signer.key.verification_key() for signer in signers]
         return jwk.verify_with_any(tuple(keys), token)
@@ -140,9 +140,10 @@ class SigningKeys:
                 return
         raise InternalError("others keep changing the token signing keys")
 
-    async def _current(self, *, kid: object = None) -> KeyRing:
+    async def _current(self, *, kid: str | None = None) -> KeyRing:
         now = asyncio.get_running_loop().time()
-        known = kid is None or kid in self._signers
+        own = None if self._own is None else self._own.key.kid
+        known = kid in {None, own} or kid in self._signers
         if not known or now - self._read_at >= FRESH_SECONDS:
             raw = await self._store.get(Namespace.KEY, NAME)
             if raw is None and self._own is None:

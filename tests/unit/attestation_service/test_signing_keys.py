@@ -203,7 +203,10 @@ async def test_forgeries(store: Store, clock: Clock) -> None:
     keys = replica(store, clock)
     signer = await keys.signer()
     forger = SigningKey.generate()
-    for header in (signer.header, {"kid": signer.key.kid}, {"kid": forger.kid}, {}):
+    headers: list[dict[str, Any]] = [
+        {"kid": kid} for kid in (signer.key.kid, forger.kid, [], {}, 1)
+    ]
+    for header in (signer.header, *headers, {}):
         with pytest.raises(AuthenticationError):
             await keys.verify(forger.sign(header, {"a": 1}))
 
