@@ -2,6 +2,7 @@
 """Tokens of several issuers, prefixes of policies, messages with reference values: any of them."""
 
 import base64
+import datetime as dt
 import json
 import tempfile
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from cocos._types import UnverifiedToken
 from cocos.attestation_service.reference_values import ReferenceValues
+from cocos.attestation_service.signing_keys import SigningKeys
 from cocos.crypto import base64url, jwt
 from cocos.crypto.signing import SigningKey
 from cocos.errors import CallerError, EvidenceError, Finding
@@ -46,6 +48,14 @@ json_values = st.recursive(
     ),
     max_leaves=10,
 )
+
+
+@pytest_asyncio.fixture
+async def store() -> AsyncIterator[SqlStore]:
+    with tempfile.TemporaryDirectory() as folder:
+        opened = await SqlStore.open(storage_url(folder), clock=lambda: NOW)
+        yield opened
+        await opened.close()
 
 
 def certified(party: Party) -> dict[str, Any]:
@@ -154,6 +164,19 @@ async def test_any_key_and_chain(key: Any, chain: Any) -> None:
                 await verifier.verify(token, NOW)
 
 
+names = st.sampled_from(["kid", "jwk", "x5c", "x5u", "crit", "b64", "cty"])
+
+
+@given(header=st.dictionaries(names, json_values, max_size=4))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_any_header(store: SqlStore, header: dict[str, Any]) -> None:
+    keys = SigningKeys(store, clock=lambda: NOW, token_lifetime=dt.timedelta(minutes=5))
+    verifier = TokenVerifier([keys, CertifiedKeys([ROOT.certificate], clock=lambda: NOW)])
+    for key in (FORGER, STRANGER.signing_key):
+        with pytest.raises(EvidenceError):
+            await verifier.verify(UnverifiedToken(key.sign(header, CLAIMS)), NOW)
+
+
 # --- prefixes of routes ---
 
 segments = st.sampled_from(["a", "b", "ab", "key", "key2", "default", "1"])
@@ -190,12 +213,9 @@ def test_policies_see_what_is_asked_for(
 # --- reference values ---
 
 
-@pytest_asyncio.fixture
-async def values() -> AsyncIterator[ReferenceValues]:
-    with tempfile.TemporaryDirectory() as folder:
-        store = await SqlStore.open(storage_url(folder), clock=lambda: NOW)
-        yield ReferenceValues(store, clock=lambda: NOW)
-        await store.close()
+@pytest.fixture
+def values(store: SqlStore) -> ReferenceValues:
+    return ReferenceValues(store, clock=lambda: NOW)
 
 
 LOOK = Policy.compile("package policy\nallow := query_reference_value(input.name)\n")

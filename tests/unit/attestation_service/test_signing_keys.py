@@ -203,9 +203,8 @@ async def test_forgeries(store: Store, clock: Clock) -> None:
     keys = replica(store, clock)
     signer = await keys.signer()
     forger = SigningKey.generate()
-    headers: list[dict[str, Any]] = [
-        {"kid": kid} for kid in (signer.key.kid, forger.kid, [], {}, 1)
-    ]
+    kids: list[Any] = [signer.key.kid, forger.kid, [], {}, 1]
+    headers: list[dict[str, Any]] = [{"kid": kid} for kid in kids]
     for header in (signer.header, *headers, {}):
         with pytest.raises(AuthenticationError):
             await keys.verify(forger.sign(header, {"a": 1}))
