@@ -45,11 +45,15 @@ async def running(
 
 @contextlib.asynccontextmanager
 async def started(
-    name: str, argv: Sequence[str | Path], *, env: dict[str, str] | None = None
+    name: str,
+    argv: Sequence[str | Path],
+    *,
+    env: dict[str, str] | None = None,
+    stdin: int | None = None,
 ) -> AsyncIterator[Running]:
     """Have a server run that announces in JSON where it listens."""
     pipe = asyncio.subprocess.PIPE
-    async with process.spawn(argv, env=env, stdout=pipe, stderr=pipe) as child:
+    async with process.spawn(argv, env=env, stdin=stdin, stdout=pipe, stderr=pipe) as child:
         assert child.stdout is not None
         assert child.stderr is not None
         program = Running("", pid=child.pid)

@@ -22,6 +22,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from cocos.crypto import envelope
 from cocos.crypto.envelope import LocalRootKey, RootKey
 from cocos.stores.base import Namespace, Store
 from cocos.stores.opening import Storage, open_storage
@@ -211,7 +212,7 @@ def test_every_store_does_the_same(tmp_path: Path, postgres: Postgres, valkey: s
             run_state_machine_as_test(
                 partial(Everywhere, world),  # type: ignore[arg-type]  # a factory will do
                 settings=settings(
-                    max_examples=20,
+                    max_examples=12,
                     stateful_step_count=25,
                     deadline=None,
                     suppress_health_check=list(HealthCheck),
@@ -219,3 +220,49 @@ def test_every_store_does_the_same(tmp_path: Path, postgres: Postgres, valkey: s
             )
         finally:
             runner.run(stack.aclose())
+
+
+async def test_programs_that_start_at_once_share_a_new_postgres(postgres: Postgres) -> None:
+    url = await postgres.new_database()
+    async with contextlib.AsyncExitStack() as stack:
+        opening = (stack.enter_async_context(open_storage(url, [Root()])) for _ in range(4))
+        storages = await asyncio.gather(*opening)
+        assert len({storage.keyring.current.id for storage in storages}) == 1
+        await storages[0].store.put(Namespace.RESOURCE, "a", b"1")
+        for storage in storages:
+            assert await storage.store.get(Namespace.RESOURCE, "a") == b"1"
+
+
+async def test_nobody_writes_with_an_old_key_while_keys_change(postgres: Postgres) -> None:
+    """What is acknowledged during rotations can be read after them."""
+    url = await postgres.new_database()
+    written: dict[str, bytes] = {}
+    done = asyncio.Event()
+
+    async def write(storage: Storage, writer: int) -> None:
+        number = 0
+        while not done.is_set():
+            key = f"{writer}/{number % 7}"
+            await storage.store.put(Namespace.RESOURCE, key, b"%d" % number)
+            written[key] = b"%d" % number
+            number += 1
+
+    async with (
+        open_storage(url, [Root()]) as one,
+        open_storage(url, [Root()]) as two,
+        open_storage(url, [Root()]) as operator,
+    ):
+        writing = [
+            asyncio.create_task(write(storage, number))
+            for number, storage in enumerate((one, two) * 3)
+        ]
+        for _ in range(4):
+            await rekey(operator, lambda _done, _whole: None)
+        done.set()
+        await asyncio.gather(*writing)
+    async with open_storage(url, [Root()]) as after:
+        current = after.keyring.current.id
+        for key, value in written.items():
+            assert await after.store.get(Namespace.RESOURCE, key) == value
+            rows = await after.database.read("SELECT value FROM resource WHERE key = ?1", key)
+            assert envelope.key_id(rows[0][0]) == current

@@ -66,7 +66,8 @@ async def sweeping(store: Store) -> AsyncIterator[None]:
             try:
                 _log.debug("kbs.swept", values=await store.sweep())
             except CocosError as error:
-                _log.warning("kbs.sweep-failed", error=error.message, exc_info=error)
+                cause = repr(error.__cause__)
+                _log.warning("kbs.sweep-failed", error=error.message, cause=cause)
 
     task = asyncio.create_task(forever())
     try:

@@ -2,8 +2,7 @@
 """Whether a storage can be read and written at the moment.
 
 Reading is tried each time. Writing costs a flush of the disk, and anybody may ask: it is
-tried every ten seconds, and while it fails every second, so that a full disk is noticed
-without traffic and its end, too.
+tried once per second at most. So a full disk is noticed without traffic, and its end, too.
 """
 
 import asyncio
@@ -13,8 +12,7 @@ from cocos._clock import Clock
 from cocos.errors import CocosError
 from cocos.stores.base import Namespace, Store
 
-GOOD_SECONDS: Final = 10.0
-BAD_SECONDS: Final = 1.0
+SECONDS: Final = 1.0
 _NAME: Final = "health"
 
 
@@ -53,5 +51,4 @@ class Health:
             self._problem = error
         else:
             self._problem = None
-        wait = GOOD_SECONDS if self._problem is None else BAD_SECONDS
-        self._next = asyncio.get_running_loop().time() + wait
+        self._next = asyncio.get_running_loop().time() + SECONDS

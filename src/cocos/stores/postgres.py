@@ -6,6 +6,7 @@ the driver prefers is not always safe: over the network the server's certificate
 unless the URL says another ``sslmode``.
 """
 
+import asyncio
 import contextlib
 import os
 import re
@@ -60,7 +61,7 @@ class PostgresDatabase(Database):
             pool = await asyncpg.create_pool(
                 url,
                 **arguments,
-                min_size=1,
+                min_size=0,
                 max_size=CONNECTIONS,
                 init=_set_up,
                 reset=_nothing,
@@ -116,7 +117,9 @@ class PostgresDatabase(Database):
 
     async def close(self) -> None:
         """Release connections."""
-        self._pool.terminate()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await self._pool.close()
 
     @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:
@@ -216,7 +219,12 @@ def describe(url: str) -> str:
     return f"{parts.scheme}://{login.partition(':')[0]}{at}{hosts}{parts.path}"
 
 
-_FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
+_FAILURES: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.exceptions.InternalClientError,  # a connection that its server has just ended
+    TimeoutError,
+)
 
 
 def _problem(error: Exception) -> str:
@@ -233,9 +241,14 @@ def _problem(error: Exception) -> str:
         ):
             # Of the server's own, they name users, databases and tables, and no values.
             return str(error)
-        case OSError() | asyncpg.InterfaceError() | asyncpg.PostgresConnectionError():
-            return database.DOES_NOT_ANSWER
-        case asyncpg.OperatorInterventionError() | asyncpg.InsufficientResourcesError():
+        case (
+            OSError()
+            | asyncpg.InterfaceError()
+            | asyncpg.exceptions.InternalClientError()
+            | asyncpg.PostgresConnectionError()
+            | asyncpg.OperatorInterventionError()
+            | asyncpg.InsufficientResourcesError()
+        ):
             return database.DOES_NOT_ANSWER
         case _:
             return database.FAILED

@@ -257,7 +257,8 @@ class WebApp:
             try:
                 await self._on_error(failed)
             except CocosError as failure:
-                _log.warning("http.error-not-recorded", error=failure.message, exc_info=failure)
+                cause = repr(failure.__cause__)
+                _log.warning("http.error-not-recorded", error=failure.message, cause=cause)
         kind, detail = self._describe(failed)
         return problem_response(
             Problem(
