@@ -264,34 +264,6 @@ async def test_a_hostile_policy_hurts_its_own_resources_only(operator: Operator)
     assert "policy.worker-ended" in operator.log()
 
 
-async def test_nothing_acknowledged_is_lost_by_kill_9(operator: Operator) -> None:
-    acknowledged: dict[ResourcePath, bytes] = {}
-    enough = asyncio.Event()
-
-    async def write(admin: KbsAdmin, writer: int) -> None:
-        for number in range(10_000):
-            path = ResourcePath("w", str(writer), str(number))
-            await admin.set_resource(path, str(path).encode())
-            acknowledged[path] = str(path).encode()
-            if len(acknowledged) >= 50:
-                enough.set()
-
-    sample = "--insecure-allow-sample"
-    async with operator.plain(sample) as kbs, operator.admin(kbs.url) as admin:
-        writers = [asyncio.create_task(write(admin, writer)) for writer in range(4)]
-        await enough.wait()
-        kbs.child.kill()
-        await kbs.child.wait()
-        await asyncio.wait(writers)
-        assert all(writer.exception() for writer in writers)
-    async with (
-        operator.plain(sample) as kbs,
-        KbsClient(kbs.url, InsecureSampleAttester()) as guest,
-    ):
-        for path, data in acknowledged.items():
-            assert await guest.get_resource(ResourceUri.parse(path.uri)) == data
-
-
 async def test_sessions_survive_kill_9(operator: Operator) -> None:
     port = "0"
     async with contextlib.AsyncExitStack() as stack:
