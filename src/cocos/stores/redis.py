@@ -10,6 +10,7 @@ A value is stored behind the time at which it expires, 16 digits. Redis's own ex
 tidies up: its clock is not ours.
 """
 
+import asyncio
 import contextlib
 import datetime as dt
 from collections.abc import AsyncIterator
@@ -18,7 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 from weakref import WeakKeyDictionary
 
 import structlog
-from redis.asyncio import BlockingConnectionPool
+from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -70,10 +71,11 @@ class RedisStore(Store):
     def __init__(self, url: str, *, clock: Clock) -> None:
         self._clock = clock
         self._runs: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
-        self._pool: BlockingConnectionPool = BlockingConnectionPool.from_url(
+        # Not the library's pool that waits: whoever comes last may get a connection first.
+        self._free = asyncio.Semaphore(CONNECTIONS)
+        self._pool: ConnectionPool = ConnectionPool.from_url(
             url,
             max_connections=CONNECTIONS,
-            timeout=SECONDS,
             socket_timeout=SECONDS,
             socket_connect_timeout=SECONDS,
             retry=Retry(NoBackoff(), 0),
@@ -188,20 +190,32 @@ class RedisStore(Store):
     async def _connection(self) -> AsyncIterator[tuple[Any, str]]:
         """Have a connection, and the beginning of every key of the run it leads to."""
         try:
-            connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
-            try:
+            async with asyncio.timeout(SECONDS):
+                await self._free.acquire()
+        except TimeoutError as error:
+            raise StorageError("the session storage does not answer") from error
+        try:
+            async with self._taken() as connection:
                 run = self._runs[connection]
                 yield connection, f"cocos:{run}:"
                 # If it was opened anew, what was asked may have gone to another run.
                 _require_same(run, self._runs[connection])
-            except BaseException:
-                # An answer may still be under way.
-                await connection.disconnect(nowait=True)
-                raise
-            finally:
-                await self._pool.release(connection)
         except (OSError, TimeoutError, RedisError) as error:
             raise StorageError(_problem(error)) from error
+        finally:
+            self._free.release()
+
+    @contextlib.asynccontextmanager
+    async def _taken(self) -> AsyncIterator[Any]:
+        connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
+        try:
+            yield connection
+        except BaseException:
+            # An answer may still be under way.
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            await self._pool.release(connection)
 
     async def _greet(self, connection: Any) -> None:
         await connection.on_connect()

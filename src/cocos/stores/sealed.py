@@ -6,6 +6,7 @@ ones of the same name; docs/operate/kbs.md says what that means.
 """
 
 import datetime as dt
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
@@ -16,6 +17,9 @@ from cocos.crypto.envelope import DataKey
 from cocos.errors import FormatError, IntegrityError, InternalError, StorageError
 from cocos.stores.base import Namespace, StaleKeyError, Store
 from cocos.stores.keyring import Keyring
+
+REMEMBERED: Final = 512
+"""Sessions whose last record is remembered, so that a step need not read it again."""
 
 _ATTEMPTS: Final = 5
 
@@ -30,6 +34,7 @@ class SealedStore(Store):
     def __init__(self, inner: Store, keyring: Keyring) -> None:
         self._inner = inner
         self._keyring = keyring
+        self._sessions: OrderedDict[str, tuple[bytes, bytes]] = OrderedDict()
 
     async def get(self, namespace: Namespace, key: str) -> bytes | None:
         """Return the value, or None when there is none.
@@ -38,17 +43,18 @@ class SealedStore(Store):
             InternalError: somebody has changed it in the storage.
         """
         record = await self._inner.get(namespace, key)
-        return None if record is None else await self._open(namespace, key, record)
+        if record is None:
+            return None
+        value = await self._open(namespace, key, record)
+        if value is not None:
+            self._remember(namespace, key, value, record)
+        return value
 
     async def put(
         self, namespace: Namespace, key: str, value: bytes, *, expires: dt.datetime | None = None
     ) -> None:
         """Write the value, over an old one if there is one."""
-        await self._current(
-            lambda: self._inner.put(
-                namespace, key, self._seal(namespace, key, value), expires=expires
-            )
-        )
+        await self._current(lambda: self._put(namespace, key, value, expires))
 
     async def put_new(
         self, namespace: Namespace, key: str, value: bytes, *, expires: dt.datetime | None = None
@@ -124,15 +130,39 @@ class SealedStore(Store):
         return found
 
     async def _replace(self, namespace: Namespace, key: str, old: bytes, new: bytes) -> bool:
+        value, record = self._recall(namespace, key)
         for _ in range(_ATTEMPTS):
-            record = await self._inner.get(namespace, key)
-            if record is None or await self._open(namespace, key, record) != old:
-                return False
+            if record is None or value != old:
+                record = await self._inner.get(namespace, key)
+                value = record and await self._open(namespace, key, record)
+                if record is None or value != old:
+                    return False
             sealed = self._seal(namespace, key, new)
             if await self._inner.replace(namespace, key, record, sealed):
+                self._remember(namespace, key, new, sealed)
                 return True
-            # Another value, or the same one sealed anew.
+            record = None  # another value, or the same one sealed anew
         return False
+
+    async def _put(
+        self, namespace: Namespace, key: str, value: bytes, expires: dt.datetime | None
+    ) -> None:
+        record = self._seal(namespace, key, value)
+        await self._inner.put(namespace, key, record, expires=expires)
+        self._remember(namespace, key, value, record)
+
+    def _remember(self, namespace: Namespace, key: str, value: bytes, record: bytes) -> None:
+        """Keep a session as it was last seen: the step after this one compares with it."""
+        if namespace is Namespace.SESSION:
+            self._sessions[key] = value, record
+            self._sessions.move_to_end(key)
+            if len(self._sessions) > REMEMBERED:
+                self._sessions.popitem(last=False)
+
+    def _recall(self, namespace: Namespace, key: str) -> tuple[bytes | None, bytes | None]:
+        if namespace is not Namespace.SESSION:
+            return None, None
+        return self._sessions.get(key, (None, None))
 
     async def _current(self, write: Callable[[], Awaitable[T]]) -> T:
         """Write with the key that is current when it is written."""

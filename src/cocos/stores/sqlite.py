@@ -4,7 +4,8 @@
 A commit costs a flush of the disk, a statement microseconds. The thread that writes takes
 whatever waits, puts it into one transaction and tells everybody after the one commit. Reads
 see what is committed and wait for nobody; they take microseconds and run where they are
-asked for, because a way to another thread and back costs ten times as much.
+asked for, because a way to another thread and back costs ten times as much. So do writes to
+a file that is never flushed.
 """
 
 import asyncio
@@ -58,8 +59,9 @@ class SqliteDatabase(Database):
     lock_rows = ""  # there is one writer
 
     def __init__(self, file: Path, *, durable: bool) -> None:
+        self._durable = durable
         self._writing = _connect(file, durable=durable)
-        self._reading = _connect(file, durable=durable, busy_seconds=0)
+        self._here = _connect(file, durable=durable, busy_seconds=0)
         self._scanning = _connect(file, durable=durable)
         self._scan_lock = threading.Lock()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -98,12 +100,10 @@ class SqliteDatabase(Database):
     async def read(self, sql: str, *parameters: Parameter) -> Sequence[Row]:
         """Return the rows of a query that is quick."""
         try:
-            return self._reading.execute(sql, parameters).fetchall()
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-                raise _translated(error) from error
+            return self._here.execute(sql, parameters).fetchall()
         except sqlite3.Error as error:
-            raise _translated(error) from error
+            if not _is_busy(error):
+                raise _translated(error) from error
         # Seldom: somebody recovers the log. Nobody else must wait for that.
         return await self.scan(sql, *parameters)
 
@@ -121,6 +121,12 @@ class SqliteDatabase(Database):
 
     async def write(self, sql: str, *parameters: Parameter) -> int:
         """Execute a statement; return how many rows it changed, once that is durable."""
+        if not self._durable and not self._closed:
+            try:
+                return _execute(self._here, sql, parameters)
+            except sqlite3.Error as error:
+                if not _is_busy(error):
+                    raise _translated(error) from error
         changed: int = await self._do(lambda connection: _execute(connection, sql, parameters))
         return changed
 
@@ -147,7 +153,7 @@ class SqliteDatabase(Database):
         self._closed = True
         self._jobs.put(None)
         await asyncio.to_thread(self._thread.join)
-        for connection in (self._reading, self._scanning, self._writing):
+        for connection in (self._here, self._scanning, self._writing):
             connection.close()
 
     async def _do(self, work: _Work) -> Any:
@@ -270,6 +276,11 @@ _PROBLEMS: Final = {
     sqlite3.SQLITE_READONLY: database.READ_ONLY,
     sqlite3.SQLITE_CANTOPEN: "the storage cannot be opened",
 }
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    """Tell whether another connection writes at the moment."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _translated(error: sqlite3.Error) -> StorageError:
