@@ -17,8 +17,9 @@ import pytest
 
 from cocos.cli import cocos_doctor_checks as checks
 from cocos.cli.cocos_doctor_checks import Check, Verdict, _Port, _Tool
-from cocos.errors import PeerError
-from cocos.host import accelerator, kvm, process
+from cocos.errors import PeerError, ProcessError, UnreachableError
+from cocos.host import accelerator, kvm, process, qemu
+from cocos.host.qemu import Firmware
 from cocos.transport.rpc import Service, serve
 from cocos.wire._generated import manager_pb2_grpc as pb_grpc
 
@@ -166,21 +167,59 @@ async def test_kvm_is_used_only_where_a_vm_has_booted_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    probed: list[Firmware] = []
+
+    async def hangs(firmware: Firmware) -> None:
+        probed.append(firmware)
+        raise UnreachableError("the probe VM hung")
+
+    monkeypatch.setattr(kvm, "usable", lambda: True)
+    monkeypatch.setattr(kvm, "probe", hangs)
     found = await accelerator.choose()
-    assert found.reason
-    if not kvm.usable():
-        assert found.name == "tcg"
-        return
+    assert found == accelerator.Accelerator("tcg", "no KVM: the probe VM hung")
+    assert await accelerator.choose() == found
+    assert probed == [qemu.OVMF]
+    _, vms = await checks.check_vms()
+    assert vms.detail == "emulated, slowly: no KVM: the probe VM hung"
+    # The finding is believed, until the machine is another one.
     finding = tmp_path / "cocos" / "accelerator" / "kvm.json"
     kept = json.loads(finding.read_bytes())
-    assert kept["works"] == (found.name == "kvm")
-    # The finding is believed, until the machine is another one.
     finding.write_text(json.dumps({**kept, "works": True, "reason": "as noted"}))
     assert await accelerator.choose() == accelerator.Accelerator("kvm", "as noted")
-    finding.write_text(json.dumps({**kept, "machine": "another", "reason": "as noted"}))
-    assert await accelerator.choose() == found
-    finding.write_text("{")
-    assert await accelerator.choose() == found
+    for other in (json.dumps({**kept, "machine": "another"}), "{"):
+        finding.write_text(other)
+        assert await accelerator.choose() == found
+    assert len(probed) == 3
+    # So with another firmware, which is the one that is probed.
+    own = Firmware(tmp_path / "code.fd", tmp_path / "variables.fd")
+    own.code.write_bytes(b"code")
+    own.variables.write_bytes(b"variables")
+    await accelerator.choose("auto", own)
+    assert probed[3:] == [own]
+
+
+async def test_the_probe_boots_the_firmware_that_it_is_given(tmp_path: Path) -> None:
+    own = Firmware(tmp_path / "absent.fd", tmp_path / "variables.fd")
+    own.variables.write_bytes(b"variables")
+    with pytest.raises(ProcessError, match=r"absent\.fd"):
+        await kvm.probe(own, accelerator="tcg")
+
+
+async def test_vms_are_looked_at_as_the_environment_configures_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MANAGER_IMAGE_FOLDER", str(tmp_path))
+    monkeypatch.setenv("MANAGER_QEMU_ACCELERATOR", "tcg")
+    for name in ("cocos.efi", "root.img"):
+        (tmp_path / name).touch()
+    image, vms = await checks.check_vms()
+    assert (image.verdict, image.detail) == (Verdict.OK, f"in {tmp_path}")
+    assert (vms.detail, vms.fix) == ("emulated, slowly: as configured", "")
+    monkeypatch.setenv("MANAGER_QEMU_OVMF_CODE_FILE", str(tmp_path / "none.fd"))
+    assert str(tmp_path / "none.fd") in (await checks.check_vms())[1].detail
+    monkeypatch.setenv("MANAGER_QEMU_ACCELERATOR", "magic")
+    failed = only(await checks.check_vms())
+    assert (failed.verdict, "accelerator" in failed.detail) == (Verdict.FAILED, True)
 
 
 async def test_a_configured_accelerator() -> None:

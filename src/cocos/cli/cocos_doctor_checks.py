@@ -19,10 +19,11 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cocos._clock import Clock
-from cocos.errors import CocosError
-from cocos.host import accelerator, kvm, process, qemu, sandbox, skopeo
-from cocos.manager.backends import Image
-from cocos.manager.config import ManagerConfig
+from cocos.cli import _common as common
+from cocos.errors import CocosError, ConfigError
+from cocos.host import accelerator, kvm, process, sandbox, skopeo
+from cocos.manager.backends import Image, check_firmware
+from cocos.manager.config import ENVIRONMENT, ManagerConfig
 
 T = TypeVar("T")
 
@@ -160,29 +161,31 @@ async def check_sandbox() -> list[Check]:
 
 
 async def check_vms() -> list[Check]:
-    """Whether VMs boot, of which image, and by what."""
-    image = await _attempt("image", _find_image, str)
+    """Whether VMs boot, of which image, and by what, as a manager with our environment has it."""
+    try:
+        config = common.load_settings(ManagerConfig, environment=ENVIRONMENT, flags={})
+    except ConfigError as error:
+        return [Check("vms", Verdict.FAILED, f"the manager's settings: {error.message}")]
+
+    async def find_image() -> str:
+        return f"in {Image.find(config).folder}"
+
+    image = await _attempt("image", find_image, str)
     if image.verdict is Verdict.FAILED:  # the backend local needs none
         image = Check(image.name, Verdict.WARNING, image.detail, image.fix)
-    return [image, *await _check_accelerator()]
+    return [image, await _check_accelerator(config)]
 
 
-async def _find_image() -> str:
-    image = Image.find(ManagerConfig())
-    return f"in {image.kernel.parent}"
-
-
-async def _check_accelerator() -> list[Check]:
-    if not qemu.OVMF_CODE.exists():
-        missing = f"the firmware of VMs, {qemu.OVMF_CODE}, is absent"
-        return [Check("vms", Verdict.WARNING, missing, qemu.OVMF_HINT)]
+async def _check_accelerator(config: ManagerConfig) -> Check:
     try:
-        found = await accelerator.choose()
+        check_firmware(config)
+        found = await accelerator.choose(config.accelerator, config.firmware)
     except CocosError as error:
-        return [Check("vms", Verdict.WARNING, error.message, error.hint or "")]
+        return Check("vms", Verdict.WARNING, error.message, error.hint or "")
     if found.name == "kvm":
-        return [Check("vms", Verdict.OK, f"run by KVM: {found.reason}")]
-    return [Check("vms", Verdict.WARNING, f"emulated, slowly: {found.reason}", kvm.HINT)]
+        return Check("vms", Verdict.OK, f"run by KVM: {found.reason}")
+    fix = kvm.HINT if config.accelerator == "auto" else ""
+    return Check("vms", Verdict.WARNING, f"emulated, slowly: {found.reason}", fix)
 
 
 async def check_ports() -> list[Check]:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How VMs run here: by KVM if a probe VM has really booted with it, else emulated (TCG).
 
-The finding is kept until the machine boots again or QEMU or OVMF changes: a probe of a KVM that
-hangs takes its time.
+The finding is kept until the machine boots again or QEMU or the firmware changes: a probe of a
+KVM that hangs takes its time.
 """
 
 import platform
@@ -14,7 +14,7 @@ import msgspec
 from cocos.errors import CocosError, FormatError, PeerError, ToolMissingError
 from cocos.host import kvm, process, qemu
 from cocos.host.files import cache_folder, write_atomic
-from cocos.host.qemu import Accelerated
+from cocos.host.qemu import Accelerated, Firmware
 from cocos.wire import json
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -39,14 +39,15 @@ class _Finding(msgspec.Struct, forbid_unknown_fields=True):
     reason: str
 
 
-async def choose(wanted: str = "auto") -> Accelerator:
+async def choose(wanted: str = "auto", firmware: Firmware = qemu.OVMF) -> Accelerator:
     """Return the accelerator to use.
 
     Args:
         wanted: ``auto``; or ``kvm`` or ``tcg`` if somebody decided.
+        firmware: Of the VMs.
 
     Raises:
-        ToolMissingError: QEMU or OVMF is not installed.
+        ToolMissingError: QEMU or the firmware is not installed.
         PeerError: KVM is wanted and does not work here.
     """
     if wanted == "tcg":
@@ -54,7 +55,7 @@ async def choose(wanted: str = "auto") -> Accelerator:
     if not kvm.usable():
         finding = _Finding("", works=False, reason=f"{kvm.DEVICE} is absent or closed to us")
     else:
-        finding = await _probed()
+        finding = await _probed(firmware)
     if finding.works:
         return Accelerator("kvm", finding.reason)
     if wanted == "kvm":
@@ -62,8 +63,8 @@ async def choose(wanted: str = "auto") -> Accelerator:
     return Accelerator("tcg", f"no KVM: {finding.reason}")
 
 
-async def _probed() -> _Finding:
-    machine = _machine()
+async def _probed(firmware: Firmware) -> _Finding:
+    machine = _machine(firmware)
     file = cache_folder("accelerator") / "kvm.json"
     try:
         known: _Finding = json.decode(file.read_bytes(), _Finding, "a finding about KVM")
@@ -72,7 +73,7 @@ async def _probed() -> _Finding:
     if known.machine == machine:
         return known
     try:
-        await kvm.probe()
+        await kvm.probe(firmware)
     except ToolMissingError:
         raise
     except CocosError as error:
@@ -83,10 +84,11 @@ async def _probed() -> _Finding:
     return found
 
 
-def _machine() -> str:
+def _machine(firmware: Firmware) -> str:
     """Return what a finding holds for."""
-    files = [process.find_tool(qemu.PROGRAM, hint=qemu.INSTALL_HINT), qemu.OVMF_CODE]
-    states = [path.stat() for path in files if path.exists()]
-    versions = [f"{state.st_size}-{state.st_mtime_ns}" for state in states]
+    files = [process.find_tool(qemu.PROGRAM, hint=qemu.INSTALL_HINT)]
+    files += [path.absolute() for path in (firmware.code, firmware.variables)]
+    states = [(path, path.stat()) for path in files if path.exists()]
+    versions = [f"{path}-{state.st_size}-{state.st_mtime_ns}" for path, state in states]
     boot = _BOOT_ID.read_text("ascii").strip()
     return " ".join([boot, platform.release(), *versions])

@@ -35,11 +35,11 @@ def usable() -> bool:
     return os.access(DEVICE, os.R_OK | os.W_OK)
 
 
-async def probe(*, accelerator: Accelerated = "kvm") -> None:
+async def probe(firmware: Firmware = qemu.OVMF, *, accelerator: Accelerated = "kvm") -> None:
     """Boot a guest that reports a value only it can know.
 
     Raises:
-        ToolMissingError: QEMU or OVMF is not installed, or there is no ``/dev/kvm`` for us.
+        ToolMissingError: QEMU or the firmware is not installed, or there is no ``/dev/kvm`` for us.
         UnreachableError: the guest hung.
         ProcessError: it did not run.
     """
@@ -54,7 +54,7 @@ async def probe(*, accelerator: Accelerated = "kvm") -> None:
             )
 
     with tempfile.TemporaryDirectory(prefix="cocos-kvm-") as folder:
-        core = _core(accelerator, Path(folder))
+        core = _core(accelerator, firmware, Path(folder))
         words = [str(program), *qemu.core_arguments(core)]
         words += ["-device", f"isa-debug-exit,iobase={_PORT:#x},iosize=1"]
         result = await process.run(words, timeout=PROBE_SECONDS, check=False, on_stderr=watch)
@@ -65,14 +65,14 @@ async def probe(*, accelerator: Accelerated = "kvm") -> None:
         )
 
 
-def _core(accelerator: Accelerated, folder: Path) -> Core:
+def _core(accelerator: Accelerated, firmware: Firmware, folder: Path) -> Core:
     kernel, variables = folder / "probe.efi", folder / "variables.fd"
     kernel.write_bytes(efi_program.build(_CODE))
     try:
-        shutil.copyfile(qemu.OVMF_VARIABLES, variables)
+        shutil.copyfile(firmware.variables, variables)
     except OSError as error:
         raise ToolMissingError(
-            f"the firmware {qemu.OVMF_VARIABLES} is absent", hint=qemu.OVMF_HINT
+            f"the firmware {firmware.variables} is absent", hint=qemu.OVMF_HINT
         ) from error
-    firmware = Firmware(qemu.OVMF_CODE, variables)
-    return Core(accelerator, cpus=1, memory_mib=128, firmware=firmware, kernel=kernel)
+    own = Firmware(firmware.code, variables)
+    return Core(accelerator, cpus=1, memory_mib=128, firmware=own, kernel=kernel)

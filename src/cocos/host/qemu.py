@@ -59,10 +59,14 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Firmware:
-    """OVMF: its code, and this VM's own copy of its variables."""
+    """OVMF: its code, and its variables, of which every VM has a copy of its own."""
 
     code: Path
     variables: Path
+
+
+OVMF = Firmware(OVMF_CODE, OVMF_VARIABLES)
+"""As Debian installs it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from cocos.host.qemu import DEFAULT_GUEST_PORT, OVMF_CODE, OVMF_VARIABLES
+from cocos.host.qemu import DEFAULT_GUEST_PORT, OVMF_CODE, OVMF_VARIABLES, Firmware
 from cocos.transport.loopback import is_loopback
 
 DEFAULT_BACKEND = "qemu"
@@ -84,7 +84,8 @@ class ManagerConfig(BaseModel):
         memory_mib: Memory of a VM, in MiB; 2048M and 2G are understood, too.
         cpus: Processors of a VM.
         accelerator: ``kvm``, ``tcg``, or ``auto`` for what a probe VM shows to work.
-        confidential: ``auto`` to encrypt the memory of VMs where the host can; ``none``.
+        confidential: ``auto`` to encrypt the memory of VMs where the host can, who cannot attest
+            then: the guest has no attester for it yet; ``none``.
         scratch_mib: Size of the disk for images and results; takes only what is used.
         guest_port: Port of the guest that a port of ours leads to.
         authorized_keys: File with SSH keys that debug images let in.
@@ -114,7 +115,7 @@ class ManagerConfig(BaseModel):
     memory_mib: Mebibytes = Field(default=2048, ge=128)
     cpus: int = Field(default=2, ge=1, le=255)
     accelerator: Literal["auto", "kvm", "tcg"] = "auto"
-    confidential: Literal["auto", "none"] = "auto"
+    confidential: Literal["auto", "none"] = "none"
     scratch_mib: Mebibytes = Field(default=16 * 1024, ge=1)
     guest_port: Port = DEFAULT_GUEST_PORT
     authorized_keys: Path | None = None
@@ -134,6 +135,11 @@ class ManagerConfig(BaseModel):
                 "client_ca, or say --insecure-api"
             )
         return self
+
+    @property
+    def firmware(self) -> Firmware:
+        """What VMs with a TPM boot with."""
+        return Firmware(self.ovmf_code, self.ovmf_variables)
 
     @property
     def tpm_ca_folder(self) -> Path:

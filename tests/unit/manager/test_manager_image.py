@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from cocos.errors import ConfigError
-from cocos.host.confidential import Verdict
+from cocos.host import confidential, qemu
+from cocos.host.accelerator import Accelerator
+from cocos.host.confidential import HostFacts, Verdict
 from cocos.manager.backends._qemu_image import Image
 from cocos.manager.backends.qemu import QemuBackend
 from cocos.manager.config import ManagerConfig
+from cocos.manager.guest import GuestConfig
+from cocos.wire import init_data
 from cocos.wire.image_folder import DESCRIPTION, FIRMWARE, REFERENCE_VALUES, Memory
 
 
@@ -69,3 +74,41 @@ def test_the_images_own_is_used_unless_another_is_configured(image: Image) -> No
     assert chosen("snp") == image.folder / "firmware-snp.fd"
     assert chosen("tdx") == image.folder / "firmware-tdx.fd"
     assert chosen("snp", ovmf_confidential=Path("/own.fd")) == Path("/own.fd")
+
+
+@pytest.mark.parametrize(("settings", "kind"), [({}, None), ({"confidential": "auto"}, "snp")])
+async def test_memory_that_the_guest_cannot_attest_is_not_encrypted_by_default(
+    image: Image, settings: Any, kind: Memory | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def facts() -> HostFacts:
+        return HostFacts(frozenset({"sev_snp"}), frozenset({"snp"}), (10, 1))
+
+    monkeypatch.setattr(confidential, "read_facts", facts)
+    backend = QemuBackend(ManagerConfig(state_folder=image.folder, **settings))
+    backend._accelerator = Accelerator("kvm", "")
+    with capture_logs() as logs:
+        backend._verdict = await backend._judge()
+    assert backend._verdict.kind == kind
+    assert [entry["log_level"] for entry in logs] == ["warning"] * (kind is not None)
+    # An image that was built without firmware for it is as good then.
+    (image.folder / FIRMWARE["snp"]).unlink()
+    if kind is None:
+        assert backend._choose_firmware(image) == qemu.OVMF_CODE
+    else:
+        with pytest.raises(ConfigError, match="no firmware for snp"):
+            backend._choose_firmware(image)
+
+
+def test_the_hardware_is_told_the_digest_of_the_init_data(image: Image) -> None:
+    text = init_data.build({"agent.env": "A=1"})
+    digest = hashlib.sha256(text).digest()
+    backend = QemuBackend(ManagerConfig(state_folder=image.folder))
+    told: dict[Memory, qemu.Snp | qemu.Tdx] = {
+        "snp": qemu.Snp(51, 1, digest),
+        "tdx": qemu.Tdx(digest + bytes(16)),
+    }
+    for kind, expected in told.items():
+        backend._verdict = Verdict(kind, "")
+        sockets = qemu.Sockets(monitor=3, console=4, tpm=None)
+        machine = backend._machine("vm", image.folder, image, GuestConfig(text, ()), sockets)
+        assert machine.core.confidential == expected

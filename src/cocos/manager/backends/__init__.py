@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from cocos.errors import ConfigError
 from cocos.manager.backends._base import Backend, Ending, Hardware, Vm
-from cocos.manager.backends._qemu_image import Image
+from cocos.manager.backends._qemu_image import Image, check_firmware
 from cocos.manager.backends.local import LocalBackend
 from cocos.manager.backends.qemu import QemuBackend
 from cocos.manager.config import ManagerConfig
@@ -22,6 +22,7 @@ __all__ = [
     "Hardware",
     "Image",
     "Vm",
+    "check_firmware",
     "make_backend",
     "other_backends",
 ]

@@ -75,7 +75,9 @@ class QemuBackend(Backend):
         swtpm.Tools.find()
         check_firmware(self._config)
         self._image = Image.find(self._config)
-        self._accelerator = await accelerator.choose(self._config.accelerator)
+        self._accelerator = await accelerator.choose(
+            self._config.accelerator, self._config.firmware
+        )
         self._verdict = await self._judge()
         self._firmware = await asyncio.to_thread(self._choose_firmware, self._image)
         await asyncio.to_thread(self._ca.make, self._clock())
@@ -100,7 +102,11 @@ class QemuBackend(Backend):
             return Verdict(None, "as configured")
         if self._accelerator.name != "kvm":
             return Verdict(None, "memory can be encrypted with KVM only")
-        return confidential.judge(await confidential.read_facts())
+        verdict = confidential.judge(await confidential.read_facts())
+        if verdict.kind is not None:
+            why = "the guest has no attester for it yet, so that no KBS gives a key"
+            _log.warning("backend.cannot_attest", memory=verdict.kind, why=why)
+        return verdict
 
     def _choose_firmware(self, image: Image) -> Path:
         config = self._config
@@ -127,11 +133,11 @@ class QemuBackend(Backend):
     ) -> AsyncIterator[Vm]:
         """See the base; returns when the VM's first instruction may run."""
         guest = guest_config(vm_id, plan, authorized_keys=await asyncio.to_thread(self._keys))
+        how = f"{self._verdict.kind or self._accelerator.name} ({self._accelerator.reason})"
+        console.write("manager", f"starts by {how}")
         for sentence in guest.rewritten:
             _log.info("vm.told", vm=vm_id, what=sentence)
             console.write("manager", sentence)
-        how = f"{self._verdict.kind or self._accelerator.name} ({self._accelerator.reason})"
-        console.write("manager", f"starts by {how}")
         await asyncio.to_thread(self._lay_out, folder, guest)
         running = Parts()
         async with _ended(running):
