@@ -13,9 +13,9 @@ from starlette.routing import Route
 from cocos._types import JsonObject
 from cocos.crypto import base64url
 from cocos.errors import FormatError, StateError
-from cocos.kbs.admin import AdminGate, AdminRequest
 from cocos.kbs.administration import Administration
 from cocos.kbs.audit import Auditor
+from cocos.kbs.charges import AdminDoor
 from cocos.kbs.denials import Denial
 from cocos.kbs.openapi import ADMIN
 from cocos.kbs.resource_policy import POLICY_ID
@@ -43,7 +43,7 @@ class AttestationPolicyBody(PolicyBody, frozen=True):
 
 
 def admin_routes(
-    administration: Administration, admins: AdminGate, auditor: Auditor, *, prefix: str
+    administration: Administration, admins: AdminDoor, auditor: Auditor, *, prefix: str
 ) -> list[Route]:
     """Return what administrators, whom ``admins`` admits, can reach below ``prefix``."""
     api = _Api(administration, admins, auditor, prefix)
@@ -79,7 +79,7 @@ class _Api:
     """Request → use case → response, and nothing else."""
 
     def __init__(
-        self, administration: Administration, admins: AdminGate, auditor: Auditor, prefix: str
+        self, administration: Administration, admins: AdminDoor, auditor: Auditor, prefix: str
     ) -> None:
         self._administration = administration
         self._admins = admins
@@ -228,9 +228,7 @@ class _Api:
         return json_response(await self._administration.explain(request.path_params["id"]))
 
     async def _admit(self, request: Request) -> str:
-        admin = await self._admins.admit(
-            AdminRequest(request.headers.get("authorization"), request.scope["path"])
-        )
+        admin = await self._admins.admit(request)
         if request.method not in {"GET", "HEAD"}:
             # A change that nobody can learn of must not be made.
             trail = self._auditor.trail(request.scope)

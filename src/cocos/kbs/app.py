@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The key broker's HTTP interface, as in Trustee's KBS protocol, below ``/kbs/v0``."""
 
-import contextlib
 import datetime as dt
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from email.utils import format_datetime
 from functools import partial
-from time import monotonic
 from typing import Final
 
 from starlette.requests import Request
@@ -16,7 +14,6 @@ from starlette.routing import Route
 from cocos.errors import (
     AccessDeniedError,
     AuthenticationError,
-    CocosError,
     EvidenceError,
     FormatError,
     TooManyRequestsError,
@@ -24,9 +21,10 @@ from cocos.errors import (
 from cocos.kbs.admin import AdminGate
 from cocos.kbs.admin_app import admin_routes
 from cocos.kbs.administration import Administration
-from cocos.kbs.admission import RateLimit, client_of
+from cocos.kbs.admission import RateLimit
 from cocos.kbs.audit import Auditor
 from cocos.kbs.audit_app import audit_routes
+from cocos.kbs.charges import AdminDoor, Charges
 from cocos.kbs.denials import Denials
 from cocos.kbs.metrics import KbsMetrics
 from cocos.kbs.openapi import GUEST, HANDSHAKE, PATH, about
@@ -48,7 +46,6 @@ from cocos.wire import kbs
 from cocos.wire.kbs_generations import EarlyAttestation
 
 PREFIX = "/kbs/v0"
-_SENDERS_FAULT: Final = frozenset({400, 401, 413})
 _PROBLEM: Final = Content((kbs.Problem,), PROBLEM)
 
 
@@ -81,7 +78,9 @@ def make_app(
         well_known: Where the keys of this KBS's tokens are.
         max_body_bytes: Largest request body.
     """
-    api = _Api(service, auditor, health, metrics, allowance=allowance, clients=clients)
+    charges = Charges(allowance, clients)
+    api = _Api(service, auditor, health, metrics, charges)
+    door = AdminDoor(admins, charges)
 
     def route(path: str, handler: Callable[[Request], Awaitable[Response]], method: str) -> Route:
         return Route(f"{PREFIX}/{path}", handler, methods=[method])
@@ -92,8 +91,8 @@ def make_app(
             route("auth", api.alive, "GET"),
             route("attest", api.attest, "POST"),
             route("resource/{path:path}", api.get_resource, "GET"),
-            *admin_routes(administration, admins, auditor, prefix=PREFIX),
-            *audit_routes(auditor.log, admins, prefix=PREFIX),
+            *admin_routes(administration, door, auditor, prefix=PREFIX),
+            *audit_routes(auditor.log, door, prefix=PREFIX),
             *well_known,
             Route("/healthz", api.health),
             Route("/metrics", metrics.http.endpoint),
@@ -138,16 +137,13 @@ class _Api:
         auditor: Auditor,
         health: Health,
         metrics: KbsMetrics,
-        *,
-        allowance: RateLimit,
-        clients: ClientAddresses,
+        charges: Charges,
     ) -> None:
         self._service = service
         self._auditor = auditor
         self._health = health
         self._metrics = metrics
-        self._allowance = allowance
-        self._clients = clients
+        self._charges = charges
 
     @operation("Whether the storage answers")
     async def health(self, _request: Request) -> Response:
@@ -175,9 +171,7 @@ class _Api:
     )
     async def auth(self, request: Request) -> Response:
         self._metrics.auth_requests.inc()
-        address = self._clients.find(request.scope)
-        if address is not None:
-            self._allowance.admit(client_of(address), monotonic())
+        self._charges.handshake(request)
         body: kbs.Request = await read_json(request, kbs.Request, "the authentication request")
         opened = await self._service.auth(body, self._auditor.trail(request.scope))
         self._metrics.auth_successes.inc()
@@ -201,7 +195,7 @@ class _Api:
                 hint="POST /kbs/v0/auth gives one; send it back with the evidence",
             )
         trail = self._auditor.trail(request.scope)
-        with self._charging(request):
+        with self._charges.refusals(request):
             session = await self._service.attest(session_id, await request.body(), trail)
         response = json_response(kbs.AttestationResult(session.token))
         _set_cookie(response, request, session_id, session.expires)
@@ -214,28 +208,12 @@ class _Api:
         errors=[TooManyRequestsError],
     )
     async def get_resource(self, request: Request) -> Response:
-        path = kbs.ResourcePath.parse(request.path_params["path"])
         credentials = Credentials(request.cookies.get(kbs.SESSION_COOKIE), _bearer(request))
         trail = self._auditor.trail(request.scope)
-        with self._charging(request):
+        with self._charges.refusals(request):
+            path = kbs.ResourcePath.parse(request.path_params["path"])
             sealed = await self._service.read_resource(credentials, path, _query(request), trail)
         return json_response(sealed)
-
-    @contextlib.contextmanager
-    def _charging(self, request: Request) -> Iterator[None]:
-        """Let in who has allowance left; a request that is refused for itself costs some."""
-        address = self._clients.find(request.scope)
-        if address is None:
-            yield
-            return
-        client = client_of(address)
-        self._allowance.admit(client, monotonic(), cost=0)
-        try:
-            yield
-        except CocosError as error:
-            if error.http_status in _SENDERS_FAULT:
-                self._allowance.charge(client, monotonic())
-            raise
 
 
 def _set_cookie(

@@ -9,7 +9,7 @@ count is written with the next denial.
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -26,6 +26,9 @@ from cocos.wire.audit import Entry, Head, Page
 
 DENIALS_PER_SECOND: Final = 50
 MAX_REASON: Final = 300
+MAX_NAME: Final = 300
+"""Characters of what a stranger asked for: a path may have 64 KiB."""
+
 MAX_CHECKS: Final = 50
 _TRAIL: Final = "cocos.audit.trail"
 
@@ -158,6 +161,7 @@ class Auditor:
         if self._uncounted:
             more, self._uncounted = self._uncounted, 0
             await self.log.append(Entry("denied-more", count=more))
+        trail = replace(trail, step=trail.step[:MAX_NAME], resource=trail.resource[:MAX_NAME])
         checks = tuple(finding.check for finding in getattr(error, "findings", ()))
         await self._append(
             "denied",

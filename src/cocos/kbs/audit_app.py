@@ -8,8 +8,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from cocos.errors import FormatError
-from cocos.kbs.admin import AdminGate, AdminRequest
 from cocos.kbs.audit import AuditLog
+from cocos.kbs.charges import AdminDoor
 from cocos.kbs.openapi import ADMIN
 from cocos.transport.openapi import json_of, operation
 from cocos.transport.web import json_response
@@ -19,12 +19,8 @@ MAX_PAGE: Final = 1000
 _MAX_SEQ: Final = 2**63 - 1
 
 
-def audit_routes(log: AuditLog, admins: AdminGate, *, prefix: str) -> list[Route]:
+def audit_routes(log: AuditLog, admins: AdminDoor, *, prefix: str) -> list[Route]:
     """Return the routes that read the audit log; nothing writes it."""
-
-    async def admit(request: Request) -> None:
-        asked = AdminRequest(request.headers.get("authorization"), request.scope["path"])
-        await admins.admit(asked)
 
     @operation(
         "Read the audit log",
@@ -36,14 +32,14 @@ def audit_routes(log: AuditLog, admins: AdminGate, *, prefix: str) -> list[Route
         security=ADMIN,
     )
     async def page(request: Request) -> Response:
-        await admit(request)
+        await admins.admit(request)
         after = _number(request, "after", default=0, largest=_MAX_SEQ)
         limit = _number(request, "limit", default=MAX_PAGE, largest=MAX_PAGE)
         return json_response(await log.read(after, limit))
 
     @operation("The newest checkpoint of the audit log", answer=json_of(Head), security=ADMIN)
     async def head(request: Request) -> Response:
-        await admit(request)
+        await admins.admit(request)
         return json_response(await log.head())
 
     return [

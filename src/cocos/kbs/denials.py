@@ -27,6 +27,7 @@ _ID: Final = re.compile(r"[0-9a-f]{16}", re.ASCII)
 # Anybody can be denied as often as they like. A slot per four digits of the id bounds
 # what that costs: a later denial may take an earlier one's place, seldom in practice.
 _SLOT_DIGITS: Final = 4
+_MAX_STEP: Final = 300
 # A request that is malformed costs its sender nothing; a write costs us a little.
 _MALFORMED_PER_SECOND: Final = 10
 
@@ -69,7 +70,10 @@ class Denials:
             return
         now = self._clock()
         findings = error.findings or (Finding(error.code, error.message),)
-        denial = Denial(denial_id, now, step, error.code, error.message, error.hint or "", findings)
+        hint = error.hint or ""
+        denial = Denial(
+            denial_id, now, step[:_MAX_STEP], error.code, error.message, hint, findings
+        )
         await self._store.put(
             Namespace.DENIAL,
             denial_id[:_SLOT_DIGITS],

@@ -172,7 +172,9 @@ def report_data(data: JsonObject) -> ReportData:
     return ReportData(hashlib.sha384(canonical(data)).digest())
 
 
-SEGMENT = r"[A-Za-z0-9_\-][A-Za-z0-9_\-.]*"
+SEGMENT = r"[A-Za-z0-9_\-][A-Za-z0-9_\-.]{0,511}"
+"""A segment of a resource's path, of at most 512 characters: it goes to logs and databases."""
+
 _RESOURCE_PATH = re.compile(rf"({SEGMENT})/({SEGMENT})/({SEGMENT})", re.ASCII)
 
 
@@ -189,7 +191,7 @@ class ResourcePath:
         """Parse ``repository/type/tag`` without leading slash.
 
         Raises:
-            FormatError: not three segments of the allowed characters.
+            FormatError: not three segments of the allowed characters and length.
         """
         match = _RESOURCE_PATH.fullmatch(text)
         if match is None:

@@ -129,7 +129,7 @@ def test_whose_requests_are_counted_together(one: str, other: str, same: bool) -
 
 @pytest.fixture
 async def kbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[InProcessKbs]:
-    monkeypatch.setattr("cocos.kbs.app.monotonic", lambda: 1000.0)
+    monkeypatch.setattr("cocos.kbs.charges.monotonic", lambda: 1000.0)
     async with kbs_in_process(tmp_path, auth_rate=1, trusted_proxies=["203.0.113.0/24"]) as made:
         yield made
 
@@ -166,6 +166,30 @@ async def test_malformed_requests_count_as_handshakes(kbs: InProcessKbs) -> None
     assert (await guest.attest()).status_code == 200
     missing = [(await guest.get("a/b/c")).status_code for _ in range(BURST_SECONDS + 2)]
     assert missing == [404] * (BURST_SECONDS + 2)  # an attested guest may ask for more
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("DELETE", "resource/a/b/c"), ("GET", "audit"), ("GET", "audit/checkpoint")]
+)
+async def test_who_is_no_administrator_pays_for_asking(
+    kbs: InProcessKbs, method: str, path: str
+) -> None:
+    kbs.client = ("192.0.2.1", 1)
+    guest = Guest(kbs)
+    answers = [(await guest.call(method, path)).status_code for _ in range(BURST_SECONDS + 2)]
+    assert answers == [401] * (BURST_SECONDS + 1) + [429]
+    kbs.client = ("192.0.2.2", 1)
+    async with kbs.admin() as admin:
+        for _ in range(BURST_SECONDS + 2):
+            await admin.audit_head()
+
+
+async def test_paths_that_are_none_cost_as_much(kbs: InProcessKbs) -> None:
+    kbs.client = ("192.0.2.1", 1)
+    guest = Guest(kbs)
+    long = "a/b/" + "c" * 513
+    answers = [(await guest.get(long)).status_code for _ in range(BURST_SECONDS + 2)]
+    assert answers == [400] * (BURST_SECONDS + 1) + [429]
 
 
 async def test_a_proxy_s_clients_are_told_apart(kbs: InProcessKbs) -> None:

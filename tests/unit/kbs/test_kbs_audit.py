@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _generations import Guest
 from _kbs import InProcessKbs, admin_pair, kbs_in_process
 
 from cocos._types import JsonObject
@@ -15,7 +16,8 @@ from cocos.clients.kbs import KbsAdmin
 from cocos.crypto.admin_jwt import load_public_key
 from cocos.errors import AccessDeniedError, AuthenticationError, CocosError, UnreachableError
 from cocos.kbs.admission import BURST_SECONDS
-from cocos.kbs.audit import DENIALS_PER_SECOND, Auditor, Trail
+from cocos.kbs.audit import DENIALS_PER_SECOND, MAX_NAME, Auditor, Trail
+from cocos.kbs.denials import Denials
 from cocos.transport.client_address import ClientAddresses
 from cocos.wire import audit
 from cocos.wire.audit import Verification
@@ -169,6 +171,24 @@ async def test_strangers_cannot_fill_the_disk(kbs: InProcessKbs) -> None:
     assert [entry["event"] for entry in found[-2:]] == ["denied-more", "denied"]
     assert found[-2]["count"] == 200
     assert len(found) == DENIALS_PER_SECOND * BURST_SECONDS + 2
+
+
+async def test_a_denial_takes_little_room_whatever_was_asked_for(kbs: InProcessKbs) -> None:
+    guest, long = Guest(kbs), "c" * 60_000
+    assert (await guest.call("DELETE", f"resource/a/b/{long}")).status_code == 401
+    assert (await guest.get("/".join(["d" * 512] * 3))).status_code == 401
+    by_admin, by_guest = await entries(kbs)
+    assert by_admin["step"].startswith("DELETE /kbs/v0/resource/a/b/ccc")
+    assert by_guest["resource"].startswith("ddd")
+    assert {len(by_admin["step"]), len(by_guest["step"]), len(by_guest["resource"])} == {MAX_NAME}
+
+
+async def test_an_explanation_takes_little_room_whatever_was_asked_for(tmp_path: Path) -> None:
+    async with kbs_in_process(tmp_path) as kbs:
+        assert kbs.store is not None
+        denials = Denials(kbs.store, clock=kbs.clock)
+        await denials.record("0" * 16, "x" * 60_000, AccessDeniedError("no"), handshake=False)
+        assert len((await denials.get("0" * 16)).step) == MAX_NAME
 
 
 async def test_only_administrators_read_it(kbs: InProcessKbs) -> None:

@@ -109,6 +109,7 @@ def test_resource_paths(text: str) -> None:
         "a/b/c/d",
         "a/b/",
         "a/b/c\n",
+        "a/b/" + "c" * 513,
         "a/b/c?d",
         "a/b/c d",
         "ä/b/c",
