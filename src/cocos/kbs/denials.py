@@ -71,9 +71,7 @@ class Denials:
         now = self._clock()
         findings = error.findings or (Finding(error.code, error.message),)
         hint = error.hint or ""
-        denial = Denial(
-            denial_id, now, step[:_MAX_STEP], error.code, error.message, hint, findings
-        )
+        denial = Denial(denial_id, now, step[:_MAX_STEP], error.code, error.message, hint, findings)
         await self._store.put(
             Namespace.DENIAL,
             denial_id[:_SLOT_DIGITS],

@@ -169,7 +169,8 @@ async def test_malformed_requests_count_as_handshakes(kbs: InProcessKbs) -> None
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("DELETE", "resource/a/b/c"), ("GET", "audit"), ("GET", "audit/checkpoint")]
+    ("method", "path"),
+    [("DELETE", "resource/a/b/c"), ("GET", "audit"), ("GET", "audit/checkpoint")],
 )
 async def test_who_is_no_administrator_pays_for_asking(
     kbs: InProcessKbs, method: str, path: str
