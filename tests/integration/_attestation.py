@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from _engine import LocalEngine
+from _programs import Running
 
 from cocos._clock import Clock, system_clock
 from cocos.attestation_service.server import services
@@ -31,3 +32,9 @@ async def attestation_server(
             yield address
     finally:
         await store.close()
+
+
+def http_of(program: Running) -> str:
+    """Return where a grpc-as serves HTTP."""
+    (url,) = [line.split("at=")[1].split()[0] for line in program.log if "as.http" in line]
+    return url

@@ -4,6 +4,7 @@
 import base64
 import hashlib
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import httpx
 import pytest
 import pytest_asyncio
 import trustme
-from _attestation import attestation_server
+from _attestation import attestation_server, http_of
 from _kbs import InProcessKbs, admin_pair, kbs_in_process
 from _programs import Running, running
 from grpc import aio
@@ -290,7 +291,7 @@ async def test_keys(server: Running, peer: Peer) -> None:
     shown = await keys_grpc.TokenKeysStub(peer.channel).GetKeySet(keys_pb.GetKeySetRequest())
     keys = jwk.parse_set(shown.jwks.encode(), "the keys")
     assert jwk.verify_with_any(keys, answer.attestation_token)
-    (url,) = [line.split("at=")[1].split()[0] for line in server.log if "as.keys" in line]
+    url = http_of(server)
     async with httpx.AsyncClient() as http:
         assert (await http.get(f"{url}/.well-known/jwks.json")).json() == json.loads(shown.jwks)
         assert (await http.get(f"{url}/healthz")).status_code == 200
@@ -434,9 +435,12 @@ async def test_tls_both_ways(tmp_path: Path) -> None:
         issued.cert_chain_pems[0].write_to_path(tmp_path / f"{name}.pem")
     arguments: list[str | Path] = ["--socket", "127.0.0.1:0", "--storage", tmp_path / "storage"]
     arguments += ["-t", tmp_path / "server.pem", "-k", tmp_path / "server.key"]
-    async with running(
-        "grpc-as", *arguments, "--client-ca", tmp_path / "ca.pem", "--insecure-allow-sample"
-    ) as found:
+    arguments += ["--http-socket", "127.0.0.1:0", "--client-ca", tmp_path / "ca.pem"]
+    async with running("grpc-as", *arguments, "--insecure-allow-sample") as found:
+        trusted = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+        async with httpx.AsyncClient(verify=trusted, base_url=http_of(found)) as http:
+            assert (await http.get("/.well-known/jwks.json")).status_code == 200
+            assert (await http.post("/attestation", json={})).status_code == 404
         ours: dict[str, Any] = {
             "attestation": f"https://{found.address}",
             "attestation_ca": tmp_path / "ca.pem",
@@ -457,7 +461,7 @@ async def test_tls_both_ways(tmp_path: Path) -> None:
 
 
 async def test_passports_only(server: Running, tmp_path: Path) -> None:
-    (url,) = [line.split("at=")[1].split()[0] for line in server.log if "as.keys" in line]
+    url = http_of(server)
     async with httpx.AsyncClient() as http:
         keys = (await http.get(f"{url}/.well-known/jwks.json")).json()
     (tmp_path / "jwks.json").write_text(json.dumps(keys))

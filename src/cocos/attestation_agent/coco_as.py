@@ -6,12 +6,30 @@ to nothing; ours is bound to what the caller passes, such as the nonce of who wi
 token and a key of the caller's, and to the init data.
 """
 
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
 from cocos._types import JsonObject
 from cocos.attestation_agent.machine import Machine
-from cocos.clients.attestation_service import AttestationServiceClient, Place
 from cocos.errors import AuthenticationError, EvidenceError
 from cocos.wire import json
 from cocos.wire.kbs import InitData, Tee, report_data
+
+
+class Appraiser(Protocol):
+    """An attestation service, by REST or gRPC."""
+
+    async def evaluate(
+        self,
+        tee: Tee,
+        evidence: Any,
+        additional: Mapping[Tee, Any],
+        runtime_data: JsonObject,
+        init_data: InitData | None,
+    ) -> str:
+        """Have evidence appraised and return the token."""
+        ...
 
 
 class CocoAsTokens:
@@ -19,13 +37,18 @@ class CocoAsTokens:
 
     Args:
         machine: Makes evidence.
-        place: The attestation service.
+        open_service: Opens a connection to the attestation service.
         init_data: What the host passed in, for the service to appraise.
     """
 
-    def __init__(self, machine: Machine, place: Place, init_data: InitData | None) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        open_service: Callable[[], AbstractAsyncContextManager[Appraiser]],
+        init_data: InitData | None,
+    ) -> None:
         self._machine = machine
-        self._place = place
+        self._open_service = open_service
         self._init_data = init_data
 
     async def get(self, runtime_data: JsonObject) -> str:
@@ -48,16 +71,10 @@ class CocoAsTokens:
             if additional
             else {}
         )
-        async with AttestationServiceClient(self._place) as service:
+        tee = await self._machine.tee()
+        async with self._open_service() as service:
             try:
-                return await service.evaluate(
-                    await self._machine.tee(),
-                    evidence,
-                    devices,
-                    bound,
-                    self._init_data,
-                    state=None,
-                )
+                return await service.evaluate(tee, evidence, devices, bound, self._init_data)
             except EvidenceError as error:
                 # Why is for the service's operator, who has it in his log.
                 raise AuthenticationError(error.message) from error

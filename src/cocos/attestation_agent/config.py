@@ -58,10 +58,10 @@ class KbsConfig(_Frozen):
 
 
 class CocoAsConfig(_Frozen):
-    """Where ``coco_as`` tokens come from: an attestation service, by gRPC."""
+    """Where ``coco_as`` tokens come from: an attestation service."""
 
     url: str
-    """``http://HOST:PORT`` or ``https://HOST:PORT``."""
+    """``http://`` or ``https://`` (REST); ``grpc://``, ``grpcs://`` or ``unix:/PATH`` (gRPC)."""
     cert: str | None = None
     """The only CA to trust: PEM text, or the path of a PEM file."""
 

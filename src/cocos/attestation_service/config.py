@@ -51,7 +51,8 @@ class ServerSettings(BaseModel):
 
     Attributes:
         socket: Where gRPC listens.
-        http_socket: Where the keys that verify tokens are served; nowhere without.
+        http_socket: Where HTTP listens: the keys that verify tokens, and appraisal if clients
+            need no certificate; nowhere without.
         certificate: Certificate chain, PEM, leaf first.
         private_key: Its key, PEM.
         client_ca: Who certifies the clients, PEM.

@@ -6,14 +6,13 @@ Failures have the status code of their error, where Trustee's have ABORTED alone
 found wrong with evidence travels in the trailing metadata.
 """
 
-import hashlib
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from grpc import aio
 
-from cocos._types import JsonObject, ReportData
-from cocos.attestation_service.policies import POLICY_ID
+from cocos._types import JsonObject
+from cocos.attestation_service.messages import appraisal_request, attester, check_count, tee_of
 from cocos.attestation_service.request import AppraisalRequest, Attester
 from cocos.attestation_service.service import AttestationService
 from cocos.attestation_service.signing_keys import SigningKeys
@@ -28,10 +27,7 @@ from cocos.wire._generated import attestation_pb2_grpc as pb_grpc
 from cocos.wire._generated import reference_pb2 as rv
 from cocos.wire._generated import reference_pb2_grpc as rv_grpc
 from cocos.wire.attestation_rpc import FINDINGS, encode_findings
-from cocos.wire.kbs import InitData, Tee
-
-MAX_ATTESTERS: Final = 64
-_HASHES: Final = ("sha256", "sha384", "sha512")
+from cocos.wire.kbs import InitData
 
 
 class _Attestation(pb_grpc.AttestationServiceServicer):
@@ -59,7 +55,7 @@ class _Attestation(pb_grpc.AttestationServiceServicer):
     async def GetAttestationChallenge(  # noqa: N802
         self, request: pb.ChallengeRequest, context: aio.ServicerContext[Any, Any]
     ) -> pb.ChallengeResponse:
-        tee = _tee(request.inner.get("tee", ""))
+        tee = tee_of(request.inner.get("tee", ""))
         text = request.inner.get("tee_params", "")
         params: Any = json.decode(text, Any, "tee_params") if text else ""
         try:
@@ -97,8 +93,7 @@ class _ReferenceValues(rv_grpc.ReferenceValueProviderServiceServicer):
         request: rv.ReferenceValueRegisterRequest,
         context: aio.ServicerContext[Any, Any],  # noqa: ARG002
     ) -> rv.ReferenceValueRegisterResponse:
-        message: JsonObject = json.decode(request.message, JsonObject, "the message")
-        await self._service.register_reference_values(message)
+        await self._service.register_reference_values(_object(request.message, "the message"))
         return rv.ReferenceValueRegisterResponse()
 
 
@@ -129,65 +124,40 @@ def services(service: AttestationService, keys: SigningKeys) -> list[Service]:
 
 
 def _appraisal_request(request: pb.AttestationRequest) -> AppraisalRequest:
-    count = len(request.verification_requests)
-    if not 0 < count <= MAX_ATTESTERS:
-        raise FormatError(f"evidence of 1 to {MAX_ATTESTERS} attesters is appraised at a time")
-    attesters = tuple(map(_attester, request.verification_requests))
-    policy_id = request.policy_ids[0] if request.policy_ids else POLICY_ID
-    return AppraisalRequest(attesters, policy_id)
+    check_count(request.verification_requests)
+    attesters = [_attester(each) for each in request.verification_requests]
+    return appraisal_request(attesters, request.policy_ids)
 
 
 def _attester(request: pb.IndividualAttestationRequest) -> Attester:
-    evidence: Any = json.decode(
-        base64url.decode(request.evidence, "the evidence"), Any, "the evidence"
-    )
-    report_data, runtime_data = _bound(request)
-    init_data, digest = _init_data(request)
-    state: JsonObject | None = (
-        json.decode(request.state, JsonObject, "the state") if request.state else None
-    )
-    return Attester(
-        _tee(request.tee), evidence, report_data, runtime_data, init_data, digest, state
-    )
-
-
-def _bound(request: pb.IndividualAttestationRequest) -> tuple[ReportData, JsonObject | None]:
+    raw = structured = digest = init_data = None
     match request.WhichOneof("runtime_data"):
         case "raw_runtime_data":
-            raw = base64url.decode(request.raw_runtime_data, "the runtime data")
-            return ReportData(raw), None
+            raw = request.raw_runtime_data
         case "structured_runtime_data":
-            data: JsonObject = json.decode(
-                request.structured_runtime_data, JsonObject, "the runtime data"
-            )
-            name = request.runtime_data_hash_algorithm or "sha384"
-            if name not in _HASHES:
-                raise FormatError(f"{name!r} is no hash algorithm of runtime data")
-            return ReportData(hashlib.new(name, json.canonical(data)).digest()), data
-        case _:
-            # Nothing would tell this evidence from a recorded one.
-            raise FormatError("evidence without runtime data is not appraised")
-
-
-def _init_data(
-    request: pb.IndividualAttestationRequest,
-) -> tuple[InitData | None, bytes | None]:
+            structured = _object(request.structured_runtime_data, "the runtime data")
     match request.WhichOneof("init_data"):
         case "init_data_digest":
-            return None, base64url.decode(request.init_data_digest, "the digest of the init data")
+            digest = request.init_data_digest
         case "init_data_toml":
-            return InitData("toml", request.init_data_toml), None
+            init_data = InitData("toml", request.init_data_toml)
         case "init_data_json":
-            return InitData("json", request.init_data_json), None
-        case _:
-            return None, None
+            init_data = InitData("json", request.init_data_json)
+    return attester(
+        request.tee,
+        request.evidence,
+        raw=raw,
+        structured=structured,
+        algorithm=request.runtime_data_hash_algorithm,
+        init_data=init_data,
+        init_data_digest=digest,
+        state=_object(request.state, "the state") if request.state else None,
+    )
 
 
-def _tee(name: str) -> Tee:
-    try:
-        return Tee(name)
-    except ValueError as error:
-        raise FormatError(f"{name[:32]!r} is no TEE", hint=f"one of {', '.join(Tee)}") from error
+def _object(text: str, what: str) -> JsonObject:
+    decoded: JsonObject = json.decode(text, JsonObject, what)
+    return decoded
 
 
 def _text(encoded: str, what: str) -> str:

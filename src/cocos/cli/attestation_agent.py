@@ -3,6 +3,8 @@
 
 import contextlib
 import os
+import re
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +22,8 @@ from cocos.attesters import Attester, Devices, detect
 from cocos.cli import _common as common
 from cocos.cli import _guest as guest
 from cocos.cli._log_level import level_of_logs
-from cocos.clients.attestation_service import Place
+from cocos.clients.attestation_rest import RestAttestationService
+from cocos.clients.attestation_service import AttestationServiceClient, Place
 from cocos.clients.cvms import Tls
 from cocos.clients.kbs import KbsClient
 from cocos.crypto.tee_key import EC_P256
@@ -186,8 +189,13 @@ def _passports(
     if config is None:
         return None
     ca = _ca(config.cert)
-    place = Place.parse(config.url, None if ca is None else Tls(ca=ca.encode()))
-    return CocoAsTokens(machine, place, init_data)
+    if config.url.startswith(("http://", "https://")):
+        open_rest = partial(RestAttestationService, config.url, ca=ca)
+        open_rest()  # a URL or a CA that cannot be used is told now
+        return CocoAsTokens(machine, open_rest, init_data)
+    url = re.sub("^grpc(s?)://", r"http\1://", config.url)
+    place = Place.parse(url, None if ca is None else Tls(ca=ca.encode()))
+    return CocoAsTokens(machine, partial(AttestationServiceClient, place), init_data)
 
 
 def _ca(cert: str | None) -> str | None:

@@ -13,6 +13,7 @@ import typer
 from starlette.routing import Route
 
 from cocos._clock import system_clock
+from cocos.attestation_service.app import routes as rest_routes
 from cocos.attestation_service.config import ServerSettings
 from cocos.attestation_service.server import services
 from cocos.cli import _common as common
@@ -61,7 +62,8 @@ Socket = Annotated[
 HttpSocket = Annotated[
     str | None,
     _option(
-        "Serve the keys that verify tokens there, HOST:PORT, at /.well-known/jwks.json.",
+        "Serve HTTP there, HOST:PORT: the keys that verify tokens at /.well-known/jwks.json, "
+        "and without --client-ca, too, POST /attestation as Trustee's restful-as.",
         "--http-socket",
     ),
 ]
@@ -160,8 +162,10 @@ async def _serve(server: ServerSettings, settings: Settings, *, as_json: bool) -
         if server.http_socket is not None:
             issuer = service_config(settings).issuer_name
             routes = [*well_known_routes(keys, issuer=issuer), Route("/healthz", health)]
+            if server.client_ca is None:
+                routes += rest_routes(service)
             url = serve_http(WebApp(routes), server.http_socket, tls=_tls_files(server))
-            _log.info("as.keys", at=await stack.enter_async_context(url))
+            _log.info("as.http", at=await stack.enter_async_context(url))
         listening = await stack.enter_async_context(
             serve(
                 server.socket,

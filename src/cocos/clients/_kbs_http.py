@@ -92,8 +92,8 @@ def refusal(server: HttpServer, answer: Answer, what: str) -> CocosError:
             hint="is this really a KBS?",
         )
     kind = _VARIANTS.get(variant(problem)) or _KINDS.get(answer.status, ProtocolError)
-    identity = _safe(problem.id)
-    hints = [_safe(problem.hint)] if problem.hint else []
+    identity = one_line(problem.id)
+    hints = [one_line(problem.hint)] if problem.hint else []
     if answer.status == _UNAUTHORIZED and variant(problem) == "PluginInternalError":
         # Trustee's answer whatever is the matter; it is not about who we are.
         kind = errors.PeerError
@@ -103,11 +103,11 @@ def refusal(server: HttpServer, answer: Answer, what: str) -> CocosError:
     elif identity:
         hints.append(f"the KBS's log knows this as {identity}")
     return kind(
-        f"{WHAT} at {server.url} refused {what}: {_safe(problem.detail)}",
+        f"{WHAT} at {server.url} refused {what}: {one_line(problem.detail)}",
         hint="; ".join(hints) or None,
     )
 
 
-def _safe(text: str) -> str:
+def one_line(text: str) -> str:
     """Return one line of a stranger's text without control characters."""
     return "".join(char if char.isprintable() else " " for char in text[:_MAX_DETAIL]).strip()

@@ -136,7 +136,7 @@ class AttestationServiceClient:
         runtime_data: JsonObject,
         init_data: InitData | None,
         *,
-        state: JsonObject | None,
+        state: JsonObject | None = None,
     ) -> str:
         """Have evidence appraised and return the token.
 
