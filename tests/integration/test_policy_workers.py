@@ -5,12 +5,14 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from cocos.errors import ConfigError, FormatError
 from cocos.host import _policy_worker as worker
+from cocos.host import policy_workers
 from cocos.host.policy_workers import MAX_DELAYED, PolicyWorkers
 from cocos.policy import defaults
 from cocos.policy.documents import BaseDocuments
@@ -60,6 +62,32 @@ async def test_the_same_question_again(workers: PolicyWorkers) -> None:
     assert await workers.evaluate(
         'package policy\nallow := "other"\n', ["allow"], {"claim": "a"}, request={"plugin": "x"}
     ) == {"allow": "other"}
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "evaluations"),
+    [
+        (GOOD, 3600, 1),
+        (GOOD, 0, 2),
+        ("package policy\nallow := [x | some x in numbers.range(1, 9000)]\n", 3600, 2),
+    ],
+    ids=["remembered", "too old", "too large"],
+)
+async def test_what_is_remembered(
+    monkeypatch: pytest.MonkeyPatch, text: str, seconds: float, evaluations: int
+) -> None:
+    asked, ask = [], policy_workers._Child.ask
+
+    async def counted(child: Any, job: Any) -> Any:
+        asked.append(job)
+        return await ask(child, job)
+
+    monkeypatch.setattr(policy_workers._Child, "ask", counted)
+    monkeypatch.setattr(policy_workers, "REMEMBERED_SECONDS", seconds)
+    async with PolicyWorkers(1) as made:
+        said = [await made.evaluate(text, ["allow"], {}, request={"plugin": 1}) for _ in range(2)]
+    assert said[0] == said[1]
+    assert len(asked) == evaluations
 
 
 async def test_more_policies_than_a_worker_keeps(workers: PolicyWorkers) -> None:
@@ -134,6 +162,10 @@ def children() -> str:
     return Path(f"/proc/self/task/{os.getpid()}/children").read_text("ascii")
 
 
+def environment(pid: str) -> str:
+    return Path(f"/proc/{pid}/environ").read_text("ascii")
+
+
 async def test_a_worker_that_has_grown_is_replaced(workers: PolicyWorkers) -> None:
     before = children()
     for number in range(8):
@@ -164,6 +196,17 @@ async def test_code_in_the_working_folder_is_not_run(
     assert not (tmp_path / "was-run").exists()
 
 
+async def test_a_worker_gets_nothing_of_our_environment(
+    workers: PolicyWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@proxy.test")
+    before = children().split()
+    async with PolicyWorkers(1) as more:
+        await more.evaluate(GOOD, ["allow"], {})
+        (started,) = set(children().split()) - set(before)
+        assert environment(started) == "LC_ALL=C.UTF-8\0"
+
+
 @pytest.mark.parametrize("name", [defaults.RESOURCE, *defaults.ATTESTATION])
 async def test_defaults_pass(workers: PolicyWorkers, name: str) -> None:
     await workers.check(defaults.text(name))
@@ -180,7 +223,7 @@ async def test_defaults_pass(workers: PolicyWorkers, name: str) -> None:
     ],
 )
 async def test_refused_before_it_is_stored(workers: PolicyWorkers, text: str) -> None:
-    with pytest.raises(FormatError, match="policy is refused"):
+    with pytest.raises(FormatError, match=r"policy is refused|engine refuses it"):
         await workers.check(text)
 
 

@@ -43,6 +43,7 @@ MAX_DELAYED: Final = 4
 
 REMEMBERED: Final = 512
 MAX_REMEMBERED_BYTES: Final = 16 * 1024
+REMEMBERED_SECONDS: Final = 5.0
 """Answers to the same question: policies see their documents and nothing else."""
 
 RESTART_SECONDS: Final = 1.0
@@ -83,6 +84,14 @@ class _Job:
         text, data = (self.text, self.base.text) if complete else (None, None)
         head = {"policy": self.policy, "text": text, "base": self.base.digest, "data": data}
         return json.dumps(head).encode("ascii")[:-1] + b", " + self.rest[1:]
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    """An answer, and until when it is good on the loop's clock."""
+
+    answer: JsonObject
+    until: float
 
 
 class _Wire(asyncio.Protocol):
@@ -192,7 +201,8 @@ async def _child() -> AsyncIterator[_Child]:
         stack.enter_context(ours)
         with theirs:
             end = theirs.fileno()
-            spawned = process.spawn(argv, stdin=end, stdout=end, stderr=DEVNULL)
+            # Policies are code: of our environment, such as a proxy's password, they get nothing.
+            spawned = process.spawn(argv, inherit=False, stdin=end, stdout=end, stderr=DEVNULL)
             child = await stack.enter_async_context(spawned)
         connected = asyncio.get_running_loop().create_unix_connection(_Wire, sock=ours)
         transport, wire = await connected
@@ -218,7 +228,7 @@ class PolicyWorkers:
         self._delayed: asyncio.Queue[_Job] = asyncio.Queue(MAX_DELAYED)
         self._breakers: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._remembered: OrderedDict[tuple[str, str, bytes], JsonObject] = OrderedDict()
+        self._remembered: OrderedDict[tuple[str, str, bytes], _Remembered] = OrderedDict()
 
     async def __aenter__(self) -> Self:
         self._tasks = {asyncio.create_task(self._work(self._jobs)) for _ in range(self._count)}
@@ -242,9 +252,11 @@ class PolicyWorkers:
         """Evaluate rules of a policy."""
         job = _job(text, rules, document, base, request)
         key = (job.policy, base.digest, job.rest)
-        if key in self._remembered:
+        now = asyncio.get_running_loop().time
+        known = self._remembered.get(key)
+        if known is not None and now() < known.until:
             self._remembered.move_to_end(key)
-            return _values(self._remembered[key])
+            return _values(known.answer)
         queue = self._delayed if job.policy in self._breakers else self._jobs
         try:
             queue.put_nowait(job)
@@ -254,8 +266,11 @@ class PolicyWorkers:
             ) from error
         answer = await job.done
         # A machine that asks for a resource again; evidence never comes twice.
-        if request is not None and len(job.rest) <= MAX_REMEMBERED_BYTES:
-            self._remembered[key] = answer
+        if (
+            request is not None
+            and max(len(job.rest), len(json.dumps(answer))) <= MAX_REMEMBERED_BYTES
+        ):
+            self._remembered[key] = _Remembered(answer, now() + REMEMBERED_SECONDS)
             if len(self._remembered) > REMEMBERED:
                 self._remembered.popitem(last=False)
         return _values(answer)
@@ -268,12 +283,11 @@ class PolicyWorkers:
         except _WorkerEnded as end:
             if not end.started or end.reason is None:
                 raise InternalError("cannot try the policy in a process of its own") from end
-            raise FormatError(
-                f"the policy is refused: {end.reason}",
-                hint="look for a rule or default given twice, or an else that can never be reached",
-            ) from end
+            raise FormatError(f"the policy is refused: {end.reason}") from end
         except ConfigError as error:
-            raise FormatError(f"the policy does not compile: {error.message}") from error
+            raise FormatError(
+                f"the policy does not compile: {error.message}", hint=error.hint
+            ) from error
 
     async def _work(self, jobs: asyncio.Queue[_Job], *, lazy: bool = False) -> None:
         """Have one worker after the other, for the jobs of one queue."""

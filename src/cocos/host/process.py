@@ -48,9 +48,10 @@ class Completed:
     stderr: bytes
 
 
-def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment of a child: a few inherited names and ``extra``."""
-    clean = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+def environment(extra: Mapping[str, str] | None = None, *, inherit: bool = True) -> dict[str, str]:
+    """Return the environment of a child: a few inherited names, unless not, and ``extra``."""
+    names = _INHERITED if inherit else ()
+    clean = {name: os.environ[name] for name in names if name in os.environ}
     return {**clean, "LC_ALL": "C.UTF-8", **(extra or {})}
 
 
@@ -72,6 +73,7 @@ async def spawn(
     argv: Sequence[str | os.PathLike[str]],
     *,
     env: Mapping[str, str] | None = None,
+    inherit: bool = True,
     cwd: Path | None = None,
     stdin: int | None = None,
     stdout: int | None = None,
@@ -84,6 +86,7 @@ async def spawn(
     Args:
         argv: Program and arguments.
         env: Added to :func:`environment`.
+        inherit: As there.
         cwd: Working directory.
         stdin: As in ``subprocess``; the null device by default.
         stdout: As in ``subprocess``; inherited by default.
@@ -99,7 +102,7 @@ async def spawn(
     try:
         process = await asyncio.create_subprocess_exec(
             *words,
-            env=environment(env),
+            env=environment(env, inherit=inherit),
             cwd=cwd,
             stdin=asyncio.subprocess.DEVNULL if stdin is None else stdin,
             stdout=stdout,

@@ -9,10 +9,10 @@ these checks keep them from hurting themselves.
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from cocos.errors import FormatError
+from cocos.errors import ConfigError, FormatError
 from cocos.policy._input import escaped
 
 MAX_BYTES: Final = 256 * 1024
@@ -44,6 +44,12 @@ _FORBIDDEN = re.compile(
     r"(?<![\w.])(with|print|trace|opa\.runtime|http\.send|time\.now_ns"
     r"|net\.\w+|rand\.\w+|uuid\.\w+|json\.patch)(?!\w)"
 )
+# What looks at more than its arguments, such as the clock, or makes the engine abort.
+_UNAVAILABLE = re.compile(
+    r"(opa|http|net|rand|uuid)\..*|trace|internal\.(print|template_string)|json\.patch"
+    r"|time\.now_ns|io\.jwt\.decode_verify|crypto\.x509\.parse_and_verify_certificates.*"
+)
+_PURE_HINT: Final = "a verdict depends on input and data alone"
 
 
 def check(text: str) -> None:
@@ -66,10 +72,23 @@ def check(text: str) -> None:
     if found is not None:
         raise FormatError(
             f"line {_line(code, found.start())}: {found[1]} is not available to policies",
-            hint="a verdict depends on input and data alone",
+            hint=_PURE_HINT,
         )
     if "$" in code:
         raise FormatError("template strings are not available to policies", hint="use sprintf")
+
+
+def check_builtins(names: Iterable[str]) -> None:
+    """Check what a policy calls, as the engine has understood it.
+
+    A text can write a name in many ways, such as ``time["now_ns"]()``.
+
+    Raises:
+        ConfigError: something that a policy must not use.
+    """
+    for name in names:
+        if _UNAVAILABLE.fullmatch(name):
+            raise ConfigError(f"{name} is not available to policies", hint=_PURE_HINT)
 
 
 def shards(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

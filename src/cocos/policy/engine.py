@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from regopy import Bundle, Interpreter, RegoError
-from regopy.rego_shared import LogLevel
+from regopy.rego_shared import LogLevel, rego_node_value
 
 from cocos.errors import ConfigError, FormatError
 from cocos.policy import _source
@@ -92,7 +92,7 @@ class Policy:
             policy.query(VERDICTS).evaluate({})
         except ConfigError as error:
             raise FormatError(
-                f"the policy does not compile: {error.message}",
+                f"the policy does not compile: {error.message}", hint=error.hint
             ) from error
         return policy
 
@@ -168,6 +168,12 @@ class Query:
             bundle = interpreter.build(None, [f"policy/{rule}" for rule in rules])
         except (RegoError, ValueError, RecursionError) as error:
             raise ConfigError(_source.describe(str(error), source)) from error
+        if not bundle.ok():
+            raise ConfigError(
+                "the engine refuses it",
+                hint="look for a rule or default given twice, or an else that can never be reached",
+            )
+        _source.check_builtins(_builtins(bundle))
         return cls(interpreter, bundle, source=source, rules=rules)
 
     def about(self, more: Mapping[str, Any]) -> "Query":
@@ -208,3 +214,11 @@ class Query:
             raise RegoError(str(output), 1)
         expressions = output.results[0].expressions if output.results else []
         return expressions[0] if expressions else None
+
+
+def _builtins(bundle: Bundle) -> list[str]:
+    """Return the names of the built-in functions that a bundle calls."""
+    # policy → static → functions → each one's name; Node.value knows JSON's types only.
+    functions = bundle.node().at(1).at(0).at(2)
+    names = [functions.at(number).at(0) for number in range(len(functions))]
+    return [rego_node_value(name._impl) for name in names]  # noqa: SLF001

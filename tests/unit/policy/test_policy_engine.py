@@ -87,6 +87,43 @@ def test_refused_when_compiled(text: str) -> None:
         Policy.compile(text)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        'time["now_ns"]()',
+        "time[`now_ns`]()",
+        "time . now_ns()",
+        "time\n.now_ns()",
+        'opa["runtime"]()',
+        'opa["runtime"]().env.HOME',
+        'rand . intn("a", 5)',
+        'uuid["rfc4122"]("a")',
+        'json["patch"]({}, [])',
+        'io.jwt.decode_verify(input.a, {"secret": "x"})',
+        'io["jwt"].decode_verify(input.a, {"secret": "x"})',
+        "crypto.x509.parse_and_verify_certificates(input.a)",
+        '[x | x := time["now_ns"]()]',
+        'f(1) == 1\nf(x) := time["now_ns"]()',
+    ],
+)
+def test_what_is_more_than_its_arguments_is_refused_however_it_is_written(call: str) -> None:
+    with pytest.raises(FormatError, match="not available to policies"):
+        Policy.compile(f"package policy\nimport rego.v1\nallow if {call}")
+    with pytest.raises(ConfigError, match="not available to policies"):
+        Policy(f"package policy\nimport rego.v1\nfindings := {{ y | y := {call} }}").query(
+            ["allow"]
+        )
+
+
+def test_claims_and_rules_may_have_such_names() -> None:
+    text = (
+        'allow := [input.time["now_ns"], input["net"].x, data.http.opa, rand, {"uuid": 1}["uuid"]]\n'
+        'rand := x if { some x in ["trace"] }'
+    )
+    document = {"time": {"now_ns": 1}, "net": {"x": 2}}
+    assert allow(f"import rego.v1\n{text}", document, {"http": {"opa": 3}}) == [1, 2, 3, "trace", 1]
+
+
 def test_message_names_the_line(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(FormatError, match="line 3"):
         Policy.compile("package policy\n# ä\nallow if {")
