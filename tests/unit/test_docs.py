@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the documentation must name, it names: tests, settings, variables, exit codes."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from msgspec.structs import fields
+
+from cocos import errors
+from cocos.agent import config as agent
+from cocos.cli import attestation_agent, grpc_as, kbs
+from cocos.errors import CocosError
+from cocos.kbs.config import Settings
+from cocos.wire import manifest_json as manifest
+
+ROOT = Path(__file__).resolve().parents[2]
+OPERATE = ROOT / "docs" / "operate"
+
+
+def names(page: str) -> set[str]:
+    """Return what stands between backticks on a page, word by word."""
+    text = (OPERATE / page).read_text("utf-8")
+    return {word for quoted in re.findall(r"`([^`\n]+)`", text) for word in quoted.split()}
+
+
+def test_every_test_that_the_page_names_exists() -> None:
+    named = re.findall(
+        r"`(tests/[\w/]+\.py)::(test_\w+)`", (OPERATE / "failures.md").read_text("utf-8")
+    )
+    assert len(named) > 20
+    for file, name in named:
+        assert f"def {name}(" in (ROOT / file).read_text("utf-8"), f"{file}::{name}"
+
+
+def members(*shapes: type) -> set[str]:
+    return {field.encode_name for shape in shapes for field in fields(shape)}
+
+
+@pytest.mark.parametrize(
+    ("page", "wanted"),
+    [
+        (
+            "manifest.md",
+            members(
+                manifest.Guide,
+                manifest.GuideAlgorithm,
+                manifest.GuideDataset,
+                manifest.Consumer,
+                manifest.AgentConfig,
+            ),
+        ),
+        ("manifest.md", set(agent.AgentSettings.model_fields) | set(agent.ENVIRONMENT.values())),
+        ("kbs-settings.md", set(Settings.model_fields) - {"notes"} | {"auth_public_key"}),
+        ("kbs-settings.md", set(kbs.ENVIRONMENT.values())),
+        ("tokens.md", set(grpc_as.ENVIRONMENT.values())),
+        ("guest.md", set(attestation_agent.ENVIRONMENT.values()) - {"COCOS_INSECURE_SAMPLE"}),
+    ],
+)
+def test_settings_are_on_their_page(page: str, wanted: set[str]) -> None:
+    text = re.findall(r"\w+", " ".join(names(page)))
+    assert sorted(wanted - set(text)) == []
+
+
+def kinds(error: type[CocosError]) -> Iterator[type[CocosError]]:
+    yield error
+    for below in error.__subclasses__():
+        yield from kinds(below)
+
+
+def test_every_exit_code_is_in_the_table() -> None:
+    text = (OPERATE / "failures.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| (\d+) \|.*\|(.*)\|$", text, re.MULTILINE))
+    for error in kinds(CocosError):
+        if error.__module__ == errors.__name__:
+            assert f"`{error.code}`" in rows[str(error.exit_code)], error.__name__
