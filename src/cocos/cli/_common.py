@@ -19,6 +19,7 @@ import typer
 from pydantic import BaseModel, ValidationError
 from typer.exceptions import TyperException
 
+from cocos import __version__
 from cocos.cli._screen import Screen
 from cocos.errors import CocosError, ConfigError, InternalError, UsageError
 
@@ -30,7 +31,18 @@ _log = structlog.get_logger(__name__)
 Settings = TypeVar("Settings", bound=BaseModel)
 T = TypeVar("T")
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+def _here_or_before(context: typer.Context, value: bool) -> bool:
+    """Honour --json of a command that comes before: kbs --json token-key list."""
+    before = context.parent
+    while not value and before is not None:
+        value, before = bool(before.params.get("as_json")), before.parent
+    return value
+
+
+JsonFlag = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON.", callback=_here_or_before)
+]
 LogLevel = Annotated[
     str,
     typer.Option("--log-level", envvar="COCOS_LOG_LEVEL", help="debug, info, warning or error."),
@@ -61,16 +73,16 @@ def run_app(app: typer.Typer, name: str) -> None:
     debug = "--debug" in sys.argv[1:]
     as_json = "--json" in sys.argv[1:]
     try:
-        status = app(prog_name=name, standalone_mode=False)
+        command = typer.main.get_command(app)
+        command.params.append(_version_option(name))
+        status = command(prog_name=name, standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
     except typer.Exit as exit_:
         sys.exit(exit_.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(128 + signal.SIGINT)
     except TyperException as error:
-        context = getattr(error, "ctx", None)
-        command = context.command_path if context else name
-        usage = UsageError(error.format_message(), hint=f"{command} --help tells what there is")
+        usage = UsageError(error.format_message(), hint=_usage_hint(error, name))
         report(name, usage, as_json=as_json)
         sys.exit(usage.exit_code)
     except BrokenPipeError:
@@ -90,6 +102,48 @@ def run_app(app: typer.Typer, name: str) -> None:
         )
         report(name, internal, as_json=as_json)
         sys.exit(internal.exit_code)
+
+
+def _version_option(name: str) -> Any:
+    """Return the option that every program has, for the command that is the whole program."""
+
+    def show(value: bool) -> None:
+        if value:
+            print(f"{name} {__version__}")  # noqa: T201
+            raise typer.Exit
+
+    holder = typer.Typer(add_completion=False)
+
+    @holder.command()
+    def never_run(
+        *,
+        version: Annotated[
+            bool,
+            typer.Option(
+                "--version",
+                help="Show the version and exit.",
+                is_eager=True,
+                expose_value=False,
+                callback=show,
+            ),
+        ] = False,
+    ) -> None: ...
+
+    return typer.main.get_command(holder).params[0]
+
+
+def _usage_hint(error: TyperException, name: str) -> str:
+    """Say where an option belongs that an earlier command has, else where to look."""
+    context: Any = getattr(error, "ctx", None)  # Typer shows its class to nobody
+    command = context.command_path if context else name
+    option = getattr(error, "option_name", None)
+    while option and context is not None and (context := context.parent) is not None:
+        for parameter in context.command.params:
+            if option in parameter.opts:
+                before: str = context.command_path
+                value = "" if getattr(parameter, "is_flag", False) else " …"
+                return f"it comes before: {before} {option}{value}{command.removeprefix(before)}"
+    return f"{command} --help tells what there is"
 
 
 def report(name: str, error: CocosError, *, as_json: bool) -> None:

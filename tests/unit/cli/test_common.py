@@ -4,11 +4,13 @@
 import json
 import socket
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 import typer
 from pydantic import BaseModel, ConfigDict
 
+from cocos import __version__
 from cocos.cli import _common
 from cocos.errors import ConfigError, NotFoundError
 
@@ -79,6 +81,56 @@ def test_debug_shows_the_traceback(
 def test_usage_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(monkeypatch, None, "--nonsense") == 2
     assert "--nonsense" in capsys.readouterr().err
+
+
+def run_group(monkeypatch: pytest.MonkeyPatch, *argv: str) -> int:
+    """Run a program with commands within commands, as kbs-client and kbs are."""
+    app, inner = _common.make_app("A program."), _common.make_app("Some commands.")
+
+    @app.callback()
+    def outer(*, as_json: _common.JsonFlag = False) -> None: ...
+
+    @inner.callback()
+    def middle(*, key: Annotated[Path | None, typer.Option(help="A key.")] = None) -> None: ...
+
+    @inner.command("list")
+    def last(*, as_json: _common.JsonFlag = False) -> None:
+        """Say something."""
+        _common.emit([1], lambda: _common.stdout.print("one"), as_json=as_json)
+
+    app.add_typer(inner, name="config")
+    monkeypatch.setattr("sys.argv", ["prog", *argv])
+    with pytest.raises(SystemExit) as caught:
+        _common.run_app(app, "prog")
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+@pytest.mark.parametrize("flags", ["--key k", "--key=k"])
+def test_an_option_of_the_command_before_is_told_its_place(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flags: str
+) -> None:
+    assert run_group(monkeypatch, "config", "list", *flags.split()) == 2
+    assert "hint: it comes before: prog config --key … list" in capsys.readouterr().err
+    assert run_group(monkeypatch, "config", "list", "--nonsense") == 2
+    assert "hint: prog config list --help tells what there is" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [("config list", "one"), ("config list --json", "[1]"), ("--json config list", "[1]")],
+)
+def test_json_before_or_behind_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: str, shown: str
+) -> None:
+    assert run_group(monkeypatch, *line.split()) == 0
+    assert capsys.readouterr().out == f"{shown}\n"
+
+
+def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, None, "--version") == 0
+    assert run_group(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"prog {__version__}\n" * 2
 
 
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (typer.Exit(3), 3)])
