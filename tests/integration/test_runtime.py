@@ -6,6 +6,7 @@ import errno
 import os
 import platform
 import secrets
+import socket
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +16,7 @@ import pytest
 from _images import BUSYBOX, algorithm, busybox_layer, tar, write_layout
 
 from cocos.errors import ConfigError, FormatError, ProcessError
-from cocos.host import runtime
+from cocos.host import process, runtime
 from cocos.host.container import MIB, Container, Limits, Mount
 from cocos.host.runtime import Outcome, Runtime
 
@@ -135,14 +136,53 @@ async def test_host_loopback_is_not_its_loopback(box: Box) -> None:
     assert "host" not in box.output()
 
 
-def socket_program(family: int) -> bytes:
-    """Return an x86-64 program: ``exit(-socket(family, SOCK_STREAM, 0))``."""
-    code = b"\xb8\x29\x00\x00\x00\xbf" + struct.pack("<L", family) + b"\xbe\x01\x00\x00\x00"
-    code += b"\x31\xd2\x0f\x05\xf7\xd8\x89\xc7\xb8\x3c\x00\x00\x00\x0f\x05"
+def program(code: bytes) -> bytes:
+    """Return an x86-64 program that is ``code``."""
     base, size = 0x400000, 120 + len(code)
     head = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
     head += struct.pack("<HHLQQQLHHHHHH", 2, 62, 1, base + 120, 64, 0, 0, 64, 56, 1, 0, 0, 0)
     return head + struct.pack("<LLQQQQQQ", 1, 5, 0, base, base, size, size, 4096) + code
+
+
+SYSCALL, EXIT = b"\x0f\x05", b"\xf7\xd8\x89\xc7\xb8\x3c\x00\x00\x00\x0f\x05"  # exit(-result)
+
+
+def socket_call(family: int) -> bytes:
+    code = b"\xb8\x29\x00\x00\x00\xbf" + struct.pack("<L", family) + b"\xbe\x01\x00\x00\x00"
+    return code + b"\x31\xd2" + SYSCALL
+
+
+def socket_program(family: int) -> bytes:
+    """Return a program: ``exit(-socket(family, SOCK_STREAM, 0))``."""
+    return program(socket_call(family) + EXIT)
+
+
+def connect_program(place: str) -> bytes:
+    """Return a program that connects to a Unix socket: ``exit(-connect(…))``."""
+    address = struct.pack("<H", socket.AF_UNIX) + place.encode()
+    call = b"\x89\xc7\xb8\x2a\x00\x00\x00\xba" + struct.pack("<L", len(address))
+    call += b"\x48\x8d\x35" + struct.pack("<l", len(SYSCALL + EXIT)) + SYSCALL + EXIT
+    return program(socket_call(socket.AF_UNIX) + call + address)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the program is machine code")
+@pytest.mark.parametrize("abstract", [False, True])
+async def test_unix_sockets_of_the_host(tools: Runtime, tmp_path: Path, *, abstract: bool) -> None:
+    """Such as the attestation agent's, which gives private keys to whoever connects."""
+    place = f"\0cocos-{secrets.token_hex(4)}" if abstract else f"{tmp_path}/aa.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(place)
+        listener.listen()
+        code = connect_program(place)
+        (tmp_path / "p").write_bytes(code)
+        (tmp_path / "p").chmod(0o700)
+        assert (await process.run([tmp_path / "p"])).exit_status == 0  # it can, outside
+        write_layout(tmp_path / "image", [tar({"p": code}, executable=["p"])])
+        await tools.unpack(tmp_path / "image", "latest", tmp_path / "rootfs")
+        (tmp_path / "logs").mkdir()
+        container = Container("unix", tmp_path / "rootfs", ("/p",))
+        outcome = await tools.run(container, tmp_path / "logs")
+    assert outcome.exit_status == (errno.ECONNREFUSED if abstract else errno.ENOENT)
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the program is machine code")
