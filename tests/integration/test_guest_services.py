@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Confidential data hub and HTTP front, with a real KBS, attestation agent and curl."""
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import pytest_asyncio
 from _grpcurl import grpcurl
@@ -29,9 +31,10 @@ from cocos.errors import (
 )
 from cocos.host import process
 from cocos.host.key_folder import KeyFolder
-from cocos.wire import ocicrypt
+from cocos.wire import ocicrypt, ttrpc
 from cocos.wire._generated import keyprovider_pb2 as kp
 from cocos.wire._generated import keyprovider_pb2_grpc as kp_grpc
+from cocos.wire._generated import ttrpc_pb2 as ttrpc_pb
 from cocos.wire.json import encode
 from cocos.wire.kbs import ResourcePath, ResourceUri
 
@@ -171,6 +174,25 @@ async def test_a_client_that_knows_nothing_but_reflection(guest: Guest) -> None:
         await grpcurl(guest.hub_grpc, "api.GetResourceService/Other", "{}")
 
 
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [("api.SecureMountService", "SecureMount"), ("api.ImagePullService", "PullImage")],
+)
+async def test_what_the_hub_leaves_to_others(guest: Guest, name: str, method: str) -> None:
+    request = ttrpc_pb.Request(service=name, method=method).SerializeToString()
+    reader, writer = await asyncio.open_unix_connection(guest.hub.removeprefix("unix://"))
+    with contextlib.closing(writer):
+        writer.write(ttrpc.frame(1, ttrpc.REQUEST, request))
+        header = ttrpc.Header.parse(await reader.readexactly(ttrpc.HEADER_BYTES))
+        answer = ttrpc.parse_response(await reader.readexactly(header.length))
+    assert answer.status.code == grpc.StatusCode.UNIMPLEMENTED.value[0]
+    async with aio.insecure_channel(guest.hub_grpc) as channel:
+        call: Any = channel.unary_unary(f"/{name}/{method}")
+        with pytest.raises(aio.AioRpcError) as caught:
+            await call(b"")
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
 async def test_the_hub_unwraps_layer_keys_too(guest: Guest) -> None:
     options = encode({"symkey": bytes(32), "cipheroptions": {"nonce": bytes(16)}})
     key = KeyFolder(guest.folder / "keys").read(KEY)
@@ -221,6 +243,7 @@ async def test_curl_gets_what_the_guest_components_serve(guest: Guest) -> None:
         (404, "/nothing", []),
         (405, "/info", ["-d", "x"]),
         (405, "/aa/token?token_type=kbs", ["-X", "DELETE"]),
+        (405, "/cdh/resource/default/secret/1", ["-X", "DELETE"]),
         (400, "/aa/token", []),
         (400, "/aa/token?token_type=kbs&token_type=kbs", []),
         (400, "/aa/token?token_type=nothing", []),

@@ -275,10 +275,25 @@ async def test_reflection_and_health() -> None:
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
-async def test_listens_on_loopback_only() -> None:
-    with pytest.raises(AssertionError, match="can be reached from other machines"):
-        async with running("coco-keyprovider", "--socket", "0.0.0.0:0"):
+@pytest.mark.parametrize(
+    ("flag", "value", "problem"),
+    [
+        ("--socket", "0.0.0.0:0", "can be reached from other machines"),
+        ("--kbs", "foo", "is not the URL of a KBS"),
+    ],
+)
+async def test_refuses_to_start(flag: str, value: str, problem: str) -> None:
+    with pytest.raises(AssertionError, match=problem):
+        async with running("coco-keyprovider", flag, value):
             pass
+
+
+async def test_says_where_keys_come_from(tmp_path: Path) -> None:
+    async with provider() as program:
+        assert "a request names" in program.text
+    async with provider("--kbs", "http://kbs.test/", "--keys", tmp_path) as program:
+        assert "http://kbs.test" in program.text
+        assert str(tmp_path) in program.text
 
 
 async def test_daemon_answers_when_its_starter_ends(tmp_path: Path) -> None:

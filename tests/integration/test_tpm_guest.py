@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from _guest import GuestPython, guest_python
 from _kbs import admin_pair
@@ -302,6 +303,21 @@ async def test_events_go_to_one_register_only(guest: Guest) -> None:
         with pytest.raises(AssertionError, match=f"into PCR 14, not {register}"):
             async with guest.agent(config=config):
                 pass
+
+
+async def test_events_by_http(guest: Guest) -> None:
+    event = {"domain": "d", "operation": "o", "content": "c"}
+    async with (
+        guest.agent() as (_, agent),
+        running(
+            "api-server-rest", "-b", "127.0.0.1:0", "-f", "attestation", "-a", agent.address
+        ) as rest,
+        httpx.AsyncClient(base_url=rest.address, trust_env=False) as http,
+    ):
+        answer = await http.post("/aa/aael", json=event)
+        assert (answer.status_code, answer.json()) == (200, {"success": "true"})
+    digest = hashlib.sha256(tagged_event("d", "o", "c")).digest()
+    assert await guest.pcr(14) == hashlib.sha256(bytes(32) + digest).digest()
 
 
 async def test_without_the_log_nothing_is_measured(guest: Guest) -> None:

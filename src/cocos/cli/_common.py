@@ -229,6 +229,11 @@ def read_settings(file: Path) -> dict[str, Any]:
     Raises:
         ConfigError: it cannot be read, or is not of that form.
     """
+    if file.suffix in {".yaml", ".yml"}:
+        raise ConfigError(
+            f"{file} is YAML, which is not read here",
+            hint="write the same settings as TOML, or as JSON into a file named .json",
+        )
     form = "JSON" if file.suffix == ".json" else "TOML"
     try:
         text = file.read_text("utf-8")

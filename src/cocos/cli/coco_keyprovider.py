@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 
 from cocos._clock import system_clock
@@ -35,6 +36,8 @@ ENVIRONMENT = {
     "insecure_sample": "COCOS_INSECURE_SAMPLE",
 }
 MAX_INPUT_BYTES = 4 * 2**20
+
+_log = structlog.get_logger(__name__)
 
 app = common.make_app(
     "Wrap and unwrap the layer keys of encrypted images: ocicrypt's key provider. gRPC, for "
@@ -182,6 +185,9 @@ async def _serve(settings: Settings, ready: Callable[[], None] | None, *, as_jso
         _provider(settings) as provider,
         guest.serve(settings.socket, [service(provider)]) as address,
     ):
+        kbs = settings.kbs_url or "the one that a request names"
+        files = " ".join(map(str, settings.offline_files)) if settings.offline else None
+        _log.info("keys.from", folder=settings.keys and str(settings.keys), other=files or kbs)
         common.announce(NAME, address, as_json=as_json)
         if ready is not None:
             ready()

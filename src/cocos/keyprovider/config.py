@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 from cocos.errors import FormatError
 from cocos.host.offline_fs import FILES
 from cocos.transport.loopback import local_address
-from cocos.wire.aa_kbc_params import OFFLINE, AaKbcParams
+from cocos.wire.aa_kbc_params import OFFLINE, AaKbcParams, kbs_url
 
 DEFAULT_ADDRESS = "127.0.0.1:50011"
 AGENT_ADDRESS = "127.0.0.1:50002"
@@ -23,6 +23,13 @@ def _kbc(text: str) -> str:
     return text
 
 
+def _url(text: str) -> str:
+    try:
+        return kbs_url(text)
+    except FormatError as error:
+        raise ValueError(error.message) from error
+
+
 class Settings(BaseModel):
     """Everything the key provider is told."""
 
@@ -30,7 +37,7 @@ class Settings(BaseModel):
 
     socket: Annotated[str, AfterValidator(local_address)] = DEFAULT_ADDRESS
     """``HOST:PORT`` on loopback, or ``unix:/PATH``: callers get layer keys."""
-    kbs: str | None = None
+    kbs: Annotated[str, AfterValidator(_url)] | None = None
     """URL of the KBS."""
     aa_kbc_params: Annotated[str, AfterValidator(_kbc)] | None = None
     """``cc_kbc::URL`` or ``offline_fs_kbc::null``, used when ``kbs`` is not set."""

@@ -187,3 +187,12 @@ def test_a_service_manager_is_told(
     assert capsys.readouterr().out == "prog: listening on 127.0.0.1:1\n"
     _common.announce("prog", "127.0.0.1:1", as_json=True)  # nobody listens: no failure
     assert json.loads(capsys.readouterr().out) == {"listening": "127.0.0.1:1"}
+
+
+@pytest.mark.parametrize("name", ["aa.yaml", "kbs.yml"])
+def test_yaml_is_named_and_what_to_write_instead(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.write_text("port: 1\n")
+    with pytest.raises(ConfigError, match="is YAML") as caught:
+        _common.load_settings(Settings, file=file, flags={})
+    assert "TOML" in (caught.value.hint or "")
