@@ -8,10 +8,12 @@
     │   ├── UsageError
     │   ├── ConfigError
     │   ├── FormatError            bytes or JSON that do not parse
+    │   │   └── TeeKeyError        a TEE's key that nothing can be encrypted to
     │   ├── TooLargeError
     │   ├── TooManyRequestsError
     │   ├── AuthenticationError    we do not know who is asking
     │   ├── AccessDeniedError      we know, and a policy says no
+    │   │   └── PolicyFailedError  the policy fails, which is no yes
     │   ├── NotFoundError
     │   ├── StateError             right request, wrong moment
     │   └── UnsupportedError       right request, but this platform can never do it
@@ -115,6 +117,10 @@ class FormatError(CallerError):
     exit_code = 65  # os.EX_DATAERR
 
 
+class TeeKeyError(FormatError):
+    """A TEE's public key that nothing can be encrypted to."""
+
+
 class TooLargeError(CallerError):
     """More bytes than the limit allows."""
 
@@ -156,6 +162,10 @@ class AccessDeniedError(CallerError):
     exit_code = 77
     http_status = 403
     grpc_status = "PERMISSION_DENIED"
+
+
+class PolicyFailedError(AccessDeniedError):
+    """The policy that decides on a request fails, or cannot be evaluated."""
 
 
 class NotFoundError(CallerError):

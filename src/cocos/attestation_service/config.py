@@ -23,6 +23,7 @@ class AttestationServiceConfig(BaseModel):
         verbose_token: Keep the devices' raw evidence in the token, which can make it too
             long for a header of HTTP.
         insecure_allow_sample: Count sample evidence, which proves nothing, as good.
+        sample_extractor: Take reference values of type ``sample``, which nobody has signed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,6 +35,7 @@ class AttestationServiceConfig(BaseModel):
     duration_minutes: int = Field(default=5, ge=1, le=24 * 60)
     verbose_token: bool = True
     insecure_allow_sample: bool = False
+    sample_extractor: bool = True
 
     def issuer(self) -> Issuer:
         """Return what tokens say about who made them."""

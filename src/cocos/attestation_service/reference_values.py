@@ -9,7 +9,7 @@ import msgspec
 
 from cocos._clock import Clock
 from cocos._types import JsonObject
-from cocos.errors import FormatError, NotFoundError, TooLargeError
+from cocos.errors import FormatError, NotFoundError, TooLargeError, UnsupportedError
 from cocos.policy.documents import BaseDocuments
 from cocos.stores.base import Namespace, Store
 from cocos.stores.view import View
@@ -48,9 +48,11 @@ class ReferenceValue(msgspec.Struct, frozen=True):
 class ReferenceValues:
     """Registers and reads reference values."""
 
-    def __init__(self, store: Store, *, clock: Clock) -> None:
+    def __init__(self, store: Store, *, clock: Clock, sample: bool = True) -> None:
+        """Keep them in a store; of type ``sample``, which nobody signs, only if told so."""
         self._view = View(store, Namespace.REFERENCE_VALUE)
         self._clock = clock
+        self._sample = sample
         self._seen: Mapping[str, bytes] | None = None
         self._values: dict[str, ReferenceValue] = {}
         self._live: JsonObject = {}
@@ -68,9 +70,15 @@ class ReferenceValues:
 
         Raises:
             FormatError: another form, another type, an unusable name or value.
+            UnsupportedError: this type is switched off.
             TooLargeError: with it, there would be more than policies can be given.
         """
         values = _payload(message)
+        if not self._sample:
+            raise UnsupportedError(
+                "reference values of type 'sample' are switched off",
+                hint="nobody signs them; sample_extractor = true in the KBS's settings takes them",
+            )
         for name in values:
             _check_name(name)
         whole = {**await self.all(), **values}

@@ -75,7 +75,7 @@ class AttestationService:
         self._clock = clock
         self._engine = engine
         self._policies = attestation_policies(store, engine)
-        self._values = ReferenceValues(store, clock=clock)
+        self._values = ReferenceValues(store, clock=clock, sample=config.sample_extractor)
         self._base: tuple[JsonObject, BaseDocuments] | None = None
         self._verifiers = verifiers or verifier_table(
             insecure_allow_sample=config.insecure_allow_sample, clock=clock
@@ -182,6 +182,7 @@ class AttestationService:
 
         Raises:
             FormatError: not such a message.
+            UnsupportedError: of a type that the operator switched off.
         """
         names = await self._values.register(message)
         _log.info("attestation.reference_values_registered", names=names)

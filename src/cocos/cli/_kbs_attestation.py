@@ -155,6 +155,7 @@ def service_config(settings: Settings) -> AttestationServiceConfig:
         "duration_minutes": settings.token_minutes,
         "verbose_token": settings.verbose_token,
         "insecure_allow_sample": settings.insecure_allow_sample,
+        "sample_extractor": settings.sample_extractor,
     }
     return AttestationServiceConfig.model_validate(
         {name: value for name, value in given.items() if value is not None}

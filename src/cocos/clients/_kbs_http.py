@@ -39,6 +39,7 @@ _EXPLAINED = {errors.EvidenceError.code, errors.AccessDeniedError.code}
 # Trustee answers 401 to nearly everything; the variant tells more.
 _VARIANTS: dict[str, type[CocosError]] = {
     "PolicyDeny": errors.AccessDeniedError,
+    "PolicyEngineError": errors.AccessDeniedError,
     "PolicyReject": errors.AccessDeniedError,  # up to v0.10.1
     "PluginNotFound": errors.NotFoundError,
 }

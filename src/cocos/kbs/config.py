@@ -77,6 +77,8 @@ class Settings(BaseModel):
         access_rules: What roles may reach; with keys the role is the administrator's name.
             None lets every administrator with a key reach everything.
         insecure_allow_sample: Count sample evidence, which proves nothing, as good.
+        sample_extractor: Take reference values of type ``sample``, which nobody has signed: all
+            that administrators can register.
         tpm_ek_ca: Files of those who certify endorsement keys of TPMs, PEM; every
             certificate in them is trusted.
         attestation: Who appraises evidence: this process (``builtin``), nobody (``none``), or
@@ -127,6 +129,7 @@ class Settings(BaseModel):
     role_claim: str = "role"
     access_rules: tuple[AccessRule, ...] | None = None
     insecure_allow_sample: bool = False
+    sample_extractor: bool = True
     tpm_ek_ca: tuple[Path, ...] = ()
     attestation: str = BUILTIN
     attestation_ca: Path | None = None

@@ -20,6 +20,7 @@ from cocos.errors import (
     AccessDeniedError,
     CocosError,
     Finding,
+    PolicyFailedError,
 )
 from cocos.kbs.metrics import KbsMetrics
 from cocos.policy.appraisal import explanations
@@ -36,6 +37,7 @@ _VERDICT: Final = "allow"
 _FINDINGS: Final = "findings"
 _SHOWN: Final = 200  # characters of a verdict that is no boolean
 _HINT: Final = "the attested state of this machine does not satisfy the KBS's resource policy"
+_FAILED: Final = "the KBS's resource policy fails; its operator can mend it"
 
 
 class ResourcePolicy(StoredPolicies):
@@ -76,7 +78,8 @@ class ResourcePolicy(StoredPolicies):
             note: Told the id and the text of the policy that decides.
 
         Raises:
-            AccessDeniedError: it does not, or fails; the findings say what it was shown.
+            AccessDeniedError: it does not; the findings say what it was shown.
+            PolicyFailedError: it fails; the findings say why.
         """
         wanted = {"plugin": plugin, "resource-path": list(path), "query": dict(query)}
         self._metrics.policy_evaluations.inc()
@@ -94,15 +97,17 @@ class ResourcePolicy(StoredPolicies):
         counter.inc()
         said = explanations(await self._ask(policy, _FINDINGS, claims, wanted))
         shown = _findings(policy_id, "/".join([plugin, *path]), verdict, claims)
-        raise AccessDeniedError(
-            "Access denied by policy", findings=(*said, *shown, *findings), hint=_HINT
-        )
+        found = (*said, *shown, *findings)
+        if isinstance(verdict, CocosError):
+            raise PolicyFailedError("Policy engine error", findings=found, hint=_FAILED)
+        raise AccessDeniedError("Access denied by policy", findings=found, hint=_HINT)
 
     async def _ask(self, text: str, rule: str, claims: VerifiedClaims, wanted: JsonObject) -> Any:
+        """Return a rule's value; the error of a policy that fails."""
         try:
             said = await self._engine.evaluate(text, [rule], claims, request=wanted)
         except CocosError as error:
-            return f"failed: {error.message}"
+            return error
         return said[rule]
 
 
@@ -117,10 +122,11 @@ def _findings(
     policy_id: str, wanted: str, verdict: object, claims: VerifiedClaims
 ) -> tuple[Finding, ...]:
     """Say what the policy decided on: the verdict and each submodule's appraisal."""
+    said = f"failed: {verdict.message}" if isinstance(verdict, CocosError) else verdict
     own = Finding(
         "resource-policy",
         f"the policy {policy_id} does not allow {wanted}",
-        actual=json.encode(verdict).decode()[:_SHOWN],
+        actual=json.encode(said).decode()[:_SHOWN],
         expected="true",
     )
     submods = claims.get("submods")

@@ -23,7 +23,9 @@ from cocos.errors import (
     CallerError,
     EvidenceError,
     Finding,
+    FormatError,
     NotFoundError,
+    TeeKeyError,
 )
 from cocos.kbs import session as rcar
 from cocos.kbs.admission import OpenSessions
@@ -262,6 +264,7 @@ class KbsService:
             EvidenceError: the token does not hold.
             AccessDeniedError: the policy says no.
             NotFoundError: there is no such resource.
+            TeeKeyError: it cannot be encrypted to the key in the token.
         """
         trail.resource = str(path)
         shown = await self._token(credentials)
@@ -279,8 +282,12 @@ class KbsService:
                 f"there is no resource {path}",
                 hint=f"its owner stores it with kbs-client config set-resource --path {path}",
             )
+        key = tee_public_key(claims, self._tee_key_paths)
         encrypt = jwe.encrypt if shown.generation.header_sealed else early_jwe.encrypt
-        sealed = encrypt(secret, tee_public_key(claims, self._tee_key_paths))
+        try:
+            sealed = encrypt(secret, key)
+        except FormatError as error:
+            raise TeeKeyError(error.message, hint=error.hint) from error
         await self._auditor.released(trail)
         self._metrics.reads.inc()
         _log.info("kbs.released", resource=str(path))

@@ -33,7 +33,7 @@ def service(section: Table) -> Flat:
         section.name("storage_type"): section.text("storage_type"),
         rvps.name("storage_type"): rvps.text("storage_type"),
     }
-    _rvps(rvps)
+    flat |= _rvps(rvps)
     _verifiers(section.table("verifier_config"))
     section.without_effect(_IN_STORAGE, "work_dir")
     section.without_effect(_OPA, "policy_engine")
@@ -51,8 +51,7 @@ def service(section: Table) -> Flat:
 
 def historic(section: Table) -> Flat:
     """Read ``[as_config]``, up to v0.10."""
-    flat = _tokens(section)
-    _rvps(section.table("rvps_config"))
+    flat = _tokens(section) | _rvps(section.table("rvps_config"))
     section.without_effect(_IN_STORAGE, "work_dir", "rvps_store_type")
     section.without_effect(_OPA, "policy_engine")
     section.end()
@@ -141,14 +140,16 @@ def _broker(section: Table) -> Flat:
     return flat
 
 
-def _rvps(section: Table) -> None:
+def _rvps(section: Table) -> Flat:
     section.choice("type", {"BuiltIn": None, "GrpcRemote": "reference values are in this KBS"})
     section.refuse("reference values are in this KBS", "address", "remote_addr", unless=("",))
     section.without_effect(_IN_STORAGE, "store_type", "store_config", "storage")
     extractors = section.table("extractors")
     extractors.refuse(_VALUES, "swid_extractor", "corim_extractor")
+    flat: Flat = {"sample_extractor": extractors.flag("sample_extractor")}
     extractors.end()
     section.end()
+    return flat
 
 
 def _verifiers(section: Table) -> None:

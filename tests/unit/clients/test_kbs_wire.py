@@ -275,6 +275,7 @@ async def test_no_retry_storm_when_no_session_is_ever_good_enough() -> None:
     [
         # Trustee answers 401 to all of these.
         (problem(401, "PolicyDeny"), AccessDeniedError),
+        (problem(401, "PolicyEngineError"), AccessDeniedError),
         (problem(401, "PluginInternalError"), PeerError),
         (problem(404, "PluginNotFound"), NotFoundError),
         (problem(403, "Other"), AccessDeniedError),
