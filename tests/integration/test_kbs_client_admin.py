@@ -41,7 +41,11 @@ class Desk:
 
     async def run(self, *arguments: str | Path) -> process.Completed:
         return await process.run(
-            [PROGRAM, *arguments], check=False, timeout=60, env=self.environment
+            [PROGRAM, *arguments],
+            check=False,
+            timeout=60,
+            env=self.environment,
+            cwd=self.folder,
         )
 
     async def output(self, *arguments: str | Path) -> str:
@@ -126,6 +130,13 @@ async def test_an_admin_s_token_comes_from_where_it_is_said(desk: Desk) -> None:
     both = ("--admin-token-file", file, "--auth-private-key", desk.folder / "admin.key")
     assert (await desk.run("config", *both, "list-resources")).exit_status == 2
     desk.write(".trustee/admin-token", token)
+    assert await desk.config("list-resources") == ""
+    nearer = desk.folder / "kbs/config/docker-compose/admin-token"
+    nearer.parent.mkdir(parents=True)
+    nearer.write_text("e30.e30.AA")
+    assert (await desk.run("config", "list-resources")).exit_status == 77
+    nearer.write_text(token)
+    desk.write(".trustee/admin-token", "e30.e30.AA")
     assert await desk.config("list-resources") == ""
     bad = desk.write("bad", "a\nb")
     assert (await desk.run("config", "--admin-token-file", bad, "list-resources")).exit_status == 78

@@ -198,6 +198,16 @@ def token_key(operator: Operator, *command: str) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.parametrize("command", [["rekey"], ["token-key", "list"], ["token-key", "rotate"]])
+def test_a_storage_that_is_not_there_is_not_made(tmp_path: Path, command: list[str]) -> None:
+    argv = [str(KBS), "--storage", str(tmp_path / "typo"), *command]
+    done = subprocess.run(argv, capture_output=True, check=False, timeout=60)
+    assert done.returncode == 78
+    assert b"there is no storage at" in done.stderr
+    assert b"--storage before the command" in done.stderr
+    assert not (tmp_path / "typo").exists()
+
+
 async def test_token_keys_change_under_programs_that_serve(operator: Operator) -> None:
     flag = "--insecure-allow-sample"
     async with (

@@ -30,9 +30,11 @@ AdminTokenFile = Annotated[
         "--admin-token-file",
         envvar="KBS_ADMIN_TOKEN_FILE",
         help="A token of kbs-client admin-token, or of an identity provider. "
-        "[default: ~/.trustee/admin-token if there is one]",
+        "[default: kbs/config/docker-compose/admin-token of Trustee's checkout, else "
+        "~/.trustee/admin-token, if there is one]",
     ),
 ]
+_TOKEN_FILES = ("kbs/config/docker-compose/admin-token", "~/.trustee/admin-token")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +63,10 @@ class Connection:
         if private_key is not None:
             return replace(self, token=mint(private_key))
         if token_file is None:
-            token_file = Path.home() / ".trustee" / "admin-token"
-            if not token_file.is_file():
-                return self
+            files = (Path(name).expanduser() for name in _TOKEN_FILES)
+            token_file = next((file for file in files if file.is_file()), None)
+        if token_file is None:
+            return self
         token = read_text(token_file, "the admin's token").strip()
         if not token.isascii() or not token.isprintable():
             raise ConfigError(f"{token_file} holds no token")

@@ -39,18 +39,22 @@ _log = structlog.get_logger(__name__)
 
 
 @contextlib.asynccontextmanager
-async def opened(settings: Settings, *, clock: Clock = system_clock) -> AsyncIterator[Storage]:
-    """Have the storage of the settings open while the block runs."""
+async def opened(
+    settings: Settings, *, clock: Clock = system_clock, create: bool = True
+) -> AsyncIterator[Storage]:
+    """Have the storage of the settings open while the block runs; begin it if there is none."""
     async with contextlib.AsyncExitStack() as stack:
         url = storage_url(_place(settings, stack))
-        yield await stack.enter_async_context(_opened(settings, url, clock))
+        yield await stack.enter_async_context(_opened(settings, url, clock, create=create))
 
 
 @contextlib.asynccontextmanager
-async def _opened(settings: Settings, url: str, clock: Clock) -> AsyncIterator[Storage]:
+async def _opened(
+    settings: Settings, url: str, clock: Clock, *, create: bool
+) -> AsyncIterator[Storage]:
     sources = [root_key_source(text) for text in settings.storage_key] or [_default_key(url)]
     async with open_storage(
-        url, sources, sessions_url=settings.session_storage, clock=clock
+        url, sources, sessions_url=settings.session_storage, clock=clock, create=create
     ) as storage:
         _log.info("kbs.storage", url=describe(url), key=str(sources[0]))
         yield storage
@@ -196,5 +200,5 @@ async def _rekey(settings: Settings) -> Rekeyed:
         def show(done: int, whole: int) -> None:
             status.update(f"sealing records: {done} of {whole}")
 
-        async with opened(settings) as storage:
+        async with opened(settings, create=False) as storage:
             return await rekey(storage, show)

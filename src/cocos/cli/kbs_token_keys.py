@@ -87,7 +87,7 @@ def revoke(
 
 def _with_keys(settings: Settings, work: Callable[[SigningKeys, Storage], Awaitable[T]]) -> T:
     async def run() -> T:
-        async with opened(settings) as storage:
+        async with opened(settings, create=False) as storage:
             keys = signing_keys(settings, storage.store, clock=system_clock)
             return await work(keys, storage)
 

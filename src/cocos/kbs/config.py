@@ -19,6 +19,7 @@ BUILTIN: Final = "builtin"
 NO_ATTESTATION: Final = "none"
 DEFAULT_AUTH_RATE: Final = 30
 
+_SERVERS: Final = ("https://", "http://", "unix:")
 _MAKE_CERTIFICATE: Final = (
     "give --private-key and --certificate; to make a self-signed pair: openssl req -x509 "
     "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 365 -keyout kbs.key -out kbs.crt "
@@ -210,6 +211,12 @@ class Settings(BaseModel):
             raise ConfigError("nobody could administer this KBS", hint=_MAKE_ADMIN)
         if len(chosen) > 1:
             raise ConfigError(f"{' and '.join(chosen)} contradict each other")
+        known = self.attestation in {BUILTIN, NO_ATTESTATION}
+        if not known and not self.attestation.startswith(_SERVERS):
+            raise ConfigError(
+                f"--attestation: {self.attestation!r} is nobody who could appraise evidence",
+                hint="builtin, https://HOST:PORT, http://HOST:PORT, unix:/PATH, or none",
+            )
         self._check_tokens()
 
     def _check_tokens(self) -> None:

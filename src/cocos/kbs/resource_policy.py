@@ -32,7 +32,8 @@ from cocos.wire import json
 POLICY_ID: Final = "resource-policy"
 """Id of the global policy, as Trustee calls it."""
 
-_PREFIX: Final = re.compile(r"[a-z0-9][a-z0-9\-]*(/[A-Za-z0-9_\-][A-Za-z0-9_\-.]*)*", re.ASCII)
+# What no route begins with would never be asked.
+_IDS: Final = re.compile(rf"{POLICY_ID}|resource(/[A-Za-z0-9_\-][A-Za-z0-9_\-.]*){{0,3}}", re.ASCII)
 _VERDICT: Final = "allow"
 _FINDINGS: Final = "findings"
 _SHOWN: Final = 200  # characters of a verdict that is no boolean
@@ -51,7 +52,7 @@ class ResourcePolicy(StoredPolicies):
             Namespace.RESOURCE_POLICY,
             engine,
             defaults={POLICY_ID: default},
-            ids=_PREFIX,
+            ids=_IDS,
             hint=f"{POLICY_ID} for the global one, else what its resources' routes begin with, "
             "such as resource/default/key",
         )

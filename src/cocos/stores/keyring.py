@@ -82,7 +82,7 @@ class Keyring:
         Raises:
             ConfigError: no root key, or none that opens this storage.
         """
-        is_new = not await database.read(_LIST)
+        is_new = await cls.is_new(database)
         roots: list[RootKey] = []
         for source in sources:
             root = await source.load()
@@ -99,6 +99,11 @@ class Keyring:
             await ring._begin()
         await ring.load()
         return ring
+
+    @staticmethod
+    async def is_new(database: Database) -> bool:
+        """Tell whether a database with our tables has no keys yet."""
+        return not await database.read(_LIST)
 
     @property
     def current(self) -> DataKey:

@@ -23,7 +23,7 @@ from cocos.stores.base import Namespace, Store
 from cocos.stores.database import Database
 from cocos.stores.keyring import Keyring, RootKeySource
 from cocos.stores.sealed import SealedStore
-from cocos.stores.sql import SqlStore, open_database, sqlite_file
+from cocos.stores.sql import SqlStore, describe, open_database, sqlite_file
 from cocos.stores.sqlite import SqliteDatabase
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -102,6 +102,7 @@ async def open_storage(
     *,
     sessions_url: str | None = None,
     clock: Clock = system_clock,
+    create: bool = True,
 ) -> AsyncIterator[Storage]:
     """Have the storage open while the block runs.
 
@@ -112,13 +113,19 @@ async def open_storage(
         sessions_url: Redis, as ``stores.redis.RedisStore`` takes it; None keeps sessions with
             the database, which is enough for one machine or for replicas on one PostgreSQL.
         clock: What decides whether a value has expired.
+        create: Begin a storage where there is none.
 
     Raises:
-        ConfigError: one of them cannot be opened.
+        ConfigError: one of them cannot be opened, or there is no storage.
     """
     async with contextlib.AsyncExitStack() as stack:
+        file = sqlite_file(url)
+        if not create and file is not None and not file.exists():
+            raise _absent(url)
         database = await open_database(url)
         stack.push_async_callback(database.close)
+        if not create and await Keyring.is_new(database):
+            raise _absent(url)
         keyring = await Keyring.open(database, root_keys, clock=clock)
         store: Store = SqlStore(database, clock=clock, sealed=True)
         if sessions_url is not None:
@@ -126,7 +133,7 @@ async def open_storage(
             from cocos.stores.redis import RedisStore  # noqa: PLC0415
 
             sessions: Store = await RedisStore.open(sessions_url, clock=clock)
-        elif (file := sqlite_file(url)) is not None:
+        elif file is not None:
             sessions = await _of_this_boot(file, clock)
         else:
             sessions = store
@@ -136,6 +143,13 @@ async def open_storage(
         sealed = SealedStore(store, keyring)
         audit = await AuditLog.open(database, sealed, clock=clock)
         yield Storage(sealed, keyring, database, audit)
+
+
+def _absent(url: str) -> ConfigError:
+    return ConfigError(
+        f"there is no storage at {describe(url)}",
+        hint="--storage before the command, as the KBS was started with",
+    )
 
 
 async def _of_this_boot(file: Path, clock: Clock) -> Store:

@@ -72,7 +72,8 @@ class TokenVerifier:
         if not issuers:
             raise ConfigError(
                 "nobody is trusted to sign attestation tokens",
-                hint="name keys (trusted_jwk_sets) or certificates (trusted_certs)",
+                hint="name keys (trusted_jwk_sets) or certificates (trusted_certs; in the section "
+                "[attestation_token]: trusted_certs_paths)",
             )
         self._issuers = tuple(issuers)
 

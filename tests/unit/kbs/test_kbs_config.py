@@ -72,6 +72,16 @@ def test_addresses_are_checked(tmp_path: Path, socket: str) -> None:
         load(tmp_path, insecure_http=True, insecure_api=True, sockets=[socket]).check()
 
 
+@pytest.mark.parametrize("attestation", ["bultin", "builtin:", "host:50004", "ftp://host", ""])
+def test_who_appraises_is_checked(tmp_path: Path, attestation: str) -> None:
+    flags: dict[str, Any] = {"insecure_http": True, "insecure_api": True}
+    with pytest.raises(ConfigError, match="nobody who could appraise") as caught:
+        load(tmp_path, **flags, attestation=attestation).check()
+    assert "https://HOST:PORT" in (caught.value.hint or "")
+    for possible in ("builtin", "none", "https://h:1", "http://h:1", "unix:/a"):
+        load(tmp_path, **flags, attestation=possible).check()
+
+
 def test_manufacturers_of_tpms(tmp_path: Path) -> None:
     assert load(tmp_path).tpm_ek_ca == ()
     listed = load(tmp_path, 'tpm_ek_ca = ["a.pem", "b.pem"]')

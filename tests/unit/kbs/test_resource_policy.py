@@ -78,6 +78,7 @@ async def test_policies_by_id(policy: ResourcePolicy) -> None:
 
 
 IMPOSSIBLE = """
+default/key foo/bar resources resource-policy/a attestation-policy resource/a/b/c/d
 / resource/ /resource resource//a resource/../a resource/.a resource/a* R/a resource/ä
 """
 
@@ -86,8 +87,9 @@ IMPOSSIBLE = """
     "policy_id", ["", "a b", "resource/a\n", f"resource/{'a' * 2000}", *IMPOSSIBLE.split()]
 )
 async def test_impossible_ids(policy: ResourcePolicy, policy_id: str) -> None:
-    with pytest.raises(FormatError, match="no id"):
+    with pytest.raises(FormatError, match="no id") as caught:
         await policy.set(policy_id, ALLOW)
+    assert "such as resource/default/key" in (caught.value.hint or "")
 
 
 async def test_denial_names_the_policy(policy: ResourcePolicy) -> None:
