@@ -6,11 +6,15 @@ joserfc, so that our client has somebody else to talk to.
 """
 
 import base64
+import contextlib
 import datetime as dt
 import hashlib
 import json
 import os
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import httpx
@@ -138,6 +142,34 @@ class Trustee:
             return refuse("PluginInternalError", "Plugin internal error")
         seal = early_jwe if old else todays_jwe
         return httpx.Response(200, json=seal(self.resources[path], self.key))
+
+
+@contextlib.contextmanager
+def serving(trustee: Trustee) -> Iterator[str]:
+    """Have it answer on loopback, for clients that are programs; yields its URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            request = httpx.Request(self.command, URL + self.path, content=body)
+            request.headers.update(self.headers.items())
+            answer = trustee(request)
+            self.send_response(answer.status_code)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        do_GET = do_POST  # noqa: N815 - http.server's name
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def refuse(variant: str, detail: str, status: int = 401) -> httpx.Response:

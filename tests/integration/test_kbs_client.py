@@ -13,6 +13,7 @@ import pytest
 import trustme
 from _kbs import admin_pair
 from _programs import running
+from _trustee import Trustee, serving
 
 from cocos.host import process
 
@@ -35,11 +36,14 @@ class Desk:
     def key(self) -> Path:
         return self.folder / "admin.key"
 
-    async def run(self, *arguments: str | Path) -> process.Completed:
-        return await process.run([PROGRAM, "--url", self.url, *arguments], check=False, timeout=60)
+    async def run(
+        self, *arguments: str | Path, env: dict[str, str] | None = None
+    ) -> process.Completed:
+        argv = [PROGRAM, "--url", self.url, *arguments]
+        return await process.run(argv, check=False, timeout=60, env=env)
 
-    async def output(self, *arguments: str | Path) -> str:
-        done = await self.run(*arguments)
+    async def output(self, *arguments: str | Path, env: dict[str, str] | None = None) -> str:
+        done = await self.run(*arguments, env=env)
         assert done.exit_status == 0, done.stderr.decode()
         return done.stdout.decode()
 
@@ -91,6 +95,23 @@ async def test_attest_prints_the_token(kbs: Desk) -> None:
     assert json.loads(await kbs.output("attest", "--insecure-sample", "--json"))["token"]
 
 
+async def test_a_sample_device_shows_in_the_token(kbs: Desk) -> None:
+    for env, submods in ({}, ["cpu0"]), ({"ENABLE_SAMPLE_DEVICE": ""}, ["cpu0", "gpu0"]):
+        token = await kbs.output("attest", "--insecure-sample", env=env)
+        payload = token.split(".")[1]
+        assert sorted(json.loads(base64.urlsafe_b64decode(payload + "=="))["submods"]) == submods
+
+
+async def test_an_old_kbs_is_spoken_to_only_if_asked(desk: Desk) -> None:
+    with serving(Trustee("0.1.1", resources={PATH: SECRET})) as desk.url:
+        refused = await desk.get()
+        assert refused.exit_status != 0
+        assert "--oldest-protocol 0.1.1" in refused.stderr.decode()
+        words = ("--insecure-sample", "--oldest-protocol", "0.1.1")
+        assert await desk.output("get-resource", "--path", PATH, *words) == BASE64
+        assert (await desk.output("attest", *words)).count(".") == 2
+
+
 async def test_without_a_tee_the_flag_is_named(kbs: Desk) -> None:
     for command in (["attest"], ["get-resource", "--path", PATH]):
         done = await kbs.run(*command)
@@ -140,7 +161,7 @@ async def test_ready_made_policies(kbs: Desk, flag: str, status: int) -> None:
 async def test_allow_all_releases_what_affirming_holds_back(kbs: Desk) -> None:
     warning = kbs.folder / "warning.rego"
     warning.write_text('package policy\nimport rego.v1\ntrust_claims := {"executables": 33}\n')
-    await kbs.config("set-attestation-policy", "--policy-file", warning)
+    await kbs.config("set-attestation-policy", "--type", "rego", "--policy-file", warning)
     assert (await kbs.get()).exit_status == 77
     await kbs.config("set-resource-policy", "--allow-all")
     assert (await kbs.get()).exit_status == 0
