@@ -20,7 +20,7 @@ from cocos.clients.key_sets import FollowedKeys
 from cocos.crypto import jwk
 from cocos.crypto.jwk import VerificationKey
 from cocos.errors import EvidenceError, Finding, ProtocolError, UnsupportedError
-from cocos.host.files import read_file
+from cocos.host.files import read_certificates, read_file
 from cocos.kbs.config import Settings
 from cocos.kbs.service import Appraisal
 from cocos.policy.appraisal import FINDINGS
@@ -155,6 +155,7 @@ def _tls(settings: Settings) -> Tls | None:
     def read(file: Path | None) -> bytes | None:
         return None if file is None else read_file(file, "a certificate of TLS", limit=2**20)
 
-    ca = read(settings.attestation_ca)
+    ca = settings.attestation_ca
+    roots = None if ca is None else read_certificates(ca, "the attestation service's CA")
     certificate, key = read(settings.attestation_certificate), read(settings.attestation_key)
-    return Tls(ca, certificate, key) if ca or certificate or key else None
+    return None if roots is certificate is key is None else Tls(roots, certificate, key)

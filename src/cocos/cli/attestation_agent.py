@@ -29,7 +29,7 @@ from cocos.clients.kbs import KbsClient
 from cocos.crypto.tee_key import EC_P256
 from cocos.errors import PeerError, UnsupportedError
 from cocos.host import tpm
-from cocos.host.files import read_file
+from cocos.host.files import read_certificates
 from cocos.wire.json import b64decode
 from cocos.wire.kbs import InitData
 
@@ -202,7 +202,7 @@ def _ca(cert: str | None) -> str | None:
     """Return the PEM text of a certificate, which may be given as the path of a file."""
     if cert is None or "-----BEGIN" in cert:
         return cert
-    return read_file(Path(cert), "the CA certificate", limit=2**20).decode("ascii", "ignore")
+    return read_certificates(Path(cert), "the CA certificate").decode("ascii", "ignore")
 
 
 async def _bind_init_data(settings: Settings, attester: Attester) -> InitData | None:

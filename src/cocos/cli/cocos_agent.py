@@ -24,7 +24,7 @@ from cocos.clients.attestation_agent import AttestationAgent
 from cocos.clients.cvms import Endpoint, Tls, connect
 from cocos.errors import ConfigError, UsageError
 from cocos.host import archive, skopeo
-from cocos.host.files import read_file
+from cocos.host.files import read_certificates, read_file
 from cocos.host.runtime import Runtime
 from cocos.wire.manifest import MAX_MANIFEST_BYTES, Computation
 
@@ -224,9 +224,10 @@ def _tls(settings: AgentSettings) -> Tls | None:
     if (settings.cvms_client_cert is None) != (settings.cvms_client_key is None):
         raise ConfigError("a client certificate needs its key, and the other way round")
     texts = [
-        None if path is None else read_file(path, what)
-        for path, what in zip(
+        None if path is None else read(path, what)
+        for path, read, what in zip(
             names,
+            (read_certificates, read_certificates, read_file),
             ("the CVMS's CA certificates", "the client certificate", "the client's key"),
             strict=True,
         )

@@ -3,6 +3,7 @@
 
 import datetime as dt
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 from cocos.cli import _common as common
 from cocos.clients.manager import DEFAULT_URL, CvmSummary, ManagerClient, Tls
 from cocos.errors import NotFoundError, PeerError, UsageError
-from cocos.host.files import read_file
+from cocos.host.files import read_certificates, read_file
 from cocos.wire._generated import manager_pb2 as pb
 
 app = common.make_app("Agents: VMs that run a computation, started by a cocos-manager.")
@@ -109,7 +110,7 @@ def create(
         agent_cvm_server_url=cvms_url,
         ttl=ttl,
         agent_log_level=log_level,
-        agent_cvm_server_ca_cert=_read(server_ca, "the CVMS's CA certificate"),
+        agent_cvm_server_ca_cert=_read(server_ca, "the CVMS's CA certificate", read_certificates),
         agent_cvm_client_key=_read(client_key, "the agent's key"),
         agent_cvm_client_cert=_read(client_crt, "the agent's certificate"),
         aa_kbs_params=aa_kbs_params,
@@ -259,15 +260,15 @@ def _client(url: str, ca: Path | None, crt: Path | None, key: Path | None) -> Ma
     if ca is None:
         return ManagerClient(url)
     tls = Tls(
-        ca=read_file(ca, "the manager's CA certificate"),
+        ca=read_certificates(ca, "the manager's CA certificate"),
         certificate=_read(crt, "our certificate") or None,
         key=_read(key, "our key") or None,
     )
     return ManagerClient(url, tls=tls)
 
 
-def _read(path: Path | None, what: str) -> bytes:
-    return b"" if path is None else read_file(path, what, limit=2**20)
+def _read(path: Path | None, what: str, read: Callable[[Path, str], bytes] = read_file) -> bytes:
+    return b"" if path is None else read(path, what)
 
 
 def _say(text: str) -> None:

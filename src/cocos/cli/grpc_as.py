@@ -21,7 +21,7 @@ from cocos.cli._kbs_attestation import own_service, service_config
 from cocos.cli._kbs_storage import opened, sweeping, without_password
 from cocos.cli._log_level import level_of_logs
 from cocos.cli.kbs import InsecureAllowSample, LogLevel, TpmEkCa
-from cocos.host.files import read_file
+from cocos.host.files import read_certificates, read_file
 from cocos.host.policy_workers import PolicyWorkers
 from cocos.kbs.config import Settings
 from cocos.kbs.well_known import well_known_routes
@@ -202,7 +202,7 @@ def _credentials(server: ServerSettings) -> grpc.ServerCredentials | None:
     key = read_file(server.private_key, "the server's private key", limit=2**20)
     chain = read_file(server.certificate, "the server's certificate", limit=2**20)
     ca = server.client_ca
-    roots = None if ca is None else read_file(ca, "the clients' CA", limit=2**20)
+    roots = None if ca is None else read_certificates(ca, "the clients' CA")
     return grpc.ssl_server_credentials(
         [(key, chain)], root_certificates=roots, require_client_auth=roots is not None
     )

@@ -20,7 +20,7 @@ import h11
 from cocos.clients._h11 import H11Transport
 from cocos.clients._transport import Answer, TooMuchError, Transport
 from cocos.errors import ConfigError, FormatError, ProtocolError, UnreachableError
-from cocos.host.files import read_file
+from cocos.host.files import read_certificates
 from cocos.wire.address import check_host
 
 ANSWER_SECONDS: Final = 60.0  # for a whole exchange, as the guest components' client waits
@@ -147,11 +147,11 @@ def read_ca(ca_file: Path | None) -> str | None:
     """Return the text of a CA file, for :class:`HttpServer`.
 
     Raises:
-        ConfigError: it cannot be read.
+        ConfigError: it cannot be read, or holds no certificate.
     """
     if ca_file is None:
         return None
-    return read_file(ca_file, "the CA certificate").decode("ascii", "ignore")
+    return read_certificates(ca_file, "the CA certificate").decode("ascii", "ignore")
 
 
 def _check_url(url: str, what: str) -> str:

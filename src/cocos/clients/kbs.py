@@ -73,7 +73,8 @@ class KbsClient:
         oldest: Generation | None = None,
         transport: Transport | None = None,
     ) -> None:
-        self._server = open_server(url, ca=read_ca(ca_file) or ca, transport=transport)
+        ca = ca if ca_file is None else read_ca(ca_file)
+        self._server = open_server(url, ca=ca, transport=transport)
         self._denied: Session | None = None
         self._sessions: SessionSource
         if isinstance(source, TokenSource):

@@ -12,7 +12,7 @@ from grpc import aio
 from cocos.cvms.config import CvmsSettings
 from cocos.cvms.service import CvmsService, Session
 from cocos.errors import ConfigError
-from cocos.host.files import read_file
+from cocos.host.files import read_certificates, read_file
 from cocos.transport.rpc import Service
 from cocos.wire._generated import cvms_pb2 as pb
 from cocos.wire._generated import cvms_pb2_grpc as pb_grpc
@@ -82,9 +82,9 @@ def credentials(settings: CvmsSettings) -> grpc.ServerCredentials | None:
         return None
     key = read_file(settings.server_key, "the server's private key")
     chain = read_file(settings.server_cert, "the server's certificate")
-    roots = b"\n".join(read_file(path, "the agents' CA certificates") for path in cas) or None
+    roots = b"\n".join(read_certificates(path, "the agents' CA certificates") for path in cas)
     return grpc.ssl_server_credentials(
-        [(key, chain)], root_certificates=roots, require_client_auth=roots is not None
+        [(key, chain)], root_certificates=roots or None, require_client_auth=bool(cas)
     )
 
 

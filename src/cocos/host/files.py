@@ -72,6 +72,18 @@ def read_file(path: Path, what: str, *, limit: int = 64 * 2**20) -> bytes:
         raise ConfigError(f"cannot read {what}, {path}: {error.strerror}") from error
 
 
+def read_certificates(path: Path, what: str) -> bytes:
+    """Read PEM certificates to trust; none would mean the system's, or anybody, to some library.
+
+    Raises:
+        ConfigError: as :func:`read_file`, or there is no certificate in it.
+    """
+    data = read_file(path, what, limit=2**20)
+    if b"-----BEGIN CERTIFICATE-----" not in data:
+        raise ConfigError(f"{what}, {path}, is not PEM", hint="-----BEGIN CERTIFICATE-----")
+    return data
+
+
 def cache_folder(name: str) -> Path:
     """Return (and make) a private folder of ours in the user's cache."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

@@ -11,7 +11,7 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import aio
 
-from cocos.host.files import read_file
+from cocos.host.files import read_certificates, read_file
 from cocos.manager.config import ManagerConfig
 from cocos.manager.plan import CreateRequest
 from cocos.manager.records import VmRecord
@@ -90,12 +90,13 @@ def credentials(config: ManagerConfig) -> grpc.ServerCredentials | None:
     """
     if config.server_cert is None or config.server_key is None:
         return None
-    ca = None if config.client_ca is None else read_file(config.client_ca, "the clients' CA")
+    ca = config.client_ca
+    roots = None if ca is None else read_certificates(ca, "the clients' CA")
     pair = (
         read_file(config.server_key, "the server's key"),
         read_file(config.server_cert, "the server's certificate"),
     )
-    return grpc.ssl_server_credentials([pair], ca, require_client_auth=ca is not None)
+    return grpc.ssl_server_credentials([pair], roots, require_client_auth=ca is not None)
 
 
 def _create_request(message: pb.CreateReq) -> CreateRequest:

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 import trustme
 
+from cocos.attesters import InsecureSampleAttester
 from cocos.clients._http import HttpServer, read_ca
+from cocos.clients.kbs import KbsAdmin, KbsClient
 from cocos.errors import ConfigError
 
 
@@ -72,3 +74,17 @@ def test_a_ca_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"absent\.pem"):
         read_ca(tmp_path / "absent.pem")
     assert read_ca(None) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"no PEM"])
+def test_an_empty_ca_file_never_means_the_systems(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_bytes(content)
+    for make in (
+        lambda: KbsClient("https://kbs.test", InsecureSampleAttester(), ca_file=file),
+        lambda: KbsAdmin("https://kbs.test", token=None, ca_file=file),
+    ):
+        with pytest.raises(ConfigError, match=r"ca\.pem, is not PEM"):
+            make()
+    with pytest.raises(ConfigError, match="not PEM"):
+        KbsClient("https://kbs.test", InsecureSampleAttester(), ca=content.decode())
