@@ -4,7 +4,8 @@
 A file must be there from the beginning. An issuer on the network may be away: whoever
 needs its keys then is told so, and everybody else is served. Keys are used for an hour
 without looking again, and for a day when the issuer does not answer; a key that is not
-known yet is looked for at once. Nobody can make us look more often than twice a minute.
+known yet is looked for at once. Nobody can make us look more often than twice a minute, or
+wait for a slow issuer for more than some seconds, and then only whom its answer concerns.
 """
 
 import abc
@@ -37,6 +38,7 @@ from cocos.wire import json
 FRESH: Final = dt.timedelta(hours=1)
 KEPT: Final = dt.timedelta(days=1)
 PAUSE: Final = dt.timedelta(seconds=30)
+PATIENCE_SECONDS: Final = 5.0
 _LIMIT: Final = 2**20
 _OK: Final = 200
 _DISCOVERY: Final = "/.well-known/openid-configuration"
@@ -73,7 +75,8 @@ class FollowedKeys(abc.ABC):
         self._keys: tuple[VerificationKey, ...] = ()
         self._loaded: dt.datetime | None = None
         self._tried: dt.datetime | None = None
-        self._lock = asyncio.Lock()
+        self._renewal: asyncio.Task[None] | None = None
+        self._patient_until = 0.0
 
     @abc.abstractmethod
     async def _load(self) -> tuple[VerificationKey, ...]:
@@ -99,21 +102,32 @@ class FollowedKeys(abc.ABC):
             return jwk.verify_with_any(renewed, token)
 
     async def _current(self, *, renew: bool = False) -> tuple[VerificationKey, ...]:
-        async with self._lock:
-            now = self._clock()
-            due = renew or _past(self._loaded, self._fresh, now)
-            if due and _past(self._tried, PAUSE, now):
-                self._tried = now
-                try:
-                    self._keys, self._loaded = await self._load(), now
-                except CocosError as error:
-                    _log.warning("keys.not-loaded", place=self.place, error=error.message)
-            if _past(self._loaded, KEPT, now):
-                raise UnreachableError(
-                    f"the issuer's keys at {self.place} cannot be fetched",
-                    hint="the KBS's log says why; it tries again by itself",
-                )
-            return self._keys
+        now = self._clock()
+        if renew or _past(self._loaded, self._fresh, now):
+            await self._renewed(now)
+        if _past(self._loaded, KEPT, now):
+            # Where they are is not a stranger's business.
+            raise UnreachableError(
+                "the issuer's keys cannot be fetched",
+                hint="the KBS's log says why; it tries again by itself",
+            )
+        return self._keys
+
+    async def _renewed(self, now: dt.datetime) -> None:
+        """Wait, but not for long, for a renewal that all who want one share."""
+        time = asyncio.get_running_loop().time
+        if (self._renewal is None or self._renewal.done()) and _past(self._tried, PAUSE, now):
+            self._tried = now
+            self._renewal = asyncio.create_task(self._renew(now))
+            self._patient_until = time() + PATIENCE_SECONDS
+        if self._renewal is not None:
+            await asyncio.wait({self._renewal}, timeout=max(0, self._patient_until - time()))
+
+    async def _renew(self, now: dt.datetime) -> None:
+        try:
+            self._keys, self._loaded = await self._load(), now
+        except CocosError as error:
+            _log.warning("keys.not-loaded", place=self.place, error=error.message)
 
 
 class KeySet(FollowedKeys):

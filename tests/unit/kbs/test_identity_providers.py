@@ -153,14 +153,14 @@ async def test_a_provider_that_looks_at_nothing_is_warned_of(
     assert await admit(door, token(iss="whoever", aud=None)) == "alice@whoever"
 
 
-async def test_a_provider_that_is_away_is_named(folder: Path) -> None:
+async def test_a_provider_that_is_away(folder: Path) -> None:
     away = KeySet("https://127.0.0.1:9/jwks", parse_set, clock=lambda: NOW)
     door = gate(
         IdentityProvider((away,), "issuer", "kbs"),
         IdentityProvider((pem(folder),), "issuer", "kbs"),
     )
     assert await admit(door, token()) == "alice@issuer"
-    with pytest.raises(UnreachableError, match=r"127\.0\.0\.1:9"):
+    with pytest.raises(UnreachableError, match="keys cannot be fetched"):
         await admit(door, token(OTHER))
 
 
