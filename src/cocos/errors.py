@@ -32,11 +32,19 @@
 the cause travels as ``__cause__`` and goes to the log only.
 """
 
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
 MAX_FINDING: Final = 1000
 """Characters of each text of a :class:`Finding`."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """Return a hint at the name that somebody may have meant."""
+    found = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {found[0]}?" if found else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ Of issue 3, "It must fail like this": VM killed, swtpm killed, manager killed.
 
 import asyncio
 import contextlib
+import datetime as dt
+import hashlib
 import os
 import shutil
 import signal
@@ -20,6 +22,7 @@ from _manager import eventually
 from _programs import running
 from grpc import aio
 
+from cocos._clock import Clock, system_clock
 from cocos.clients.manager import ManagerClient
 from cocos.errors import ConfigError, StateError, ToolMissingError
 from cocos.host.daemon import MARK, Daemon, kill_marked
@@ -66,12 +69,16 @@ def config(folder: Path, tail: bytes = _tiny.IGNORES_ALL) -> ManagerConfig:
 
 @contextlib.asynccontextmanager
 async def managed(
-    settings: ManagerConfig, *, keep_vms: bool = False, stop_seconds: float = 0.2
+    settings: ManagerConfig,
+    *,
+    keep_vms: bool = False,
+    stop_seconds: float = 0.2,
+    clock: Clock = system_clock,
 ) -> AsyncIterator[ManagerService]:
     backend = QemuBackend(settings, stop_seconds=stop_seconds)
     await backend.check()
     state = StateFolder(settings.state_folder)
-    service = ManagerService(state, backend, max_vms=4, keep_vms=keep_vms)
+    service = ManagerService(state, backend, max_vms=4, keep_vms=keep_vms, clock=clock)
     try:
         async with service:
             yield service
@@ -186,7 +193,11 @@ async def test_what_a_vm_is(tmp_path: Path) -> None:
             policy = await stub.AttestationPolicy(pb.AttestationPolicyReq(id=record.id))
             assert policy.info == b'{"tpm_pcr04": []}'
         log = "".join([chunk.decode() async for chunk in service.logs(record.id)])
-        assert "the CVMS at 127.0.0.1:7001 is at 10.0.2.2 for the guest" in log
+        first, *others = log.splitlines()
+        assert first == "manager: starts by tcg (as configured)"
+        assert "manager: the CVMS at 127.0.0.1:7001 is at 10.0.2.2 for the guest" in others
+        pcr = hashlib.sha256(bytes(32) + hashlib.sha256(init_data.from_disk(disk)).digest())
+        assert f"PCR 8 is {pcr.hexdigest()} " in log
 
 
 async def test_disks_have_their_serials_and_the_root_cannot_be_written(tmp_path: Path) -> None:
@@ -235,6 +246,16 @@ async def test_a_time_to_live_ends_it(tmp_path: Path) -> None:
         record = await service.create(CreateRequest("h:1", ttl="100ms"))
         assert (await ended(service, record.id)).state is VmState.EXPIRED
         assert_nothing_left(tmp_path, record.id)
+
+
+async def test_a_time_to_live_outlives_the_manager(tmp_path: Path) -> None:
+    settings = config(tmp_path)
+    async with managed(settings, keep_vms=True) as service:
+        vm_id = (await service.create(CreateRequest("h:1", ttl="1h"))).id
+    assert set(processes(vm_id)) == {"qemu-system-x86", "swtpm"}
+    async with managed(settings, clock=lambda: system_clock() + dt.timedelta(hours=1)) as service:
+        assert (await ended(service, vm_id)).state is VmState.EXPIRED
+        assert_nothing_left(tmp_path, vm_id)
 
 
 async def test_several_at_once_are_apart(tmp_path: Path) -> None:

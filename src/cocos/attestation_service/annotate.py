@@ -2,8 +2,10 @@
 """Annotated evidence: what a policy sees, from claims, runtime data and init data."""
 
 import datetime as dt
+import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -17,6 +19,8 @@ _TOML_FILES: Final = ("aa.toml", "cdh.toml")
 _GUEST_POLICY: Final = "policy.rego"
 _POLICY_DATA: Final = "policy_data := {"
 _MAX_DEPTH: Final = 32
+_PRIVATE: Final = re.compile(r"-key\.pem\Z|secret|password|token", re.IGNORECASE)
+_ASSIGNMENT: Final = re.compile(r"^([^=\s]+)=(.*)$", re.MULTILINE)
 
 
 def parse_init_data(shown: InitData) -> InitDocument:
@@ -66,11 +70,12 @@ def init_claims(document: InitDocument) -> JsonObject:
 
     ``aa.toml`` and ``cdh.toml`` become the equivalent objects if they parse. A guest policy
     that ends in ``policy_data := {…}`` gives way to ``agent_policy_claims``, that object.
+    Of keys, passwords and the like only the digest is there: tokens are shown around.
     """
-    claims: JsonObject = dict(document.data)
+    claims: JsonObject = {name: _veiled(name, text) for name, text in document.data.items()}
     for name in _TOML_FILES:
         if name in claims:
-            claims[name] = _toml(claims[name])
+            claims[name] = _veiled(name, _toml(claims[name]))
     _, marker, rest = claims.get(_GUEST_POLICY, "").partition(_POLICY_DATA)
     if marker:
         try:
@@ -80,6 +85,21 @@ def init_claims(document: InitDocument) -> JsonObject:
         del claims[_GUEST_POLICY]
         claims["agent_policy_claims"] = data
     return claims
+
+
+def _veiled(name: str, value: Any) -> Any:
+    """Return a member with the digests of its secrets in their places."""
+    if isinstance(value, dict):
+        return {inner: _veiled(inner, member) for inner, member in value.items()}
+    if isinstance(value, list):
+        return [_veiled(name, member) for member in value]
+    if not isinstance(value, str):
+        return value
+    if _PRIVATE.search(name):
+        return f"sha256:{hashlib.sha256(value.encode()).hexdigest()}"
+    if name.endswith(".env"):
+        return _ASSIGNMENT.sub(lambda line: f"{line[1]}={_veiled(line[1], line[2])}", value)
+    return value
 
 
 def _toml(text: str) -> Any:

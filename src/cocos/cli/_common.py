@@ -21,7 +21,7 @@ from typer.exceptions import TyperException
 
 from cocos import __version__
 from cocos.cli._screen import Screen
-from cocos.errors import CocosError, ConfigError, InternalError, UsageError
+from cocos.errors import CocosError, ConfigError, InternalError, UsageError, did_you_mean
 
 stderr = Screen(stderr=True)
 stdout = Screen(stderr=False)
@@ -219,6 +219,9 @@ def load_settings(
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "configuration"
+        if first["type"] == "extra_forbidden":
+            hint = did_you_mean(place, shape.model_fields)
+            raise ConfigError(f"there is no setting {place}", hint=hint) from error
         problem = first["msg"].removeprefix("Value error, ")
         raise ConfigError(f"{place}: {problem}") from error
 

@@ -2,11 +2,13 @@
 """cocos-manager: starts and stops VMs on this host."""
 
 import contextlib
+import os
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import structlog
 import typer
 
 from cocos._clock import system_clock
@@ -22,6 +24,19 @@ from cocos.transport.http_server import serve_http
 from cocos.transport.rpc import serve
 
 NAME = "cocos-manager"
+
+# Of others who may share our environment: see LogLevel, and cocos-cli agent.
+_READ_ELSEWHERE = frozenset(
+    {
+        "MANAGER_LOG_LEVEL",
+        "MANAGER_GRPC_URL",
+        "MANAGER_GRPC_SERVER_CA_CERTS",
+        "MANAGER_GRPC_CLIENT_CERT",
+        "MANAGER_GRPC_CLIENT_KEY",
+    }
+)
+
+_log = structlog.get_logger(__name__)
 
 app = common.make_app(
     "Start and stop VMs on this host: gRPC API on localhost:7020, /health and /metrics on "
@@ -146,10 +161,20 @@ def main_command(
     if context.invoked_subcommand is not None:
         context.obj = _Before(config_file, flags, as_json)
         return
+    _warn_of_ignored()
     config = common.load_settings(
         ManagerConfig, file=config_file, environment=ENVIRONMENT, flags=flags
     )
     common.run_async(_serve(config, as_json=as_json))
+
+
+def _warn_of_ignored() -> None:
+    """Name variables that look like ours and do nothing; the original has more of them."""
+    known = {*ENVIRONMENT.values(), *_READ_ELSEWHERE}
+    for name in sorted(set(os.environ) - known):
+        if name.startswith(("MANAGER_", "COCOS_JAEGER_")):
+            hint = "docs/operate/manager.md has those that count"
+            _log.warning("setting.ignored", variable=name, hint=hint)
 
 
 @dataclass(frozen=True, slots=True)

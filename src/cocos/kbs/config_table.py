@@ -6,11 +6,10 @@ was never asked for, with the nearest name that was. Values are not shown: they 
 secrets.
 """
 
-import difflib
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias, TypeVar
 
-from cocos.errors import ConfigError
+from cocos.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
 
@@ -145,7 +144,7 @@ class Table:
         for key in self._left:
             raise ConfigError(
                 f"{self.name(key)} is not a setting that this KBS knows",
-                hint=_nearest(key, sorted(self._asked)),
+                hint=did_you_mean(key, sorted(self._asked)),
             )
 
     def _take(self, key: str, kind: type[T]) -> T | None:
@@ -156,8 +155,3 @@ class Table:
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise ConfigError(f"{self.name(key)} is not {_KINDS[kind]}")
         return value
-
-
-def _nearest(word: str, known: list[str]) -> str | None:
-    found = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {found[0]}?" if found else None

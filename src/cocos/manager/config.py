@@ -46,8 +46,12 @@ _UNITS = {"": 1, "M": 1, "G": 1024, "T": 1024 * 1024}
 
 def _mebibytes(value: object) -> object:
     """Read a size as QEMU writes it: 2048, 2048M or 2G are the same."""
-    found = re.fullmatch(r"([0-9]{1,9})([MGT]?)", value.strip()) if isinstance(value, str) else None
-    return int(found[1]) * _UNITS[found[2]] if found else value
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"([0-9]{1,9})([MGT]?)", value.strip())
+    if found is None:
+        raise ValueError(f"{value[:50]!r} is no size, such as 4G or 512M")
+    return int(found[1]) * _UNITS[found[2]]
 
 
 Port = Annotated[int, Field(ge=0, le=65535)]

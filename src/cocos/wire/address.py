@@ -50,8 +50,8 @@ def parse_address(text: str, *, what: str, default_port: int) -> Address:
     try:
         parts = urlsplit(text if "://" in text else f"//{text}")
         port = default_port if parts.port is None else parts.port
-    except ValueError as error:
-        raise problem from error
+    except ValueError:
+        raise problem from None
     extra = parts.path.rstrip("/") or parts.query or parts.fragment or "@" in parts.netloc
     if parts.scheme not in {"", "http", "https"} or extra or not port:
         raise problem
@@ -63,8 +63,8 @@ def check_host(host: str, problem: FormatError) -> str:
     if ":" in host:
         try:
             return str(ipaddress.IPv6Address(host))
-        except ValueError as error:
-            raise problem from error
+        except ValueError:
+            raise problem from None
     if not _HOST.fullmatch(host):
         raise problem
     return host

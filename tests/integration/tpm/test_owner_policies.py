@@ -31,6 +31,7 @@ from _rcar import Handshake, denial
 from _tpm import Tpm, TpmCa, runtime
 
 from cocos._clock import system_clock
+from cocos.wire.init_data import build
 from cocos.wire.kbs import ResourcePath
 from cocos.wire.manifest import Computation
 
@@ -62,9 +63,9 @@ async def owner(ca: TpmCa, folder: Path, policy: str, *keys: str) -> AsyncIterat
         yield kbs
 
 
-async def attested(kbs: InProcessKbs, tpm: Tpm, cmdline: str = CMDLINE) -> Handshake:
-    guest = await Handshake.opened(kbs, tpm, tpm.params, init_data=INIT_DATA)
-    answer = await guest.attest(await guest.evidence(cmdline=cmdline))
+async def attested(kbs: InProcessKbs, tpm: Tpm, init_data: str = INIT_DATA) -> Handshake:
+    guest = await Handshake.opened(kbs, tpm, tpm.params, init_data=init_data)
+    answer = await guest.attest(await guest.evidence(cmdline=CMDLINE))
     assert answer.status_code == 200, answer.text
     return guest
 
@@ -102,6 +103,47 @@ async def test_only_this_image(ca: TpmCa, tpm: Tpm, tmp_path: Path) -> None:
             )
             await admin.set_resource_policy(strict)
         assert not await gets(kbs, tpm, ALGO)
+
+
+TOLD_KBS = "http://10.0.2.2:8080"
+TOLD = {
+    "aa.toml": f'[token_configs.kbs]\nurl = "{TOLD_KBS}"\n',
+    "agent.env": 'AGENT_CVM_ID="a"\n',
+    "registries.conf": "",
+}
+
+
+@pytest.mark.parametrize(
+    ("told", "wrong"),
+    [
+        pytest.param(TOLD, None, id="as it should be"),
+        pytest.param({"aa.toml": TOLD["aa.toml"]}, None, id="less"),
+        pytest.param(
+            {**TOLD, "aa.toml": TOLD["aa.toml"].replace("2.2", "2.3")},
+            "http://10.0.2.3:8080",
+            id="another KBS",
+        ),
+        pytest.param({**TOLD, "authorized_keys": "x"}, '["authorized_keys"]', id="one more"),
+        pytest.param({**TOLD, "aa.toml": "= ="}, "", id="a file that does not read"),
+        pytest.param({"agent.env": ""}, "", id="no KBS"),
+    ],
+)
+async def test_only_told_this(
+    ca: TpmCa, tpm: Tpm, tmp_path: Path, told: dict[str, str], wrong: str | None
+) -> None:
+    text = build(told).decode()
+    await start(tpm, init_data=text)
+    policy = documented("Only told this", KBS_URL=TOLD_KBS)
+    async with owner(ca, tmp_path / "kbs", policy, ALGO) as kbs:
+        guest = await attested(kbs, tpm, init_data=text)
+        answer = await guest.get(ALGO)
+        if wrong is None:
+            assert guest.key.decrypt(answer.json()) == SECRETS[ALGO]
+            return
+        findings = await denial(kbs, answer)
+        assert "resource-policy" in findings
+        if wrong:
+            assert findings["tpm.init_data"]["actual"] == wrong
 
 
 async def run(tpm: Tpm, *computations: Computation) -> None:

@@ -14,6 +14,7 @@ from _engine import LocalEngine
 
 from cocos._types import JsonObject
 from cocos.attestation_service import reference_values
+from cocos.attestation_service.annotate import init_claims
 from cocos.attestation_service.config import AttestationServiceConfig
 from cocos.attestation_service.request import AppraisalRequest
 from cocos.attestation_service.service import (
@@ -28,6 +29,8 @@ from cocos.policy.appraisal import INSECURE
 from cocos.stores.base import Namespace, Store
 from cocos.stores.sql import SqlStore
 from cocos.tokens.check import tee_public_key
+from cocos.wire import init_data
+from cocos.wire.init_data import InitDocument
 from cocos.wire.kbs import InitData, Tee, report_data
 
 START = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
@@ -215,6 +218,33 @@ async def test_claims_of_megabytes_are_refused(make: Make) -> None:
 async def test_unknown_tee(make: Make) -> None:
     with pytest.raises(EvidenceError, match="snp"):
         await make().appraise(request(tee=Tee.SNP))
+
+
+def test_secrets_in_init_data_show_by_their_digests() -> None:
+    def digest(text: str) -> str:
+        return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+    text = init_data.build(
+        {
+            "agent-key.pem": "PRIVATE",
+            "agent-cert.pem": "public",
+            "agent.env": 'AGENT_CVM_ID="a=b"\nAWS_SECRET_ACCESS_KEY="s3=cret"\nAGENT_CERTS_TOKEN=t\n',
+            "aa.toml": '[token_configs.kbs]\nurl = "u"\nAdminPassword = "p"\n',
+            "cdh.toml": '[[kbc]]\naccess_token = ["t"]\nport = 1\n',
+            "policy.rego": 'policy_data := {"token": "of the policy"}',
+        }
+    )
+    secret = digest('"s3=cret"')
+    assert init_claims(InitDocument.parse(text)) == {
+        "agent-key.pem": digest("PRIVATE"),
+        "agent-cert.pem": "public",
+        "agent.env": (
+            f'AGENT_CVM_ID="a=b"\nAWS_SECRET_ACCESS_KEY={secret}\nAGENT_CERTS_TOKEN={digest("t")}\n'
+        ),
+        "aa.toml": {"token_configs": {"kbs": {"url": "u", "AdminPassword": digest("p")}}},
+        "cdh.toml": {"kbc": [{"access_token": [digest("t")], "port": 1}]},
+        "agent_policy_claims": {"token": "of the policy"},
+    }
 
 
 async def test_init_data_claims(make: Make) -> None:

@@ -112,3 +112,10 @@ def test_the_guests_wheels_are_the_versions_that_are_tested_here() -> None:
 
     ours = Path(__file__).parents[3] / "requirements" / "run.txt"
     assert locked(GUEST / "requirements.txt") <= locked(ours)
+
+
+def test_the_scratch_disks_key_is_nowhere_but_in_the_kernel() -> None:
+    script = (GUEST / "root/usr/lib/cocos/scratch").read_text().replace("\\\n", " ")
+    (line,) = [line.split() for line in script.splitlines() if line.startswith("cryptsetup ")]
+    assert line[1:4] == ["open", "--type", "plain"]
+    assert line[line.index("--key-file") + 1] == "/dev/urandom"

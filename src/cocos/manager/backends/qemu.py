@@ -17,6 +17,7 @@ import structlog
 
 from cocos._clock import Clock, system_clock
 from cocos.errors import ConfigError, UnreachableError
+from cocos.evidence.tpm import extend
 from cocos.host import accelerator, confidential, process, qemu, swtpm, unix_socket
 from cocos.host.accelerator import Accelerator
 from cocos.host.confidential import Verdict
@@ -138,6 +139,8 @@ class QemuBackend(Backend):
         for sentence in guest.rewritten:
             _log.info("vm.told", vm=vm_id, what=sentence)
             console.write("manager", sentence)
+        pcr = extend(bytes(32), InitDocument.parse(guest.text).digest)
+        console.write("manager", f"PCR 8 is {pcr.hex()} once the guest has measured its init data")
         await asyncio.to_thread(self._lay_out, folder, guest)
         running = Parts()
         async with _ended(running):
