@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The attestation service on HTTP, as Trustee's restful-as, and agents that use it."""
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -16,10 +17,12 @@ from _programs import running
 
 from cocos._types import JsonObject
 from cocos.clients.attestation_agent import AttestationAgent
+from cocos.clients.attestation_rest import RestAttestationService
 from cocos.crypto import base64url, jwk, jwt
 from cocos.crypto.tee_key import TeeKeyPair
-from cocos.errors import AuthenticationError, CocosError
+from cocos.errors import AuthenticationError, CocosError, EvidenceError, ProtocolError
 from cocos.wire.json import canonical
+from cocos.wire.kbs import Tee
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -105,6 +108,7 @@ def without(*names: str) -> JsonObject:
 
 
 RAW = base64url.encode(bytes(48))
+TWICE = base64url.encode(b'{"svn": "1", "svn": "1"}')
 MALFORMED: dict[str, Any] = {
     "no JSON": b"{",
     "no object": [],
@@ -120,6 +124,7 @@ MALFORMED: dict[str, Any] = {
     "padded": asked(bytes(1), runtime_data={"raw": "AA=="}),
     "md5": structured(runtime_data_hash_algorithm="md5"),
     "evidence is no base64": structured(evidence="!"),
+    "a name twice in evidence": structured(evidence=TWICE),
     "two init data": structured(init_data={"init_data_toml": TOML, "init_data_digest": RAW}),
     "policies are no list": structured() | {"policy_ids": "default"},
     "a name twice": b'{"verification_requests": [], "verification_requests": []}',
@@ -188,3 +193,33 @@ async def test_a_service_that_refuses(tmp_path: Path) -> None:
         assert "404" in (await answers(f"{http_of(program)}/kbs", tmp_path)).message
         other = await answers(f"http://{program.address}", tmp_path)
         assert "is not the attestation service" in other.message
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "words"),
+    [
+        (500, "Verifier Error: REPORT_DATA", EvidenceError, "refuses the evidence"),
+        (503, "busy\x1b[2J", ProtocolError, r"status 503: busy \[2J"),
+        (200, "<html>welcome</html>", ProtocolError, "no token"),
+        (200, "", ProtocolError, "no token"),
+        (200, "a.b.c\n", None, "a.b.c"),
+    ],
+)
+async def test_other_peoples_answers(
+    status: int, body: str, kind: type[CocosError] | None, words: str
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"POST /as/attestation HTTP/1.1\r\n")
+        writer.write(f"HTTP/1.1 {status} .\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, RestAttestationService(f"http://127.0.0.1:{port}/as") as service:
+        asking = service.evaluate(Tee.SAMPLE, {}, {}, BOUND, None)
+        if kind is None:
+            assert await asking == words
+        else:
+            with pytest.raises(kind, match=words):
+                await asking

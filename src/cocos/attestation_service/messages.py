@@ -44,7 +44,8 @@ def attester(
     Raises:
         FormatError: a member is malformed, or the evidence would be bound to nothing.
     """
-    decoded: Any = json.decode(base64url.decode(evidence, "the evidence"), Any, "the evidence")
+    text = base64url.decode(evidence, "the evidence")
+    decoded: Any = json.decode_strict(text, Any, "the evidence")
     digest = None
     if init_data_digest is not None:
         digest = base64url.decode(init_data_digest, "the digest of the init data")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """An attestation service somewhere else, over the HTTP of Trustee's restful-as."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final, Self
 
@@ -19,6 +20,7 @@ from cocos.wire.attestation_rest import (
 )
 from cocos.wire.kbs import InitData, Tee
 
+_JWT: Final = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 _WHAT: Final = "the attestation service"
 _REFUSED: Final = {401, 500}  # restful-as knows 500 alone
 
@@ -73,7 +75,7 @@ class RestAttestationService:
             headers={"Content-Type": "application/json"},
         )
         if answer.status == OK:
-            return answer.body.decode("ascii", "replace").strip()
+            return self._token(answer.body)
         problem = problem_of(answer)
         words = one_line(
             answer.body.decode("utf-8", "replace") if problem is None else problem.detail
@@ -87,6 +89,12 @@ class RestAttestationService:
             # Another implementation's words may be for its operator only.
             raise EvidenceError(f"{_WHAT} refuses the evidence") from said
         raise EvidenceError(words)
+
+    def _token(self, body: bytes) -> str:
+        token = body.decode("ascii", "replace").strip()
+        if not _JWT.fullmatch(token):
+            raise ProtocolError(f"what answers at {self._server.url} is not {_WHAT}: no token")
+        return token
 
 
 def _request(
