@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from base_image import buildah_environment
 from demo_shell import Server, Shell, free_ports
 
 from cocos.clients.manager import ManagerClient
@@ -40,9 +41,18 @@ _UNITS = {
 }
 _ASK = (
     "date +%s.%N; cat /proc/uptime;"
+    " journalctl -k -o short-monotonic | sed -n '2p; /Run .init as/p' | tr -d '[' | cut -d']' -f1;"
     " systemctl show -p UserspaceTimestampMonotonic --value;"
     f" for unit in {' '.join(_UNITS.values())}; do"
     " systemctl show -p ActiveEnterTimestampMonotonic --value $unit; done"
+)
+
+
+_ATTEST = (
+    """grpcurl -plaintext -d '{"TokenType": "kbs"}' 127.0.0.1:50002"""
+    " attestation_agent.AttestationAgentService/GetToken > /dev/null;"
+    " journalctl --sync; journalctl -u attestation-agent -o cat"
+    " | grep -o 'kbs.attested.*seconds=[0-9.]*' | grep -o '[0-9.]*$'"
 )
 
 
@@ -103,13 +113,13 @@ def _lay_out_bare(folder: Path) -> Tools:
 
 @contextlib.asynccontextmanager
 async def booted(
-    manager: ManagerClient, cvms: Server, url: str, *, count: int = 1
+    manager: ManagerClient, cvms: Server, asked: pb.CreateReq, *, count: int = 1
 ) -> AsyncIterator[list[Booted]]:
     """Have VMs run; enter the block when all of their agents have connected."""
     began = time.time()
 
     async def one() -> Booted:
-        created = await manager.create(pb.CreateReq(agent_cvm_server_url=url))
+        created = await manager.create(asked)
         await cvms.prints(f"agent {created.cvm_id} connected")
         return Booted(created.cvm_id, created.forwarded_port, began, time.time())
 
@@ -122,15 +132,27 @@ async def booted(
 
 async def parts(shell: Shell, vm: Booted) -> list[tuple[str, float]]:
     """Return where the time to the agent's connection went, from the guest's own clock."""
-    ssh = "ssh -i ssh -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
-    answer = await shell.run(
-        f"{ssh} -o LogLevel=ERROR -p {vm.port} root@localhost bash -s << 'END'\n{_ASK}\nEND"
-    )
-    now, uptime, userspace, *units = answer.split("\n")
+    now, uptime, message, init, userspace, *units = (await _inside(shell, vm, _ASK)).split("\n")
     zero = float(now) - float(uptime.split()[0])  # when the kernel's clock began
-    moments = [("firmware", zero - vm.began), ("kernel and initrd", int(userspace) / 1e6)]
+    moments = [
+        ("software TPM, firmware", zero - vm.began),
+        ("kernel", float(init) - float(message)),  # its messages count from the reset
+        ("initrd", int(userspace) / 1e6),
+    ]
     moments += [(name, int(at) / 1e6) for name, at in zip(_UNITS, units, strict=False)]
     return [*moments, ("agent connected", vm.connected - zero)]
+
+
+async def attestation(shell: Shell, vm: Booted) -> float:
+    """Return how long the guest's first handshake with the KBS takes, by its own log."""
+    return float(await _inside(shell, vm, _ATTEST))
+
+
+async def _inside(shell: Shell, vm: Booted, commands: str) -> str:
+    ssh = "ssh -i ssh -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
+    return await shell.run(
+        f"{ssh} -o LogLevel=ERROR -p {vm.port} root@localhost bash -s << 'END'\n{commands}\nEND"
+    )
 
 
 def memory(vm_id: str) -> int:
@@ -146,22 +168,36 @@ def memory(vm_id: str) -> int:
     return total
 
 
-async def vms(shell: Shell, folder: Path) -> None:
-    """Measure boots."""
+async def vms(folder: Path) -> float:
+    """Measure boots; return how long a bare one takes, in seconds."""
+    shell = await Shell.make(folder, buildah_environment())
     await shell.run(
-        "cocos-cli image build --debug", "cocos-cli keys", "ssh-keygen -q -t ed25519 -N '' -f ssh"
+        "cocos-cli image build --debug",
+        "cocos-cli keys",
+        "ssh-keygen -q -t ed25519 -N '' -f ssh",
+        "openssl genpkey -algorithm ed25519 -out admin.key",
+        "openssl pkey -in admin.key -pubout -out admin.pub",
+        "cocos-manager tpm-ca --state-folder vms > tpm-ca.pem",
     )
     found = await accelerator.choose()
     print(f"\nVMs, {found.name} ({found.reason}):")
-    bare = await bare_boot(folder, found.name)
-    base = statistics.median(bare)
+    base = statistics.median(await bare_boot(folder, found.name))
     _show("bare boot: firmware, our kernel, an empty init", base)
-    ports, _ = free_ports({"cvms": 0, "api": 0, "http": 0})
-    url = f"127.0.0.1:{ports['cvms']}"
+    ports, _ = free_ports({"cvms": 0, "api": 0, "http": 0, "kbs": 0})
+    asked = pb.CreateReq(
+        agent_cvm_server_url=f"127.0.0.1:{ports['cvms']}",
+        aa_kbs_params=f"cc_kbc::http://127.0.0.1:{ports['kbs']}",
+    )
     async with (
         shell.server(
-            f"cvms-test -public-key-path public.pem -algo-type oci-image -algo-source-url docker://localhost:1/x:y"
-            f" -algo-kbs-path a/b/c -attested-tls-bool false -host 127.0.0.1 -port {ports['cvms']}"
+            f"kbs --socket 127.0.0.1:{ports['kbs']} --insecure-http --auth-public-key admin.pub"
+            " --tpm-ek-ca tpm-ca.pem --storage vm-kbs"
+        ),
+        # Nobody serves the image: the VM is idle after the computation has failed.
+        shell.server(
+            "cvms-test -public-key-path public.pem -algo-type oci-image -algo-source-url"
+            " docker://localhost:1/x:y -algo-kbs-path a/b/c -attested-tls-bool false"
+            f" -host 127.0.0.1 -port {ports['cvms']}"
         ) as cvms,
         shell.server(
             f"cocos-manager --grpc-port {ports['api']} --http-port {ports['http']} --state-folder"
@@ -169,22 +205,31 @@ async def vms(shell: Shell, folder: Path) -> None:
         ),
         ManagerClient(f"127.0.0.1:{ports['api']}") as manager,
     ):
-        times = []
-        for last in range(ROUNDS - 1, -1, -1):
-            async with booted(manager, cvms, url) as (vm,):
-                times.append(vm.seconds)
-                if not last:
-                    timeline, held = await parts(shell, vm), memory(vm.vm_id)
-        alone = statistics.median(times)
-        _show("agent create to agent connected", alone, alone / base)
-        for name, at in timeline:
-            print(
-                f"    {name:<50}at {at:6.1f} s after {'create' if name == 'firmware' else 'that'}"
-            )
-        print(f"  {'memory of its processes':<52}{held / 2**20:9.0f} MiB")
-        async with booted(manager, cvms, url, count=TOGETHER) as many:
-            slowest = max(each.seconds for each in many)
-        _show(f"{TOGETHER} at once, the last one connected", slowest, slowest / alone)
+        await _measure(shell, manager, cvms, asked, base)
+    return base
+
+
+async def _measure(
+    shell: Shell, manager: ManagerClient, cvms: Server, asked: pb.CreateReq, base: float
+) -> None:
+    times = []
+    for number in range(ROUNDS):
+        async with booted(manager, cvms, asked) as (vm,):
+            times.append(vm.seconds)
+            if not number:
+                await cvms.prints("Failed")
+                held, timeline = memory(vm.vm_id), await parts(shell, vm)
+                attested = await attestation(shell, vm)
+    alone = statistics.median(times)
+    _show("agent create to agent connected", alone, alone / base)
+    for name, at in timeline:
+        after = "create" if name == timeline[0][0] else "that"
+        print(f"    {name:<50}at {at:6.1f} s after {after}")
+    _show("attestation: quote, handshake, token", attested, attested / base)
+    print(f"  {'memory of its processes, idle':<52}{held / 2**20:9.0f} MiB")
+    async with booted(manager, cvms, asked, count=TOGETHER) as many:
+        slowest = max(each.seconds for each in many)
+    _show(f"{TOGETHER} at once, the last one connected", slowest, slowest / alone)
 
 
 def _show(name: str, seconds: float, ratio: float | None = None) -> None:

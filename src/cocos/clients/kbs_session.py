@@ -182,6 +182,8 @@ class OwnSessions:
             return session
 
     async def _handshake(self) -> Session:
+        clock = asyncio.get_running_loop().time
+        began = clock()
         tee = await self._evidence.tee()
         params = await self._evidence.auth_params()
         protocol, answer = await self._opening.auth(
@@ -205,7 +207,13 @@ class OwnSessions:
         result: kbs.AttestationResult = decode(
             self._server, answer, kbs.AttestationResult, "its attestation result"
         )
-        _log.info("kbs.attested", url=self._server.url, tee=tee.value, protocol=protocol.value)
+        _log.info(
+            "kbs.attested",
+            url=self._server.url,
+            tee=tee.value,
+            protocol=protocol.value,
+            seconds=round(clock() - began, 3),
+        )
         return _session(result.token, key, {**cookies, **_cookies(answer)}, protocol)
 
     async def _key_for(self, protocol: Generation) -> TeeKeyPair:
