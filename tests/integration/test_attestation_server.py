@@ -5,6 +5,7 @@ import base64
 import hashlib
 import json
 import ssl
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 import pytest_asyncio
 import trustme
 from _attestation import attestation_server, http_of
+from _certificates import Party
 from _kbs import InProcessKbs, admin_pair, kbs_in_process
 from _programs import Running, running
 from grpc import aio
@@ -38,6 +40,7 @@ from cocos.errors import (
     NotFoundError,
     ProtocolError,
 )
+from cocos.host import process
 from cocos.transport.rpc import Service, serve
 from cocos.wire._generated import attestation_keys_pb2 as keys_pb
 from cocos.wire._generated import attestation_keys_pb2_grpc as keys_grpc
@@ -494,3 +497,65 @@ async def test_passports_only(server: Running, tmp_path: Path) -> None:
                 f"/kbs/v0/resource/{PATH}", headers={"Authorization": f"Bearer {session.token}"}
             )
         assert answer.status_code == 200, answer.text
+
+
+def as_config(folder: Path) -> JsonObject:
+    """Trustee's file, with every section that it documents."""
+    root = Party("root").certify(ca=True)
+    leaf = Party("signer").certify(root)
+    (folder / "key.pem").write_bytes(leaf.key_pem)
+    (folder / "chain.pem").write_bytes(leaf.pem + root.pem)
+    return {
+        "work_dir": "/opt/confidential-containers/attestation-service",
+        "policy_engine": "opa",
+        "rvps_config": {"type": "BuiltIn", "storage_type": "LocalFs"},
+        "attestation_token_broker": {
+            "duration_min": 7,
+            "issuer_name": "test-issuer",
+            "signer": {"key_path": str(folder / "key.pem"), "cert_path": str(folder / "chain.pem")},
+        },
+        "verifier_config": {"snp_verifier": {}},
+        "storage_backend": {
+            "storage_type": "LocalFs",
+            "backends": {"local_fs": {"dir_path": str(folder / "storage")}},
+        },
+    }
+
+
+async def test_a_file_of_trustee_s_grpc_as(tmp_path: Path) -> None:
+    file = tmp_path / "as-config.json"
+    file.write_text(json.dumps(as_config(tmp_path)))
+    flags = ("--socket", f"unix:{tmp_path}/as.sock", "--insecure-allow-sample")
+    async with (
+        running("grpc-as", "--config-file", file, *flags) as program,
+        aio.insecure_channel(program.address) as channel,
+    ):
+        answer = await Peer(channel).attestation.AttestationEvaluate(asked(structured()))
+        header = jwt.header_of(answer.attestation_token)
+        claims = jwk.from_jwk(header["jwk"], "the key").verify(answer.attestation_token)
+        assert any("work_dir" in line for line in program.log)
+    assert len(header["jwk"]["x5c"]) == 2
+    assert claims["iss"] == "test-issuer"
+    assert claims["exp"] - claims["iat"] == 7 * 60
+    assert (tmp_path / "storage" / "cocos.sqlite3").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"attestation_token_brokr": {}}, "attestation_token_brokr is not a setting"),
+        ({"attestation_token_broker": {"duration": 1}}, "attestation_token_broker.duration"),
+        ({"rvps_config": {"type": "GrpcRemote", "address": "a:1"}}, "rvps_config.type"),
+        ({"http_socket": 7}, "http_socket"),
+    ],
+)
+async def test_a_file_with_what_grpc_as_does_not_know(
+    tmp_path: Path, change: JsonObject, words: str
+) -> None:
+    file = tmp_path / "as-config.json"
+    file.write_text(json.dumps(as_config(tmp_path) | change))
+    argv = [Path(sys.executable).with_name("grpc-as"), "-c", file, "--socket", "127.0.0.1:0"]
+    done = await process.run(argv, check=False, timeout=60)
+    assert done.exit_status == 78
+    assert words in done.stderr.decode()
+    assert not (tmp_path / "storage").exists()
