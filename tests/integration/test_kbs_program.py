@@ -6,23 +6,27 @@ import base64
 import contextlib
 import json
 import signal
+import ssl
 import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from email.utils import parsedate_to_datetime
+from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import trustme
+from _programs import running
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from cocos._clock import system_clock
 from cocos.attesters.sample import InsecureSampleAttester
 from cocos.clients.kbs import KbsAdmin, KbsClient
-from cocos.crypto import admin_jwt, jwt
+from cocos.crypto import admin_jwt, jwk, jwt
 from cocos.errors import AccessDeniedError, AuthenticationError, NotFoundError
 from cocos.host import process
 from cocos.wire import audit
@@ -136,15 +140,19 @@ async def test_sample_evidence_is_refused_by_default(operator: Operator) -> None
             await guest.get_resource(URI)
 
 
-async def test_a_guest_gets_its_key_over_https(operator: Operator) -> None:
+def certify(folder: Path) -> Path:
+    """Write kbs.key and kbs.crt, and return the file of their CA."""
     authority = trustme.CA()
     issued = authority.issue_cert("127.0.0.1")
-    folder = operator.folder
-    ca = folder / "ca.pem"
-    authority.cert_pem.write_to_path(ca)
+    authority.cert_pem.write_to_path(folder / "ca.pem")
     issued.private_key_pem.write_to_path(folder / "kbs.key")
     for blob in issued.cert_chain_pems:
         blob.write_to_path(folder / "kbs.crt", append=True)
+    return folder / "ca.pem"
+
+
+async def test_a_guest_gets_its_key_over_https(operator: Operator) -> None:
+    folder, ca = operator.folder, certify(operator.folder)
     async with operator.start(
         "--auth-public-key",
         str(operator.public_file),
@@ -161,6 +169,43 @@ async def test_a_guest_gets_its_key_over_https(operator: Operator) -> None:
             assert await guest.get_resource(URI) == SECRET
         kbs.child.send_signal(signal.SIGINT)
         assert await kbs.child.wait() == 0
+
+
+async def test_flags_and_a_file_of_the_first_releases(operator: Operator) -> None:
+    folder, ca = operator.folder, certify(operator.folder)
+    (folder / "kbs.json").write_text(
+        json.dumps(
+            {
+                "repository_config": {"type": "LocalFs", "dir_path": str(folder / "repository")},
+                "as_config": {
+                    "work_dir": str(folder / "as"),
+                    "policy_engine": "opa",
+                    "attestation_token_broker": "Simple",
+                    "attestation_token_config": {"duration_min": 9},
+                },
+            }
+        )
+    )
+    words: list[str | Path] = ["-s", "127.0.0.1:0", "-t", "7", "-p", folder / "kbs.key", "-i"]
+    words += ["--certificate", folder / "kbs.crt", "-c", folder / "kbs.json"]
+    async with running("kbs", *words, "--insecure-allow-sample") as kbs:
+        assert kbs.address.startswith("https://127.0.0.1:")
+        assert "INSECURE-API" in kbs.text
+        assert "work_dir" in kbs.text
+        async with KbsAdmin(kbs.address, token=None, ca_file=ca) as admin:
+            await admin.set_resource(PATH, SECRET)
+        async with KbsClient(kbs.address, InsecureSampleAttester(), ca_file=ca) as guest:
+            assert await guest.get_resource(URI) == SECRET
+            token = (await guest.session()).token
+        trusted = ssl.create_default_context(cafile=ca)
+        async with httpx.AsyncClient(base_url=kbs.address, verify=trusted) as http:
+            begun = await http.post("/kbs/v0/auth", json={"version": "0.4.0", "tee": "sample"})
+    claims = jwk.from_jwk(jwt.header_of(token)["jwk"], "the key").verify(token)
+    assert claims["exp"] - claims["iat"] == 9 * 60
+    cookie = SimpleCookie(begun.headers["set-cookie"])["kbs-session-id"]
+    lifetime = parsedate_to_datetime(cookie["expires"]) - system_clock()
+    assert 6 * 60 < lifetime.total_seconds() <= 7 * 60
+    assert (folder / "repository" / "cocos.sqlite3").exists()
 
 
 async def test_the_guide_s_checks_by_plain_http(operator: Operator) -> None:
