@@ -554,7 +554,8 @@ async def test_a_file_with_what_grpc_as_does_not_know(
 ) -> None:
     file = tmp_path / "as-config.json"
     file.write_text(json.dumps(as_config(tmp_path) | change))
-    argv = [Path(sys.executable).with_name("grpc-as"), "-c", file, "--socket", "127.0.0.1:0"]
+    program = Path(sys.executable).with_name("grpc-as")
+    argv: list[str | Path] = [program, "-c", file, "--socket", "127.0.0.1:0"]
     done = await process.run(argv, check=False, timeout=60)
     assert done.exit_status == 78
     assert words in done.stderr.decode()

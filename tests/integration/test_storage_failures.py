@@ -17,12 +17,13 @@ import asyncpg
 import databases
 import pytest
 from _databases import Postgres
+from _kbs import kbs_in_process
 from _programs import Running, started
 from _replicas import POLICY, Brokers, Guest, healthy
 
 from cocos.clients.kbs import KbsAdmin
 from cocos.crypto.envelope import LocalRootKey, RootKey
-from cocos.errors import CocosError, StorageError
+from cocos.errors import CocosError, StorageError, UnreachableError
 from cocos.host import process
 from cocos.stores import postgres as postgres_module
 from cocos.stores import redis as redis_module
@@ -30,7 +31,8 @@ from cocos.stores.base import Namespace
 from cocos.stores.opening import open_storage
 from cocos.stores.redis import RedisStore
 from cocos.stores.sql import SqlStore
-from cocos.wire.kbs import ResourcePath
+from cocos.stores.sqlite import SqliteDatabase
+from cocos.wire.kbs import ResourcePath, ResourceUri
 
 pytestmark = pytest.mark.integration
 
@@ -355,6 +357,7 @@ async def test_a_limit_on_the_size_of_files(tmp_path: Path) -> None:
         with pytest.raises(CocosError, match="storage fails, or is full"):
             await admin.set_resource(ResourcePath("a", "b", "c"), b"after")
         await until(partial(is_healthy, program, 503))
+        assert await admin.list_resources() == ["a/b/c"]
         resource.prlimit(program.pid, resource.RLIMIT_FSIZE, (hard, hard))
         await admin.set_resource(ResourcePath("a", "b", "c"), b"after")
 
@@ -377,6 +380,32 @@ class Root:
         return LocalRootKey(bytes(32))
 
     create = load
+
+
+async def test_an_sqlite_storage_that_becomes_read_only(tmp_path: Path) -> None:
+    """A disk cannot be made so while it is written to; the engine can be told."""
+    path = ResourcePath("a", "b", "c")
+    async with kbs_in_process(tmp_path) as kbs, kbs.admin() as admin, kbs.guest() as guest:
+        assert kbs.storage is not None
+        await admin.set_resource(path, b"before")
+        assert await guest.get_resource(ResourceUri.parse(path.uri)) == b"before"
+        database = kbs.storage.database
+        assert isinstance(database, SqliteDatabase)
+        database._writing.execute("PRAGMA query_only = on")
+        for change in (
+            admin.set_resource(path, b"after"),
+            admin.delete_resource(path),
+            admin.set_resource_policy(POLICY),
+            guest.get_resource(ResourceUri.parse(path.uri)),  # it could not be noted
+        ):
+            with pytest.raises(UnreachableError, match="the storage is read-only"):
+                await change
+        assert await admin.list_resources() == [str(path)]
+        assert "package policy" in await admin.get_resource_policy("resource-policy")
+        database._writing.execute("PRAGMA query_only = off")
+        assert await guest.get_resource(ResourceUri.parse(path.uri)) == b"before"
+        await admin.set_resource(path, b"after")
+        assert await guest.get_resource(ResourceUri.parse(path.uri)) == b"after"
 
 
 async def test_a_storage_that_becomes_read_only(tmp_path: Path, postgres: Postgres) -> None:
