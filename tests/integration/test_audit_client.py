@@ -114,7 +114,7 @@ async def test_another_key_is_found(auditor: Auditor, tmp_path: Path) -> None:
     wrong = tmp_path / "admin.pub"  # an Ed25519 key as good as any
     done = await auditor.run("verify", "--public-key", wrong)
     assert done.exit_status == 77
-    assert "not signed by the public key" in done.stderr.decode()
+    assert "the newest checkpoint of the log: not signed by the public key" in done.stderr.decode()
 
 
 async def test_an_export_is_verified_without_the_kbs(auditor: Auditor, tmp_path: Path) -> None:

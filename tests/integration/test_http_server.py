@@ -265,15 +265,17 @@ def test_files_for_the_connections_are_asked_for() -> None:
 async def test_a_taken_port_is_named() -> None:
     async with serve_http(APP, "127.0.0.1:0") as url:
         address = url.removeprefix("http://")
-        with pytest.raises(UnreachableError, match=address):
+        with pytest.raises(UnreachableError, match=address) as caught:
             async with serve_http(APP, address):
                 pass
+    assert caught.value.hint == "is another program using it?"
 
 
 async def test_a_foreign_address_is_named() -> None:
-    with pytest.raises(UnreachableError, match=r"192\.0\.2\.1:0"):
+    with pytest.raises(UnreachableError, match=r"192\.0\.2\.1:0") as caught:
         async with serve_http(APP, "192.0.2.1:0"):
             pass
+    assert caught.value.hint is None
 
 
 @pytest.mark.parametrize("broken", ["missing", "garbage", "foreign key", "encrypted key"])

@@ -8,6 +8,7 @@ import datetime as dt
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -316,6 +317,18 @@ async def test_daemon_answers_when_its_starter_ends(tmp_path: Path) -> None:
     assert failed.exit_status == 69
     assert b"coco_keyprovider.err says why" in failed.stderr
     assert "cannot listen" in (tmp_path / "run" / "coco_keyprovider.err").read_text()
+
+
+async def test_a_port_in_use_is_said_once() -> None:
+    program = Path(sys.executable).parent / "coco-keyprovider"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = await process.run([program, "--socket", address], timeout=60, check=False)
+    assert done.exit_status == 69
+    assert done.stderr.decode().splitlines() == [
+        f"coco-keyprovider: cannot listen on {address}",
+        "  hint: is it in use, or not of this machine?",
+    ]
 
 
 async def test_skopeo_through_registry_and_kbs(

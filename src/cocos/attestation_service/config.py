@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cocos.errors import ConfigError
 from cocos.tokens.ear import Issuer
+from cocos.transport.http_server import split_address
 from cocos.transport.loopback import local_address
 
 
@@ -75,7 +76,10 @@ class ServerSettings(BaseModel):
 
         Raises:
             ConfigError: says which, and what to do.
+            UsageError: an address does not parse.
         """
+        if not self.socket.startswith("unix:"):
+            split_address(self.socket)
         if (self.certificate is None) != (self.private_key is None):
             raise ConfigError("a certificate and its key go together")
         if self.client_ca is not None and self.certificate is None:

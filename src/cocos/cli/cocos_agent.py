@@ -24,7 +24,7 @@ from cocos.clients.attestation_agent import AttestationAgent
 from cocos.clients.cvms import Endpoint, Tls, connect
 from cocos.errors import ConfigError, UsageError
 from cocos.host import archive, skopeo
-from cocos.host.files import read_certificates, read_file
+from cocos.host.files import read_certificates, read_file, read_input
 from cocos.host.runtime import Runtime
 from cocos.wire.manifest import MAX_MANIFEST_BYTES, Computation
 
@@ -116,7 +116,7 @@ def run(
     settings = _settings(
         config_file, work_folder=work_folder, insecure_without_cgroups=insecure_without_cgroups
     )
-    text = read_file(manifest, "the manifest", limit=MAX_MANIFEST_BYTES)
+    text = read_input(manifest, "the manifest", limit=MAX_MANIFEST_BYTES)
     computation = Computation.from_json(text)
     sources = [computation.algorithm.source, *(each.source for each in computation.datasets)]
     if insecure_unmeasured and any(source.encrypted for source in sources):

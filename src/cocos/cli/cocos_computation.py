@@ -8,7 +8,7 @@ import typer
 
 from cocos._types import JsonObject
 from cocos.cli import _common as common
-from cocos.host.files import read_file
+from cocos.host.files import read_input
 from cocos.wire.manifest import MAX_MANIFEST_BYTES, Computation
 
 app = common.make_app("Look at a computation before it runs.")
@@ -26,7 +26,7 @@ def digest(
     before it asks for any key. "not pinned" means that the manifest has no hash for it, so
     that whoever runs the computation can put something else there.
     """
-    text = read_file(manifest, "the manifest", limit=MAX_MANIFEST_BYTES)
+    text = read_input(manifest, "the manifest", limit=MAX_MANIFEST_BYTES)
     computation = Computation.from_json(text)
     shown: JsonObject = {
         "manifest_digest": computation.digest().hex(),

@@ -55,7 +55,8 @@ def env(
 
     It puts our programs and a Skopeo that knows key providers on PATH, and names their
     configuration: the key provider, and registries on loopback, those only, by plain http.
-    In bash it also defines ./build/cocos-cli and the other command lines of the guide.
+    In bash it also defines ./build/cocos-cli and the other command lines of the
+    original Cocos guide.
     """
     try:
         variables = common.run_async(prepare(cache_folder("env"), keyprovider))

@@ -9,7 +9,7 @@ import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from cocos.cli import _common as common
-from cocos.errors import ConfigError
+from cocos.errors import ConfigError, NotFoundError
 from cocos.host.files import cache_folder, read_file
 from cocos.image import build as image_build
 from cocos.image.build import Outcome
@@ -134,6 +134,8 @@ class _Bar:
 
 
 def _read(path: Path) -> Any:
+    if not path.exists():
+        raise NotFoundError(f"there is no {path}", hint="cocos-cli image build makes one")
     text = read_file(path, "the image's description")
     try:
         return json.loads(text)

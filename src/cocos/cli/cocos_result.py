@@ -10,9 +10,9 @@ import typer
 
 from cocos.cli import _common as common
 from cocos.crypto import sealed
-from cocos.errors import ConfigError
+from cocos.errors import NotFoundError
 from cocos.host import archive, skopeo
-from cocos.host.files import read_file
+from cocos.host.files import read_file, read_input
 from cocos.wire import oci
 from cocos.wire.manifest import MAX_MANIFEST_BYTES, Computation
 
@@ -34,7 +34,7 @@ def result(
     as_json: common.JsonFlag = False,
 ) -> None:
     """Open a sealed result, unpack it, print what the algorithm printed."""
-    data = read_file(file, "the sealed result", limit=MAX_RESULT_BYTES)
+    data = read_input(file, "the sealed result", limit=MAX_RESULT_BYTES)
     pem = read_file(key, "the private key")
     folder = output_dir or Path(f"{file.name.removesuffix(_SUFFIX)}-results")
     names = archive.unzip(io.BytesIO(sealed.open_sealed(data, pem)), folder)
@@ -68,13 +68,13 @@ def checksum(
     it is measured and shown to a KBS's policy. File or folder: SHA3-256, as in the original.
     """
     if manifest:
-        text = read_file(Path(path), "the manifest", limit=MAX_MANIFEST_BYTES)
+        text = read_input(Path(path), "the manifest", limit=MAX_MANIFEST_BYTES)
         what, digest = "manifest file", Computation.from_json(text).digest()
     elif path.startswith(("docker://", "oci:")):
         what, digest = "image", common.run_async(_image_hash(path))
     else:
         if not Path(path).exists():
-            raise ConfigError(f"there is no {path}")
+            raise NotFoundError(f"there is no {path}")
         what, digest = "file", archive.checksum(Path(path))
     shown = base64.b64encode(digest).decode() if base64_ else digest.hex()
     common.emit(

@@ -40,9 +40,10 @@ Kid = Annotated[
 
 
 @app.command("public-key")
-def public_key(*, signing_key: Signer) -> None:
+def public_key(*, signing_key: Signer, as_json: common.JsonFlag = False) -> None:
     """Print the public key as a JWK: store it at the KBS under the name of --kid."""
-    print(json.dumps(_signer(signing_key).public_jwk()))  # noqa: T201 - the result
+    jwk = _signer(signing_key).public_jwk()
+    common.emit(jwk, lambda: print(json.dumps(jwk)), as_json=as_json)  # noqa: T201 - the result
 
 
 @app.command("vault")

@@ -17,7 +17,7 @@ from cocos.cvms.order import Order, consumer_key, from_flags, from_manifest
 from cocos.cvms.server import HEALTH_NAME, credentials, grpc_service
 from cocos.cvms.service import CvmsService, Ending, Verdict
 from cocos.errors import UsageError
-from cocos.host.files import read_file
+from cocos.host.files import read_file, read_input
 from cocos.transport.rpc import serve
 from cocos.wire.manifest import MAX_MANIFEST_BYTES, Computation
 
@@ -153,7 +153,7 @@ def _computation(
     if extra:
         flags = ", ".join("-" + name.replace("_", "-") for name in extra)
         raise UsageError(f"-manifest says all there is; leave out {flags}")
-    text = read_file(manifest, "the manifest", limit=MAX_MANIFEST_BYTES)
+    text = read_input(manifest, "the manifest", limit=MAX_MANIFEST_BYTES)
     return from_manifest(Computation.from_json(text), key)
 
 

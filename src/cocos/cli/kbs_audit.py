@@ -2,11 +2,12 @@
 """``kbs-client audit``: what a KBS has released, denied and let change, and whether it was."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from rich.table import Table
 from rich.text import Text
 
@@ -14,7 +15,7 @@ from cocos.cli import _common as common
 from cocos.cli._kbs_admin import AdminTokenFile, AuthPrivateKey, Connection
 from cocos.clients.kbs import KbsAdmin
 from cocos.crypto.admin_jwt import load_public_key
-from cocos.errors import AuthenticationError, FormatError
+from cocos.errors import AuthenticationError, ConfigError, FormatError
 from cocos.host.files import read_file
 from cocos.wire import audit
 from cocos.wire import json as wire_json
@@ -149,11 +150,13 @@ def verify(
     Without --checkpoint nobody can tell whether the newest entries were cut off, and without
     --public-key whether it is the same log at all.
     """
-    pinned = None if public_key is None else read_file(public_key, "the public key", limit=_LIMIT)
-    kept = [
-        read_file(each, "the checkpoint", limit=_LIMIT).decode("utf-8", "replace")
+    pinned = None if public_key is None else _public_key(public_key)
+    kept = {
+        f"--checkpoint {each}": read_file(each, "the checkpoint", limit=_LIMIT).decode(
+            "utf-8", "replace"
+        )
         for each in checkpoints or ()
-    ]
+    }
     with common.stderr.status("verifying the audit log"):
         if file is None:
             done = common.run_async(_verify_kbs(context.obj, pinned, kept))
@@ -174,8 +177,19 @@ def verify(
     done.raise_if_broken()
 
 
+def _public_key(file: Path) -> Ed25519PublicKey:
+    pem = read_file(file, "the public key", limit=_LIMIT)
+    try:
+        return load_public_key(pem)
+    except ConfigError as error:
+        raise ConfigError(
+            f"--public-key {file}: this is no Ed25519 public key in PEM",
+            hint="kbs-client audit public-key prints the KBS's",
+        ) from error
+
+
 async def _verify_kbs(
-    connection: Connection, pinned: bytes | None, kept: list[str]
+    connection: Connection, pinned: Ed25519PublicKey | None, kept: Mapping[str, str]
 ) -> Verification:
     async with _admin(connection) as admin:
         head = await admin.audit_head()
@@ -186,7 +200,9 @@ async def _verify_kbs(
     return done
 
 
-def _verify_file(file: Path, pinned: bytes | None, kept: list[str]) -> Verification:
+def _verify_file(
+    file: Path, pinned: Ed25519PublicKey | None, kept: Mapping[str, str]
+) -> Verification:
     lines = _lines(file)
     head: Head = wire_json.decode(next(lines, b""), Head, f"the first line of {file}")
     done, _ = _begin(head, pinned, kept)
@@ -205,16 +221,23 @@ def _lines(file: Path) -> Iterator[bytes]:
         raise FormatError(f"cannot read {file}: {error.strerror}") from error
 
 
-def _begin(head: Head, pinned: bytes | None, kept: list[str]) -> tuple[Verification, int]:
+def _begin(
+    head: Head, pinned: Ed25519PublicKey | None, kept: Mapping[str, str]
+) -> tuple[Verification, int]:
     """Return a verification that must reach every checkpoint, and the last one's number."""
-    key = load_public_key(pinned or head.public_key.encode())
+    key = pinned or load_public_key(head.public_key.encode())
     opened: list[Checkpoint] = []
-    for text in (*kept, *([head.checkpoint] if head.checkpoint else [])):
+    newest = {"the newest checkpoint of the log": head.checkpoint} if head.checkpoint else {}
+    for name, text in {**kept, **newest}.items():
         try:
             opened.append(audit.open_checkpoint(text, key))
+        except FormatError as error:
+            raise FormatError(
+                f"{name}: this is no checkpoint", hint="kbs-client audit checkpoint prints one"
+            ) from error
         except AuthenticationError as error:
             raise AuthenticationError(
-                "a checkpoint is not signed by the public key", hint="is it of another log?"
+                f"{name}: not signed by the public key", hint="is it of another log?"
             ) from error
     return Verification(head.log, key, opened), opened[-1].seq if head.checkpoint else _END
 

@@ -3,6 +3,7 @@
 
 import base64
 import datetime as dt
+import json
 import os
 import re
 from collections.abc import Awaitable, Callable
@@ -222,13 +223,13 @@ def get_resource(
 
 
 @app.command("token-keys")
-def token_keys(context: typer.Context) -> None:
+def token_keys(context: typer.Context, *, as_json: common.JsonFlag = False) -> None:
     """Print the keys that verify the KBS's tokens: a JWK set, for whoever is to trust them.
 
     Example: kbs-client --url https://kbs.example:8080 token-keys > jwks.json
     """
     found: JsonObject = run_admin(context.obj, lambda kbs: kbs.token_keys())
-    common.emit(found, lambda: None, as_json=True)
+    common.emit(found, lambda: print(json.dumps(found)), as_json=as_json)  # noqa: T201
 
 
 @app.command("explain")

@@ -16,7 +16,7 @@ from cocos.cli._kbs_admin import (
     run_admin,
     show_names,
 )
-from cocos.host.files import read_file
+from cocos.host.files import read_input
 from cocos.wire.kbs import ResourcePath
 
 app = common.make_app("Change what the KBS knows: resources, policies, reference values.")
@@ -52,7 +52,7 @@ def set_resource(
 ) -> None:
     """Store a resource, over an old one if there is one."""
     name = ResourcePath.parse(path)
-    data = read_file(resource_file, "the resource")
+    data = read_input(resource_file, "the resource")
     run_admin(context.obj, lambda admin: admin.set_resource(name, data))
     done(f"stored {name}, {len(data)} bytes", {"path": path, "bytes": len(data)}, as_json=as_json)
 

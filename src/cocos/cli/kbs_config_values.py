@@ -13,7 +13,7 @@ from cocos.cli import _common as common
 from cocos.cli._kbs_admin import done, run_admin
 from cocos.clients.kbs import KbsAdmin
 from cocos.errors import FormatError, NotFoundError, UsageError
-from cocos.host.files import read_file
+from cocos.host.files import read_input
 from cocos.wire import json
 
 _INPUTS = "inputs"
@@ -62,7 +62,7 @@ def set_reference_values(
     left out.
     """
     values: dict[str, Any] = json.decode(
-        read_file(file, "the reference values", limit=2**20), dict[str, Any], str(file)
+        read_input(file, "the reference values", limit=2**20), dict[str, Any], str(file)
     )
     values.pop(_INPUTS, None)
     if not values:

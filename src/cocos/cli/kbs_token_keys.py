@@ -58,7 +58,7 @@ def rotate(
     common.emit(
         {"kid": new.kid, "active": new.active},
         lambda: common.stdout.print(
-            f"published {new.kid}; it signs from {new.active:%Y-%m-%d %H:%M:%S} UTC", markup=False
+            f"published {new.kid}; it signs from {_time(new.active)}", markup=False
         ),
         as_json=as_json,
     )
@@ -114,7 +114,15 @@ def _show(rows: list[dict[str, Any]]) -> None:
 
     table = Table("kid", "signs", "active from", "believed until")
     for row in rows:
-        times = (row["active"], row["expires"])
-        shown = ("" if time is None else f"{time:%Y-%m-%d %H:%M:%S} UTC" for time in times)
-        table.add_row(row["kid"], "yes" if row["signs"] else "", *shown)
+        table.add_row(
+            row["kid"],
+            "yes" if row["signs"] else "",
+            # The first key of a storage has nothing to wait for.
+            _time(row["active"]) if row["active"].timestamp() else "since it was made",
+            _time(row["expires"]) if row["expires"] else "",
+        )
     common.stdout.print(table)
+
+
+def _time(moment: dt.datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cocos.errors import ConfigError
+from cocos.errors import ConfigError, NotFoundError
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
@@ -82,6 +82,18 @@ def read_certificates(path: Path, what: str) -> bytes:
     if b"-----BEGIN CERTIFICATE-----" not in data:
         raise ConfigError(f"{what}, {path}, is not PEM", hint="-----BEGIN CERTIFICATE-----")
     return data
+
+
+def read_input(path: Path, what: str, *, limit: int = 64 * 2**20) -> bytes:
+    """Read a file that a command is to work on; see :func:`read_file`.
+
+    Raises:
+        NotFoundError: absent.
+        ConfigError: unreadable or larger than ``limit``.
+    """
+    if not path.exists():
+        raise NotFoundError(f"there is no {path}: {what}")
+    return read_file(path, what, limit=limit)
 
 
 def cache_folder(name: str) -> Path:

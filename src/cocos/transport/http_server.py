@@ -10,6 +10,7 @@ long a client may take nothing of an answer (docs/adr/0019).
 
 import asyncio
 import contextlib
+import errno
 import resource
 import socket
 import ssl
@@ -141,9 +142,10 @@ def _bind(address: str, host: str, port: int) -> socket.socket:
     try:
         bound = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
+        in_use = error.errno == errno.EADDRINUSE
         raise UnreachableError(
             f"cannot listen on {address}: {error.strerror or error}",
-            hint="is another program using it?",
+            hint="is another program using it?" if in_use else None,
         ) from error
     bound.setblocking(False)
     # Connections inherit these.

@@ -176,7 +176,7 @@ async def serve(
             port = server.add_secure_port(address, credentials)
     except RuntimeError as error:
         raise UnreachableError(
-            f"cannot listen on {address}", hint="is another program using it?"
+            f"cannot listen on {address}", hint="is it in use, or not of this machine?"
         ) from error
     await server.start()
     for name in ["", *names, *health_names]:

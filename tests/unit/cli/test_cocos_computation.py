@@ -8,7 +8,7 @@ from _boot import ALGORITHM, DATASET, manifest
 from typer.testing import CliRunner
 
 from cocos.cli import _common, cocos_computation
-from cocos.errors import ConfigError, FormatError
+from cocos.errors import FormatError, NotFoundError
 from cocos.wire.manifest import Computation
 
 # Not cocos-cli's own application: that one sets up logs for the whole process.
@@ -53,7 +53,7 @@ def test_what_is_not_pinned_is_said(tmp_path: Path) -> None:
 
 def test_no_manifest(tmp_path: Path) -> None:
     file = tmp_path / "m.json"
-    with pytest.raises(ConfigError):
+    with pytest.raises(NotFoundError):
         digest(file)
     file.write_text("{}")
     with pytest.raises(FormatError):

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What commands say of a file that is not there, or is something else."""
+
+import datetime as dt
+import json
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from typer.testing import CliRunner
+
+from cocos.attestation_service.config import ServerSettings
+from cocos.cli import (
+    _common,
+    cocos_computation,
+    cocos_image,
+    cocos_result,
+    kbs_audit,
+    kbs_token_keys,
+)
+from cocos.cli._kbs_admin import Connection
+from cocos.errors import CocosError, ConfigError, FormatError, NotFoundError, UsageError
+
+# Not the programs' own applications: those set up logs for the whole process.
+app = _common.make_app("commands")
+app.command("result")(cocos_result.result)
+app.command("checksum")(cocos_result.checksum)
+app.add_typer(cocos_computation.app, name="computation")
+app.add_typer(cocos_image.app, name="image")
+audit = _common.make_app("audit")
+audit.add_typer(kbs_audit.app, name="audit")
+
+
+def failure(*words: str | Path, program: object = app) -> CocosError:
+    connection = Connection("http://127.0.0.1:1", None)
+    result = CliRunner().invoke(program, [*map(str, words)], obj=connection)  # type: ignore[arg-type]
+    assert isinstance(result.exception, CocosError), result.output
+    return result.exception
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["result {} --key k", "checksum {}", "checksum --manifest {}", "computation digest {}"],
+)
+def test_an_input_that_is_not_there(tmp_path: Path, command: str) -> None:
+    error = failure(*command.format(tmp_path / "none").split())
+    assert isinstance(error, NotFoundError)
+    assert str(tmp_path / "none") in error.message
+
+
+def test_an_image_that_is_not_there(tmp_path: Path) -> None:
+    error = failure("image", "inspect", tmp_path)
+    assert isinstance(error, NotFoundError)
+    assert error.hint == "cocos-cli image build makes one"
+
+
+def test_the_file_of_a_key_or_checkpoint_that_is_none_is_named(tmp_path: Path) -> None:
+    junk, key, log = tmp_path / "junk", tmp_path / "key", tmp_path / "log"
+    pem = (
+        ed25519.Ed25519PrivateKey.generate()
+        .public_key()
+        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
+    junk.write_text("junk")
+    key.write_bytes(pem)
+    head = {"log": "l", "checkpoint": "", "public_key": pem.decode()}
+    log.write_text(json.dumps(head))
+    verify = ("audit", "verify", "--file", log)
+    error = failure(*verify, "--public-key", junk, program=audit)
+    assert isinstance(error, ConfigError)
+    assert error.message.startswith(f"--public-key {junk}:")
+    error = failure(*verify, "--public-key", key, "--checkpoint", junk, program=audit)
+    assert isinstance(error, FormatError)
+    assert error.message.startswith(f"--checkpoint {junk}:")
+
+
+def test_the_first_key_has_signed_since_it_was_made(capsys: pytest.CaptureFixture[str]) -> None:
+    moment = dt.datetime(2026, 11, 25, 12, tzinfo=dt.UTC)
+    first = {
+        "kid": "a",
+        "signs": True,
+        "expires": None,
+        "active": dt.datetime.fromtimestamp(0, dt.UTC),
+    }
+    kbs_token_keys._show([first, {**first, "kid": "b", "active": moment, "expires": moment}])
+    shown = capsys.readouterr().out
+    assert "since it was made" in shown
+    assert "1970" not in shown
+    assert shown.count("2026-11-25 12:00:00 UTC") == 2
+
+
+def test_the_attestation_service_wants_an_address() -> None:
+    ServerSettings(socket="unix:/run/as.sock").check()
+    with pytest.raises(UsageError) as caught:
+        ServerSettings(socket="foo").check()
+    assert caught.value.hint == "write it as 127.0.0.1:8080"
