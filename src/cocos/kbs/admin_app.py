@@ -27,6 +27,7 @@ _log = structlog.get_logger(__name__)
 
 _REGO: Final = Content(media_type=TEXT)
 _PREFIX: Final = {"prefix": "Only names that begin so"}
+_READING: Final = frozenset({"GET", "HEAD"})
 _NEW: Final = {"If-None-Match": "* does not overwrite"}
 
 
@@ -46,7 +47,7 @@ def admin_routes(
     administration: Administration, admins: AdminDoor, auditor: Auditor, *, prefix: str
 ) -> list[Route]:
     """Return what administrators, whom ``admins`` admits, can reach below ``prefix``."""
-    api = _Api(administration, admins, auditor, prefix)
+    api = _Api(administration, admins, auditor)
 
     def route(path: str, handler: Callable[[Request], Awaitable[Response]], method: str) -> Route:
         return Route(f"{prefix}/{path}", handler, methods=[method])
@@ -78,13 +79,10 @@ def admin_routes(
 class _Api:
     """Request → use case → response, and nothing else."""
 
-    def __init__(
-        self, administration: Administration, admins: AdminDoor, auditor: Auditor, prefix: str
-    ) -> None:
+    def __init__(self, administration: Administration, admins: AdminDoor, auditor: Auditor) -> None:
         self._administration = administration
         self._admins = admins
         self._auditor = auditor
-        self._policies = (f"{prefix}/resource-policy", f"{prefix}/attestation-policy")
 
     @operation(
         "Store a resource",
@@ -118,18 +116,19 @@ class _Api:
 
     @operation("Set the global resource policy", body=json_of(PolicyBody), security=ADMIN)
     async def set_resource_policy(self, request: Request) -> Response:
-        admin = await self._admit(request)
+        admin = await self._enter(request)
         body: PolicyBody = await read_json(request, PolicyBody, "the resource policy request")
-        return await self._store_resource_policy(admin, POLICY_ID, _policy_text(body))
+        return await self._store_resource_policy(request, admin, POLICY_ID, _policy_text(body))
 
     @operation("Set a resource policy", body=_REGO, security=ADMIN)
     async def put_resource_policy(self, request: Request) -> Response:
-        admin = await self._admit(request)
-        return await self._store_resource_policy(
-            admin, request.path_params["id"], await _text(request)
-        )
+        admin, policy_id = await self._enter(request), request.path_params["id"]
+        return await self._store_resource_policy(request, admin, policy_id, await _text(request))
 
-    async def _store_resource_policy(self, admin: str, policy_id: str, text: str) -> Response:
+    async def _store_resource_policy(
+        self, request: Request, admin: str, policy_id: str, text: str
+    ) -> Response:
+        await self._note_policy(request, policy_id, text)
         await self._administration.set_resource_policy(text, policy_id)
         _log.info("kbs.resource-policy-set", admin=admin, policy=policy_id)
         return Response()
@@ -153,20 +152,23 @@ class _Api:
 
     @operation("Set an attestation policy", body=json_of(AttestationPolicyBody), security=ADMIN)
     async def set_attestation_policy(self, request: Request) -> Response:
-        admin = await self._admit(request)
+        admin = await self._enter(request)
         body: AttestationPolicyBody = await read_json(
             request, AttestationPolicyBody, "the attestation policy request"
         )
-        return await self._store_attestation_policy(admin, body.policy_id, _policy_text(body))
+        text = _policy_text(body)
+        return await self._store_attestation_policy(request, admin, body.policy_id, text)
 
     @operation("Set an attestation policy", body=_REGO, security=ADMIN)
     async def put_attestation_policy(self, request: Request) -> Response:
-        admin = await self._admit(request)
-        return await self._store_attestation_policy(
-            admin, request.path_params["id"], await _text(request)
-        )
+        admin, policy_id = await self._enter(request), request.path_params["id"]
+        text = await _text(request)
+        return await self._store_attestation_policy(request, admin, policy_id, text)
 
-    async def _store_attestation_policy(self, admin: str, policy_id: str, text: str) -> Response:
+    async def _store_attestation_policy(
+        self, request: Request, admin: str, policy_id: str, text: str
+    ) -> Response:
+        await self._note_policy(request, policy_id, text)
         await self._administration.set_attestation_policy(policy_id, text)
         _log.info("kbs.attestation-policy-set", admin=admin, policy=policy_id)
         return Response()
@@ -228,16 +230,24 @@ class _Api:
         return json_response(await self._administration.explain(request.path_params["id"]))
 
     async def _admit(self, request: Request) -> str:
-        admin = await self._admins.admit(request)
-        if request.method not in {"GET", "HEAD"}:
-            # A change that nobody can learn of must not be made.
-            trail = self._auditor.trail(request.scope)
-            trail.admin = admin
-            # Never a resource's: the digest of a short secret gives it away.
-            if request.scope["path"].startswith(self._policies):
-                trail.saw_change(request.method, await request.body())
-            await self._auditor.administered(trail)
+        admin = await self._enter(request)
+        if request.method not in _READING:
+            # A change that nobody can learn of must not be made. A resource is not noted:
+            # the digest of a short secret gives it away.
+            await self._auditor.administered(self._auditor.trail(request.scope))
         return admin
+
+    async def _enter(self, request: Request) -> str:
+        """Admit, for the one who is to note the change."""
+        admin = await self._admins.admit(request)
+        if request.method not in _READING:
+            self._auditor.trail(request.scope).admin = admin
+        return admin
+
+    async def _note_policy(self, request: Request, policy_id: str, text: str) -> None:
+        trail = self._auditor.trail(request.scope)
+        trail.saw_policy(policy_id, text)
+        await self._auditor.administered(trail)
 
 
 def _policy_text(body: PolicyBody) -> str:

@@ -12,16 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
-import msgspec
 from starlette.types import Scope
 
 from cocos._types import VerifiedClaims
-from cocos.crypto import base64url
-from cocos.errors import CocosError, FormatError, TooManyRequestsError
+from cocos.errors import CocosError, TooManyRequestsError
 from cocos.kbs.admission import RateLimit
 from cocos.transport.client_address import ClientAddresses
 from cocos.transport.web import request_id
-from cocos.wire import json
 from cocos.wire.audit import Entry, Head, Page
 
 DENIALS_PER_SECOND: Final = 50
@@ -76,27 +73,9 @@ class Trail:
             self.verdict = {name: _status(submod) for name, submod in submods.items()}
 
     def saw_policy(self, policy_id: str, text: str) -> None:
-        """Note the policy that decides."""
+        """Note the policy that decides, or is about to be set."""
         self.policy = policy_id
         self.policy_digest = hashlib.sha256(text.encode()).hexdigest()
-
-    def saw_change(self, method: str, body: bytes) -> None:
-        """Note the policy that an administrator's request sets: its text, or JSON with it."""
-        text = body if method == "PUT" else b""
-        if method == "POST":
-            try:
-                found: _Policy = json.decode(body, _Policy, "a policy")
-                text = base64url.decode(found.policy, "a policy")
-            except FormatError:
-                return
-            self.policy = found.policy_id
-        if text:
-            self.policy_digest = hashlib.sha256(text).hexdigest()
-
-
-class _Policy(msgspec.Struct):
-    policy: str
-    policy_id: str = ""
 
 
 class Auditor:

@@ -13,6 +13,7 @@ from _kbs import InProcessKbs, admin_pair, kbs_in_process
 
 from cocos._types import JsonObject
 from cocos.clients.kbs import KbsAdmin
+from cocos.crypto import admin_jwt, base64url
 from cocos.crypto.admin_jwt import load_public_key
 from cocos.errors import AccessDeniedError, AuthenticationError, CocosError, UnreachableError
 from cocos.kbs.admission import BURST_SECONDS
@@ -26,6 +27,7 @@ from cocos.wire.kbs import ResourcePath, ResourceUri
 PATH = ResourcePath.parse("default/key/1")
 URI = ResourceUri.parse(PATH.uri)
 SECRET = b'{"policy": "c2VjcmV0"}'  # looks like something else
+CLAIMS = "package policy\ntrust_claims := {}\n"
 DENY = "package policy\nimport rego.v1\ndefault allow := false\n"
 
 
@@ -98,6 +100,42 @@ async def test_a_denial_by_policy_names_the_policy(kbs: InProcessKbs) -> None:
     ]
     assert "resource-policy" in refused["checks"]
     assert refused["request"] in (denied.value.hint or "")
+
+
+@pytest.mark.parametrize("more", [{}, {"policy_id": 5}, {"policy_id": "resource/team-b"}])
+async def test_a_change_of_the_global_policy_is_noted_as_what_it_is(
+    kbs: InProcessKbs, more: JsonObject
+) -> None:
+    token = admin_jwt.mint(kbs.admin_key, now=kbs.now)
+    body = {"policy": base64url.encode(DENY.encode()), **more}
+    answer = await Guest(kbs).call(
+        "POST", "resource-policy", json=body, headers={"Authorization": f"Bearer {token}"}
+    )
+    assert answer.status_code == 200
+    digest = hashlib.sha256(DENY.encode()).hexdigest()
+    assert only(await entries(kbs), "event", "policy", "policy_digest") == [
+        ("administered", "resource-policy", digest)
+    ]
+
+
+async def test_other_policies_are_noted_by_their_ids(kbs: InProcessKbs) -> None:
+    token = admin_jwt.mint(kbs.admin_key, now=kbs.now)
+    admin, guest = {"Authorization": f"Bearer {token}"}, Guest(kbs)
+    encoded = base64url.encode(CLAIMS.encode())
+    for method, path, body in (
+        ("PUT", "resource-policy/resource/a", {"content": DENY}),
+        ("PUT", "attestation-policy/mine", {"content": CLAIMS}),
+        ("POST", "attestation-policy", {"json": {"policy": encoded, "policy_id": "mine"}}),
+        ("POST", "attestation-policy", {"json": {"policy": encoded}}),
+    ):
+        await guest.call(method, path, headers=admin, **body)
+    deny, claims = (hashlib.sha256(text.encode()).hexdigest() for text in (DENY, CLAIMS))
+    assert only(await entries(kbs), "event", "policy", "policy_digest") == [
+        ("administered", "resource/a", deny),
+        ("administered", "mine", claims),
+        ("administered", "mine", claims),
+        ("failed", None, None),
+    ]
 
 
 async def test_strangers_are_noted(kbs: InProcessKbs) -> None:
