@@ -9,8 +9,8 @@ it cannot know.
 import asyncio
 import datetime as dt
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, TypeAlias
 
 import structlog
 
@@ -31,6 +31,8 @@ LEAD: Final = dt.timedelta(seconds=30)
 _ATTEMPTS: Final = 8
 _LONG_AGO: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _PEM: Final = b"-----BEGIN"
+
+Note: TypeAlias = Callable[[str], Awaitable[None]]
 
 _log = structlog.get_logger(__name__)
 
@@ -92,8 +94,12 @@ class SigningKeys:
         self._read_at = -math.inf
         return await self._current()
 
-    async def rotate(self, lead: dt.timedelta) -> RingKey:
+    async def rotate(self, lead: dt.timedelta, *, note: Note | None = None) -> RingKey:
         """Publish a new key that takes over after ``lead``, and return it.
+
+        Args:
+            lead: From now to its first signature.
+            note: Told its name before anything is changed.
 
         Raises:
             ConfigError: the lead is too short for every replica to learn of the key.
@@ -112,25 +118,36 @@ class SigningKeys:
         new = _made(now + lead)
 
         lifetime = self._lifetime
-        await self._change(lambda ring: ring.rotated(new, now=now, token_lifetime=lifetime))
+        await self._change(
+            lambda ring: ring.rotated(new, now=now, token_lifetime=lifetime), new.kid, note
+        )
         _log.info("attestation.key-published", kid=new.kid, active=new.active.isoformat())
         return new
 
-    async def revoke(self, kid: str) -> None:
+    async def revoke(self, kid: str, *, note: Note | None = None) -> None:
         """Believe no token by a key any more; if it is the one that signs, a new one does.
+
+        Args:
+            kid: Its name.
+            note: Told it before anything is changed.
 
         Raises:
             NotFoundError: there is none of that name.
         """
         now = self._clock()
         spare = _made(now)
-        await self._change(lambda ring: ring.revoked(kid, now=now, spare=spare))
+        await self._change(lambda ring: ring.revoked(kid, now=now, spare=spare), kid, note)
         _log.warning("attestation.key-revoked", kid=kid)
 
-    async def _change(self, change: Callable[[KeyRing], KeyRing]) -> None:
+    async def _change(
+        self, change: Callable[[KeyRing], KeyRing], kid: str, note: Note | None
+    ) -> None:
         for _ in range(_ATTEMPTS):
             ring = await self.ring()
             raw, new = self._raw, json.encode(change(ring))
+            if note is not None:
+                await note(kid)
+                note = None
             self._read_at = -math.inf
             if raw is None:
                 done = await self._store.put_new(Namespace.KEY, NAME, new)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from cocos._clock import system_clock
-from cocos.attestation_service.signing_keys import LEAD, SigningKeys
+from cocos.attestation_service.signing_keys import LEAD, Note, SigningKeys
 from cocos.cli import _common as common
 from cocos.cli._kbs_storage import opened
 from cocos.cli._kbs_tokens import signing_keys
@@ -50,9 +50,8 @@ def rotate(
     """Publish a new key, which takes over later; the old one's tokens hold until they expire."""
 
     async def publish(keys: SigningKeys, storage: Storage) -> RingKey:
-        new = await keys.rotate(dt.timedelta(seconds=lead))
-        await storage.audit.append(Entry("token-key-published", key=new.kid))
-        return new
+        note = _note(storage, "token-key-published")
+        return await keys.rotate(dt.timedelta(seconds=lead), note=note)
 
     new = _with_keys(context.obj, publish)
     common.emit(
@@ -74,8 +73,7 @@ def revoke(
     """Believe no token by a key that has leaked; guests with such tokens attest again."""
 
     async def forget(keys: SigningKeys, storage: Storage) -> None:
-        await keys.revoke(kid)
-        await storage.audit.append(Entry("token-key-revoked", key=kid))
+        await keys.revoke(kid, note=_note(storage, "token-key-revoked"))
 
     _with_keys(context.obj, forget)
     common.emit(
@@ -92,6 +90,15 @@ def _with_keys(settings: Settings, work: Callable[[SigningKeys, Storage], Awaita
             return await work(keys, storage)
 
     return common.run_async(run())
+
+
+def _note(storage: Storage, event: str) -> Note:
+    """Return what writes the change into the audit log, before it is made."""
+
+    async def note(kid: str) -> None:
+        await storage.audit.append(Entry(event, key=kid))
+
+    return note
 
 
 def _rows(ring: KeyRing) -> list[dict[str, Any]]:

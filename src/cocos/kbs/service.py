@@ -235,12 +235,12 @@ class KbsService:
             self._metrics.attestation_failures.labels(spent.tee.value).inc()
             raise
         done = rcar.attested(spent, appraisal.token, appraisal.findings)
+        trail.saw_token(done.token)
+        await self._auditor.attested(trail, affirming=not done.findings)
         if not await self._store.replace(
             Namespace.SESSION, session_id, rcar.dump(spent), rcar.dump(done)
         ):
             raise AuthenticationError("the session has expired")
-        trail.saw_token(done.token)
-        await self._auditor.attested(trail, affirming=not done.findings)
         self._metrics.attestation_successes.labels(spent.tee.value).inc()
         _log.info("kbs.attested", tee=spent.tee.value, protocol=spent.generation.value)
         key = attestation.runtime_data.tee_pubkey

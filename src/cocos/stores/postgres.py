@@ -194,7 +194,14 @@ def _arguments(url: str) -> dict[str, Any]:
     }
     parts = urlsplit(url)
     query = parse_qs(parts.query)
-    named = query.get("host", [parts.netloc.rpartition("@")[2]])[-1]
+    named = parts.netloc.split("@", 1)[-1]  # as the driver does
+    if "service" in query or (named and "host" in query):
+        # The driver must not go where we did not look.
+        raise ConfigError(
+            "the storage's URL names its server in more than one place",
+            hint="postgresql://USER@HOST/DATABASE, or ?host=/PATH with no HOST before, no service",
+        )
+    named = query.get("host", [named])[-1]
     hosts = (named or os.environ.get("PGHOST", "/")).split(",")
     if all(map(is_local, hosts)):
         return found

@@ -12,6 +12,9 @@ from starlette.types import Scope
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+_LONGEST: Final = 64
+"""Characters of an address, with brackets, zone and port."""
+
 LOOPBACK: Final[tuple[Network, ...]] = (
     ipaddress.ip_network("127.0.0.0/8"),
     ipaddress.ip_network("::1/128"),
@@ -51,8 +54,13 @@ class ClientAddresses:
         return any(address in network for network in self._proxies)
 
 
-@functools.lru_cache(maxsize=4096)
 def _parse(text: str) -> Address | None:
+    # Nothing long is remembered: it would be a stranger's way to our memory.
+    return _parsed(text) if len(text) <= _LONGEST else None
+
+
+@functools.lru_cache(maxsize=4096)
+def _parsed(text: str) -> Address | None:
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:

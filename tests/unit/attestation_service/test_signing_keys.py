@@ -14,7 +14,7 @@ from cocos.attestation_service import signing_keys
 from cocos.attestation_service.signing_keys import LEAD, NAME, SigningKeys
 from cocos.crypto import jwk, jwt
 from cocos.crypto.signing import SigningKey
-from cocos.errors import AuthenticationError, ConfigError, NotFoundError, StateError
+from cocos.errors import AuthenticationError, ConfigError, NotFoundError, StateError, StorageError
 from cocos.stores.base import Namespace, Store
 from cocos.stores.sql import SqlStore
 from cocos.tokens.key_ring import CLOCKS
@@ -154,6 +154,24 @@ async def test_revocation(store: Store, clock: Clock, monkeypatch: pytest.Monkey
     assert await there.verify(await token(here)) == {"a": 1}
     with pytest.raises(NotFoundError):
         await here.revoke("nobody")
+
+
+async def test_a_change_that_cannot_be_noted_is_not_made(store: Store, clock: Clock) -> None:
+    keys = replica(store, clock)
+    before = await kids(keys)
+    noted = []
+
+    async def refuse(kid: str) -> None:
+        noted.append(kid)
+        raise StorageError("full")
+
+    with pytest.raises(StorageError):
+        await keys.rotate(LEAD, note=refuse)
+    with pytest.raises(StorageError):
+        await keys.revoke(before[0], note=refuse)
+    with pytest.raises(NotFoundError):
+        await keys.revoke("nobody", note=refuse)
+    assert [key.kid for key in (await keys.ring()).keys] == before == noted[1:]
 
 
 async def test_revoking_the_key_that_is_about_to_take_over(store: Store, clock: Clock) -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cocos.transport.client_address import ClientAddresses
+from cocos.transport.client_address import ClientAddresses, _parsed
 
 PROXY = "203.0.113.7"
 FINDER = ClientAddresses([ipaddress.ip_network("203.0.113.0/24")])
@@ -45,6 +45,13 @@ def find(peer: str | None, *forwarded: str) -> str | None:
 )
 def test_whom_a_request_comes_from(peer: str | None, forwarded: list[str], found: str) -> None:
     assert find(peer, *forwarded) == found
+
+
+def test_nothing_long_is_remembered() -> None:
+    before = _parsed.cache_info().misses
+    assert find(PROXY, f"198.51.100.1, {'x' * 300_000}") == PROXY
+    assert find(PROXY, "fe80::1%" + "z" * 300_000) == PROXY
+    assert _parsed.cache_info().misses <= before + 1  # the proxy's own
 
 
 @given(st.text(st.characters(max_codepoint=255), max_size=100))
