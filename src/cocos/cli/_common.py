@@ -180,13 +180,26 @@ def configure_logs(level: str, *, debug: bool = False) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *([] if sys.stderr.isatty() else [structlog.processors.format_exc_info]),
+            structlog.processors.format_exc_info,
+            _escaped,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+def _escaped(_logger: Any, _method: str, entry: structlog.typing.EventDict) -> Any:
+    """Escape what strangers' text could do to a terminal; a traceback has its lines."""
+    for name, value in entry.items():
+        if isinstance(value, str) and not value.isprintable():
+            kept = "\n" if name == "exception" else ""
+            entry[name] = "".join(
+                letter if letter.isprintable() or letter in kept else repr(letter)[1:-1]
+                for letter in value
+            )
+    return entry
 
 
 def load_settings(

@@ -7,6 +7,7 @@ resource policy has said yes to the token's claims.
 
 import datetime as dt
 import hashlib
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ from cocos.wire.kbs_generations import (
 RESOURCE: Final = "resource"
 SESSION_LIFETIME: Final = dt.timedelta(minutes=5)
 
+_SESSION_ID: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _NO_SESSION: Final = "there is no such session, or it has expired"
 _HANDSHAKE: Final = "start a new handshake with POST /kbs/v0/auth"
 
@@ -209,7 +211,7 @@ class KbsService:
             FormatError: not an attestation, or a key that we cannot encrypt to.
             EvidenceError: the evidence does not hold.
         """
-        stored = await self._store.get(Namespace.SESSION, session_id)
+        stored = await self._stored(session_id)
         if stored is None:
             raise AuthenticationError(_NO_SESSION, hint=_HANDSHAKE)
         session = rcar.waiting(rcar.load(stored), self._clock())
@@ -295,6 +297,12 @@ class KbsService:
             _log.warning("kbs.released-INSECURELY", resource=str(path), because=claims[INSECURE])
         return msgspec.convert(sealed, kbs.Response)
 
+    async def _stored(self, session_id: str) -> bytes | None:
+        # A cookie can hold what a database chokes on, such as NUL.
+        if not _SESSION_ID.fullmatch(session_id):
+            return None
+        return await self._store.get(Namespace.SESSION, session_id)
+
     async def _token(self, credentials: Credentials) -> "_Shown":
         """Return the session's token and what was found, else the caller's own token.
 
@@ -303,7 +311,7 @@ class KbsService:
         """
         refusal = AuthenticationError("Attestation Token not found", hint=_HANDSHAKE)
         if credentials.session_id is not None:
-            stored = await self._store.get(Namespace.SESSION, credentials.session_id)
+            stored = await self._stored(credentials.session_id)
             try:
                 if stored is not None:
                     session = rcar.use(rcar.load(stored), self._clock())

@@ -49,6 +49,7 @@ MAX_BODY_BYTES: Final = 2 * 2**20
 BODY_SECONDS: Final = 30.0
 REQUEST_ID_HEADER: Final = "X-Request-Id"
 _REQUEST_ID = "cocos.request_id"
+_LOGGED: Final = 1000  # characters of a stranger's text
 _KNOWN_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 _log = structlog.get_logger(__name__)
@@ -326,9 +327,9 @@ def _log_error(failed: Failed, status: int, error: Exception) -> None:
     write(
         "http.failed",
         method=failed.method,
-        path=failed.path,
+        path=failed.path[:_LOGGED],
         status=status,
         code=known.code,
-        error=known.message,
+        error=known.message[:_LOGGED],
         **more,
     )

@@ -2,11 +2,13 @@
 """The one error handler, and settings from flags, environment and file."""
 
 import json
+import re
 import socket
 from pathlib import Path
 from typing import Annotated
 
 import pytest
+import structlog
 import typer
 from pydantic import BaseModel, ConfigDict
 
@@ -179,6 +181,24 @@ def test_bad_files_are_named(tmp_path: Path, text: str, message: str) -> None:
 def test_unknown_log_level() -> None:
     with pytest.raises(ConfigError, match="'loud' is no log level"):
         _common.configure_logs("loud")
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_strangers_write_does_nothing_to_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], terminal: bool
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    _common.configure_logs("info")
+    structlog.get_logger().info("x", path="/ä\x1b[2J\nforged", findings=["\x1b"])
+    try:
+        raise ValueError("\x1b")
+    except ValueError as error:
+        structlog.get_logger().error("y", exc_info=error)
+    structlog.reset_defaults()
+    written = capsys.readouterr().err
+    assert r"/ä\x1b[2J\nforged" in written
+    assert "Traceback" in written
+    assert "\x1b" not in re.sub(r"\x1b\[\d*m", "", written)
 
 
 def test_a_service_manager_is_told(

@@ -325,6 +325,25 @@ async def test_without_a_session_there_is_no_attestation(world: World, cookie: s
     assert variant(answer) == "AttestationError"
 
 
+@pytest.mark.parametrize("cookie", [r'"\000"', "F" * 32, "f" * 33, ""])
+async def test_the_store_is_asked_for_nothing_but_ids_of_ours(
+    world: World, monkeypatch: pytest.MonkeyPatch, cookie: str
+) -> None:
+    """PostgreSQL would fail on some."""
+    asked, get = [], world.storage.store.get
+
+    async def spy(namespace: Namespace, key: str) -> bytes | None:
+        asked.append(key)
+        return await get(namespace, key)
+
+    monkeypatch.setattr(world.storage.store, "get", spy)
+    await world.auth()
+    for wanted in (cookie, "f" * 32):
+        assert (await world.attest(cookie=wanted)).status_code == 401
+        assert (await world.get(cookie=wanted)).status_code == 401
+    assert asked == ["f" * 32] * 2
+
+
 async def test_sample_evidence_is_refused_unless_allowed_by_name(strict: World) -> None:
     await strict.auth()
     answer = await strict.attest()
