@@ -190,14 +190,11 @@ def test_what_strangers_write_does_nothing_to_a_terminal(
     monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
     _common.configure_logs("info")
     structlog.get_logger().info("x", path="/ä\x1b[2J\nforged", findings=["\x1b"])
-    try:
-        raise ValueError("\x1b")
-    except ValueError as error:
-        structlog.get_logger().error("y", exc_info=error)
+    structlog.get_logger().error("y", exc_info=ValueError("\x1b"))
     structlog.reset_defaults()
     written = capsys.readouterr().err
     assert r"/ä\x1b[2J\nforged" in written
-    assert "Traceback" in written
+    assert re.search(r"ValueError: \\+x1b", written)
     assert "\x1b" not in re.sub(r"\x1b\[\d*m", "", written)
 
 
