@@ -124,8 +124,12 @@ async def test_many_layers_cost_one_handshake(kbs: Kbs, agent: str) -> None:
     async with provider("--kbs", kbs.url, "--aa", agent, "--log-level", "debug") as program:
         answers = await asyncio.gather(*(unwrap(program.address, packet(key)) for _ in range(16)))
         assert answers == [OPTIONS] * 16
-        await unwrap(program.address, packet(key))
-        assert "AAECAwQ" not in program.text  # the layer key, as its JSON has it
+        wrapped = await wrap(program.address, f"cc_kbc::{KEY.uri}")
+        assert await unwrap(program.address, wrapped) == OPTIONS
+        assert "event=key.wrapped" in program.text
+        # The layer key, as its JSON has it, and that as the message to us has it.
+        for shown in ("AAECAwQ", base64.b64encode(OPTIONS).decode()[:32]):
+            assert shown not in program.text
     assert await kbs.requests("POST", "/kbs/v0/auth") == 1
 
 

@@ -5,7 +5,9 @@ import asyncio
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from _databases import Postgres
 from _programs import Running
@@ -44,7 +46,7 @@ async def test_one_handshake_goes_through_both(
         await one_of_many_attests(urls)
         await a_policy_reaches_the_other(brokers, one, two, guest)
         await one_chain(brokers, one, two)
-        await both_learn_a_new_key(brokers, urls)
+        await both_learn_new_keys(brokers, urls)
         for program in (one, two):
             assert (await healthy(program)).status_code == 200
             assert SECRET.decode() not in program.text
@@ -82,8 +84,8 @@ async def one_chain(brokers: Brokers, *programs: Running) -> None:
     assert counts[0] == counts[1] > ROUNDS * 4
 
 
-async def both_learn_a_new_key(brokers: Brokers, urls: list[str]) -> None:
-    """A rotation while guests come and go: nobody is refused."""
+async def both_learn_new_keys(brokers: Brokers, urls: list[str]) -> None:
+    """Rotations of both kinds of keys while guests come and go: nobody is refused."""
     done = asyncio.Event()
 
     async def visit(first: int) -> int:
@@ -98,14 +100,30 @@ async def both_learn_a_new_key(brokers: Brokers, urls: list[str]) -> None:
         return visits
 
     visiting = [asyncio.create_task(visit(number % 2)) for number in range(4)]
-    words = [*brokers.storage_flags, "rekey", "--json"]
+    assert (await kbs_tool(brokers, "rekey"))["records"] > 3
+    new = (await kbs_tool(brokers, "token-key", "rotate"))["kid"]
+    for url in urls:
+        await publishes(url, new)
+    done.set()
+    assert all(visits >= 2 for visits in await asyncio.gather(*visiting))
+
+
+async def kbs_tool(brokers: Brokers, *command: str) -> Any:
+    words = [*brokers.storage_flags, *command, "--json"]
     if brokers.sessions is not None:
         words[:0] = ["--session-storage", brokers.sessions]
     tool = Path(sys.executable).with_name("kbs")
-    finished = await process.run([tool, *words], timeout=300)
-    done.set()
-    assert json.loads(finished.stdout)["records"] > 3
-    assert all(visits >= 2 for visits in await asyncio.gather(*visiting))
+    return json.loads((await process.run([tool, *words], timeout=300)).stdout)
+
+
+async def publishes(url: str, kid: str) -> None:
+    """Wait until relying parties can see a key beside the one that signs."""
+    async with httpx.AsyncClient(timeout=120) as http, asyncio.timeout(60):
+        kids: list[str] = []
+        while kid not in kids:
+            answer = await http.get(f"{url}/.well-known/jwks.json")
+            kids = [key["kid"] for key in answer.json()["keys"]]
+        assert len(kids) == 2
 
 
 async def test_a_replica_makes_no_key_of_its_own(tmp_path: Path, postgres: Postgres) -> None:
