@@ -17,6 +17,8 @@ from cocos.stores.opening import Storage
 from cocos.tokens.key_ring import KeyRing, RingKey
 from cocos.wire.audit import Entry
 
+_KID = 43  # characters of a SHA-256 in base64url
+
 T = TypeVar("T")
 
 app = common.make_app(
@@ -117,9 +119,10 @@ def _rows(ring: KeyRing) -> list[dict[str, Any]]:
 
 
 def _show(rows: list[dict[str, Any]]) -> None:
-    from rich.table import Table  # noqa: PLC0415 - a key broker that serves does without
+    from rich.table import Column, Table  # noqa: PLC0415 - a key broker that serves does without
 
-    table = Table("kid", "signs", "active from", "believed until")
+    kid = Column("kid", overflow="fold", min_width=_KID)  # revoke wants it whole
+    table = Table(kid, "signs", "active from", "believed until")
     for row in rows:
         table.add_row(
             row["kid"],

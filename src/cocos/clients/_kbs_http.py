@@ -36,6 +36,8 @@ _KINDS: dict[int, type[CocosError]] = {
 }
 # Titles of our KBS's refusals whose reasons it keeps for its operator.
 _EXPLAINED = {errors.EvidenceError.code, errors.AccessDeniedError.code}
+# What our KBS puts before its own sentence, in the words of Trustee, and misleads people.
+_PREFIXES = ("Plugin internal error: ", "RVPS configuration failed: ")
 # Trustee answers 401 to nearly everything; the variant tells more.
 _VARIANTS: dict[str, type[CocosError]] = {
     "PolicyDeny": errors.AccessDeniedError,
@@ -103,8 +105,11 @@ def refusal(server: HttpServer, answer: Answer, what: str) -> CocosError:
         hints.append(f"the KBS's operator sees why: kbs-client explain {identity}")
     elif identity:
         hints.append(f"the KBS's log knows this as {identity}")
+    detail = problem.detail
+    for prefix in _PREFIXES if problem.title else ():
+        detail = detail.removeprefix(prefix)
     return kind(
-        f"{WHAT} at {server.url} refused {what}: {one_line(problem.detail)}",
+        f"{WHAT} at {server.url} refused {what}: {one_line(detail)}",
         hint="; ".join(hints) or None,
     )
 

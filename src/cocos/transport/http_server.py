@@ -143,8 +143,9 @@ def _bind(address: str, host: str, port: int) -> socket.socket:
         bound = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
         in_use = error.errno == errno.EADDRINUSE
+        why = (error.strerror or str(error)).partition(" (while")[0]  # Python adds the address
         raise UnreachableError(
-            f"cannot listen on {address}: {error.strerror or error}",
+            f"cannot listen on {address}: {why}",
             hint="is another program using it?" if in_use else None,
         ) from error
     bound.setblocking(False)

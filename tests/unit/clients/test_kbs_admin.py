@@ -57,6 +57,13 @@ async def test_names_of_resources(admin: KbsAdmin) -> None:
     assert await admin.list_resources("default/key/") == ["default/key/b"]
 
 
+async def test_what_is_not_there_is_said_without_the_words_of_trustee(admin: KbsAdmin) -> None:
+    with pytest.raises(NotFoundError, match=r"refused to delete a/b/c: there is no resource a/b/c"):
+        await admin.delete_resource(ResourcePath.parse("a/b/c"))
+    with pytest.raises(NotFoundError, match=r"refused the reference value v: there is no"):
+        await admin.get_reference_value("v")
+
+
 async def test_resource_policies(admin: KbsAdmin) -> None:
     assert await admin.list_resource_policies() == ["resource-policy"]
     assert await admin.get_resource_policy("resource-policy") == defaults.text(defaults.RESOURCE)
