@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from cocos.errors import ConfigError, UnreachableError
+from cocos.tokens.ear import MAX_BYTES as MAX_TOKEN
 from cocos.transport import http_server
 from cocos.transport.http_server import TlsFiles, serve_http
 from cocos.transport.web import WebApp, health, json_response
@@ -167,6 +168,7 @@ HASTY = WebApp(
 )
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST /echo HTTP/1.1\r\nHost: x\r\n"
+BEARER = GET[:-2] + b"X: " + b"x" * 8192 + b"\r\nAuthorization: Bearer "
 
 
 async def conversation(url: str, sent: bytes, *, half_close: bool = False) -> bytes:
@@ -200,6 +202,7 @@ async def conversation(url: str, sent: bytes, *, half_close: bool = False) -> by
         (GET * 3, [b"200"] * 3),
         (GET + b"\x00\xff" * 500, [b"200", b"400"]),
         (b"\x16\x03\x01\x02\x00" * 9, [b"400"]),
+        pytest.param(BEARER + b"a" * MAX_TOKEN + b"\r\n\r\n", [b"200"], id="largest token"),
         (b"GET /healthz HTTP/1.1\r\nX: " + b"a" * 600_000, [b"431"]),
         (b"GET /healthz HTTP/1.1\r\n" + b"X: a\r\n" * 500 + b"\r\n", [b"431"]),
     ],

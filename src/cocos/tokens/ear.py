@@ -12,13 +12,15 @@ from typing import Any, Final
 import msgspec
 
 from cocos._types import JsonObject, UnverifiedToken
-from cocos.crypto import jwt
 from cocos.errors import FormatError, TooLargeError
 from cocos.policy.appraisal import FINDINGS, INSECURE, Verdict
 from cocos.tokens.signer import Signer
 
 EVIDENCE: Final = "ear.veraison.annotated-evidence"
 STATUS: Final = "ear.status"
+
+MAX_BYTES: Final = 384 * 2**10
+"""Of a token: a guest shows it in a header, and our HTTP server reads heads of 400 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ def issue(
 
     Raises:
         FormatError: no submodule, or evidence that cannot be written as JSON.
-        TooLargeError: a token that nobody would read.
+        TooLargeError: a token that no guest could show.
     """
     if not submodules:
         raise FormatError("a token about nothing is not issued")
@@ -84,9 +86,9 @@ def issue(
         "iss": issuer.name,
     }
     token = signer.key.sign(signer.header, claims)
-    if len(token) > jwt.MAX_BYTES:
+    if len(token) > MAX_BYTES:
         raise TooLargeError(
-            f"the claims make a token of {len(token)} bytes, more than {jwt.MAX_BYTES}",
+            f"the claims make a token of {len(token)} bytes, more than {MAX_BYTES}",
             hint="the operator can leave the raw evidence of devices out: verbose_token = false",
         )
     return UnverifiedToken(token)

@@ -12,10 +12,10 @@ from _tokens import Keys, trusting
 from cocos._types import UnverifiedToken, VerifiedClaims
 from cocos.crypto import jwt
 from cocos.crypto.signing import SigningKey
-from cocos.errors import ConfigError, EvidenceError, FormatError
+from cocos.errors import ConfigError, EvidenceError, FormatError, TooLargeError
 from cocos.policy.appraisal import CLAIMS, INSECURE, appraise
 from cocos.tokens.check import TEE_KEY_PATHS, TokenVerifier, tee_public_key
-from cocos.tokens.ear import Issuer, Submodule, issue
+from cocos.tokens.ear import MAX_BYTES, Issuer, Submodule, issue
 from cocos.tokens.signer import Signer
 
 NOW = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
@@ -47,6 +47,18 @@ def part(value: object) -> str:
 def body(text: str) -> Any:
     middle = text.split(".")[1]
     return json.loads(base64.urlsafe_b64decode(middle + "=" * (-len(middle) % 4)))
+
+
+def padded(length: int) -> UnverifiedToken:
+    return token(evidence={"x": "x" * length})
+
+
+def test_the_largest_token() -> None:
+    length = (MAX_BYTES - len(padded(0))) * 3 // 4 - 1  # base64
+    assert MAX_BYTES - 4 < len(padded(length)) <= MAX_BYTES
+    with pytest.raises(TooLargeError) as caught:
+        padded(length + 3)
+    assert "verbose_token = false" in (caught.value.hint or "")
 
 
 def test_exact_form() -> None:
