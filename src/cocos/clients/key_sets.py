@@ -115,19 +115,22 @@ class FollowedKeys(abc.ABC):
 
     async def _renewed(self, now: dt.datetime) -> None:
         """Wait, but not for long, for a renewal that all who want one share."""
-        time = asyncio.get_running_loop().time
-        if (self._renewal is None or self._renewal.done()) and _past(self._tried, PAUSE, now):
+        loop = asyncio.get_running_loop()
+        if self._renewal is None and _past(self._tried, PAUSE, now):
             self._tried = now
             self._renewal = asyncio.create_task(self._renew(now))
-            self._patient_until = time() + PATIENCE_SECONDS
+            self._patient_until = loop.time() + PATIENCE_SECONDS
         if self._renewal is not None:
-            await asyncio.wait({self._renewal}, timeout=max(0, self._patient_until - time()))
+            left = self._patient_until - loop.time()
+            await asyncio.wait({self._renewal}, timeout=max(0, left))
 
     async def _renew(self, now: dt.datetime) -> None:
         try:
             self._keys, self._loaded = await self._load(), now
         except CocosError as error:
             _log.warning("keys.not-loaded", place=self.place, error=error.message)
+        finally:
+            self._renewal = None
 
 
 class KeySet(FollowedKeys):
