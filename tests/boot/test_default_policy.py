@@ -190,6 +190,10 @@ async def test_only_the_measured_image_gets_the_key(
         (changed, _), (debug, _) = await asyncio.gather(
             refused(world, hosts["changed"], "changed"), refused(world, hosts["debug"], "debug")
         )
+        log = kbs.text
+    # The operator's log has it, too.
+    assert "tpm.pcr11" in log
+    assert "is the first that differs" in log
     # The host told the VM something else than the KBS accepts.
     assert about(told) == {"cpu0.tpm.pcr08"}
     assert told["cpu0.tpm.pcr08"]["actual"] == pcr8

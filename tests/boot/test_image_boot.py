@@ -4,9 +4,11 @@
 Of issue 3, "It must fail like this": one byte of the root image changed.
 """
 
+import asyncio
 import base64
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -15,6 +17,12 @@ from _guest_console import Console, machine
 
 from cocos.evidence import eventlog
 from cocos.image import measure
+from cocos.manager.backends.qemu import QemuBackend
+from cocos.manager.config import ManagerConfig
+from cocos.manager.plan import CreateRequest
+from cocos.manager.records import VmState
+from cocos.manager.service import ManagerService
+from cocos.manager.state import StateFolder
 from cocos.wire.image_folder import ROOT, UKI
 from cocos.wire.init_data import build
 from cocos.wire.pe import Image
@@ -81,20 +89,55 @@ async def test_a_boot_measures_what_was_predicted_and_its_services_run(
         assert "/dev/mapper/cocos-scratch on /cocos" in await console.run("mount")
 
 
+def changed(image: Path, folder: Path, place: int) -> Path:
+    """Copy an image with one bit of its root disk changed."""
+    folder.mkdir()
+    shutil.copyfile(image / UKI, folder / UKI)
+    content = bytearray((image / ROOT).read_bytes())
+    content[place] ^= 1
+    (folder / ROOT).write_bytes(content)
+    return folder
+
+
 async def test_one_changed_byte_of_the_root_disk_stops_the_boot(
     debug_image: Path, tmp_path: Path
 ) -> None:
-    image = tmp_path / "image"
-    image.mkdir()
-    shutil.copyfile(debug_image / UKI, image / UKI)
-    content = bytearray((debug_image / ROOT).read_bytes())
-    content[1000] ^= 1  # of the superblock's block, which every boot reads
-    (image / ROOT).write_bytes(content)
-    async with machine(image, INIT_DATA, tmp_path) as console:
-        printed = await console.end()
-    assert "dm-verity device has I/O error" in printed or "dm-verity device corrupted" in printed
-    assert "Kernel panic" in printed
+    blocks = re.search(rb" cocos\.blocks=(\d+) ", (debug_image / UKI).read_bytes())
+    assert blocks is not None
+    late = changed(debug_image, tmp_path / "late", int(blocks[1]) // 2 * 4096)
+    # Of the superblock's block, which every boot reads.
+    early = changed(debug_image, tmp_path / "early", 1000)
+
+    async def read_all(console: Console) -> None:
+        await console.boot()
+        await console.run("cat /dev/mapper/root >/dev/null")
+
+    async def reads() -> str:
+        async with machine(late, INIT_DATA, tmp_path / "reads") as console:
+            with pytest.raises(AssertionError, match="the VM ended"):
+                await read_all(console)
+            return console.text
+
+    async def boots() -> str:
+        config = ManagerConfig(
+            state_folder=tmp_path / "state", image_folder=early, accelerator="tcg", memory_mib=1024
+        )
+        backend = QemuBackend(config, stop_seconds=0)
+        await backend.check()
+        async with ManagerService(StateFolder(tmp_path / "state"), backend, max_vms=1) as service:
+            vm_id = (await service.create(CreateRequest("127.0.0.1:7001"))).id
+            printed = b"".join([chunk async for chunk in service.logs(vm_id, follow=True)])
+            record = service.get(vm_id)
+            assert record.state is VmState.FAILED
+            assert record.reason.startswith("its kernel panicked"), record.reason
+        return printed.decode(errors="replace")
+
+    (tmp_path / "reads").mkdir()
+    read, printed = await asyncio.gather(reads(), boots())
     assert "cocos-debug#" not in printed
+    for text in (read, printed):
+        assert "dm-verity device has I/O error" in text or "dm-verity device corrupted" in text
+        assert "Kernel panic" in text
 
 
 async def test_init_data_that_would_run_the_hosts_code_start_nothing(

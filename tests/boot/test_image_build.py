@@ -4,6 +4,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -11,12 +12,16 @@ from pathlib import Path
 import pytest
 
 from cocos.host import process
+from cocos.host.image_tools import Tools
 from cocos.image.build import build
 from cocos.image.config import BuildSettings, Step
+from cocos.image.inputs import gather, locked_cache
 from cocos.wire.image_folder import FIRMWARE, ROOT, UKI
 from cocos.wire.pe import Image
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("image"), pytest.mark.timeout(1800)]
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "operate" / "image.md"
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -34,6 +39,35 @@ async def launch_digest(image: Path, cpus: int) -> str:
 async def cocos_cli(*words: str) -> str:
     program = Path(sys.executable).with_name("cocos-cli")
     return (await process.run([program, *words], timeout=120)).stdout.decode()
+
+
+async def build_tools() -> Tools:
+    async with locked_cache(lambda *_: None) as cache:
+        return (await gather(cache, BuildSettings(output=cache), lambda *_: None)).tools
+
+
+async def test_nobody_can_log_into_an_image_of_owners(image: Path) -> None:
+    tools = await build_tools()
+    done = await tools.run(["unsquashfs", "-l", "-d", "", ROOT], work=image)
+    paths = done.stdout.decode().splitlines()
+    assert "/usr/lib/systemd/system/cocos-agent.service" in paths
+    found = [path for path in paths if re.search(r"cocos-debug|dropbear|getty|sshd|/login$", path)]
+    assert found == []
+
+
+async def test_services_are_as_exposed_as_the_docs_say(debug_image: Path, tmp_path: Path) -> None:
+    rows = re.findall(r"^\| `(\S+)` \|.*\| (\d+\.\d) \|$", PAGE.read_text("utf-8"), re.MULTILINE)
+    tools = await build_tools()
+    shutil.copyfile(debug_image / ROOT, tmp_path / ROOT)
+    await tools.run(["unsquashfs", "-quiet", "-no-progress", "-d", "root", ROOT], work=tmp_path)
+    analyze = "mkdir /run; systemd-analyze security --offline=yes --no-pager"
+    services = " ".join(f"{name}.service" for name, _ in rows)
+    done = await tools.run(
+        ["sh", "-c", f"{analyze} {services}"], work=tmp_path, root=tmp_path / "root"
+    )
+    found = re.findall(r"level for (\S+)\.service: (\d+\.\d)", done.stdout.decode())
+    assert {name for name, _ in found} == {"attestation-agent", "coco-keyprovider", "cocos-agent"}
+    assert found == rows
 
 
 async def test_two_builds_give_the_same_bytes(

@@ -26,7 +26,6 @@ class Console:
     def __init__(self, qemu: asyncio.subprocess.Process) -> None:
         assert qemu.stdout is not None
         assert qemu.stdin is not None
-        self._qemu = qemu
         self._output = qemu.stdout
         self._input = qemu.stdin
         self._pending = b""
@@ -47,13 +46,6 @@ class Console:
             await self._until(PROMPT)
         lines = output.splitlines(keepends=True)
         return "".join(line for line in lines if not _KERNEL.match(line))
-
-    async def end(self) -> str:
-        """Wait until the VM has ended; return all that it printed."""
-        async with asyncio.timeout(BOOT_SECONDS):
-            self._take(await self._output.read())
-            await self._qemu.wait()
-        return self.text
 
     async def _until(self, mark: bytes) -> str:
         while mark not in self._pending:

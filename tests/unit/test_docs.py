@@ -13,6 +13,7 @@ from cocos.agent import config as agent
 from cocos.cli import attestation_agent, grpc_as, kbs
 from cocos.errors import CocosError
 from cocos.kbs.config import Settings
+from cocos.manager import config as manager
 from cocos.wire import manifest_json as manifest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,6 +55,8 @@ def members(*shapes: type) -> set[str]:
         ("manifest.md", set(agent.AgentSettings.model_fields) | set(agent.ENVIRONMENT.values())),
         ("kbs-settings.md", set(Settings.model_fields) - {"notes"} | {"auth_public_key"}),
         ("kbs-settings.md", set(kbs.ENVIRONMENT.values())),
+        ("manager.md", set(manager.ManagerConfig.model_fields)),
+        ("manager.md", set(manager.ENVIRONMENT.values())),
         ("tokens.md", set(grpc_as.ENVIRONMENT.values())),
         ("guest.md", set(attestation_agent.ENVIRONMENT.values()) - {"COCOS_INSECURE_SAMPLE"}),
     ],

@@ -157,7 +157,7 @@ def arguments(machine: Machine) -> list[str]:
     words += _sockets(machine.sockets)
     # Entropy for the first keys; and a way to say that the kernel panicked.
     words += ["-object", "rng-random,id=rng0,filename=/dev/urandom"]
-    return [*words, "-device", "virtio-rng-pci,rng=rng0", "-device", "pvpanic"]
+    return [*words, "-device", "virtio-rng-pci,rng=rng0", "-device", "pvpanic-pci"]
 
 
 def core_arguments(core: Core) -> list[str]:

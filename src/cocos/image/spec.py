@@ -103,8 +103,8 @@ LIBRARIES: Final = ("sev-snp-measure",)
 
 ROOT_FORMAT: Final = "squashfs"
 
-ROOT_MODULES: Final = ("virtio_blk", "virtio_net", "dm_verity", ROOT_FORMAT)
-"""Kernel modules without which there is no root file system or network."""
+ROOT_MODULES: Final = ("pvpanic_pci", "virtio_blk", "virtio_net", "dm_verity", ROOT_FORMAT)
+"""Kernel modules for the root file system, the network, and telling of a panic on the way."""
 
 HASH_MODULES: Final = ("sha256_ssse3",)
 """Faster SHA-256 for processors that have instructions for it; emulated ones lose by it."""
@@ -202,7 +202,7 @@ _DROPPED_NAMES = {
     "usr/sbin": (
         "add* bridge chgpasswd chpasswd cron* dcb debugfs del* devlink dpkg* dropbear e2scrub* "
         "genl gr* group* ip6tables* iptables* mklost* newusers nfnl* pam* pw* rdma rtacct tc tipc "
-        "update-* user* vdpa xtables*"
+        "update-* user* vdpa xtables* *getty sulogin"
     ),
     "usr/lib": (
         "cni cryptsetup dpkg gnupg initramfs-tools kernel klibc* locale modprobe.d modules "

@@ -50,6 +50,7 @@ def test_what_is_needed_stays(path: str) -> None:
         "usr/lib/systemd/system/getty@.service",
         "usr/lib/systemd/system/sysinit.target.wants/systemd-udevd.service",
         "usr/lib/udev/rules.d/60.rules",
+        "usr/sbin/agetty",
         "usr/sbin/dropbear",
         "var/lib/dpkg/status",
     ],
