@@ -55,6 +55,15 @@ async def check_events(console: Console, image: Path) -> None:
         assert found == [(each.pcr, each.digest) for each in predicted if each.pcr in pcrs]
 
 
+async def check_restart(console: Console) -> None:
+    """A killed agent comes back."""
+    pid = "systemctl show -P MainPID cocos-agent"
+    kill = f"old=$({pid}); systemctl kill -s KILL cocos-agent"
+    wait = f"until new=$({pid}); [ $new != 0 -a $new != $old ]; do sleep 1; done"
+    shown = await console.run(f"{kill}; {wait}; systemctl is-active cocos-agent")
+    assert "active" in shown.split()
+
+
 async def test_a_boot_measures_what_was_predicted_and_its_services_run(
     debug_image: Path, tmp_path: Path
 ) -> None:
@@ -87,6 +96,7 @@ async def test_a_boot_measures_what_was_predicted_and_its_services_run(
         assert "Read-only" in await console.run("touch /usr/x")
         assert "crypt" in await console.run("dmsetup table cocos-scratch")
         assert "/dev/mapper/cocos-scratch on /cocos" in await console.run("mount")
+        await check_restart(console)
 
 
 def changed(image: Path, folder: Path, place: int) -> Path:

@@ -38,10 +38,10 @@ class Console:
 
     async def run(self, command: str) -> str:
         """Run a command and return what it wrote to both outputs."""
-        # The shell echoes what is typed: the mark that is waited for differs from it.
-        self._input.write(f"{command} 2>&1 | cat; echo DO''NE\n".encode())
+        # The shell echoes what is typed, and others print in between: no mark is typed as it is.
+        self._input.write(f"echo BE''GIN; {command} 2>&1 | cat; echo DO''NE\n".encode())
         async with asyncio.timeout(COMMAND_SECONDS):
-            await self._until(b"DO''NE\n")
+            await self._until(b"BEGIN\n")
             output = await self._until(b"DONE\n")
             await self._until(PROMPT)
         lines = output.splitlines(keepends=True)
