@@ -92,7 +92,7 @@ def read_input(path: Path, what: str, *, limit: int = 64 * 2**20) -> bytes:
         ConfigError: unreadable or larger than ``limit``.
     """
     if not path.exists():
-        raise NotFoundError(f"there is no {path}: {what}")
+        raise NotFoundError(f"{what}, {path}, is not there")
     return read_file(path, what, limit=limit)
 
 
