@@ -69,7 +69,7 @@ def load(jwk: Mapping[str, Any]) -> _keywrap.PublicKey:
             )
         return _keywrap.load_ec(jwk, "the TEE's public key")
     if kty == "RSA":
-        if alg not in _keywrap.RSA_PADDINGS:
+        if alg not in list(_keywrap.RSA_PADDINGS):  # it may be unhashable
             raise FormatError(
                 f"nothing is encrypted to RSA keys with alg {_show(alg)}",
                 hint=f"alg {' or '.join(_keywrap.RSA_PADDINGS)}",

@@ -271,6 +271,7 @@ def test_bad_rsa_keys(rsa_pair: TeeKeyPair) -> None:
         rsa_jwk(1 << 100_000 | 1),
         rsa_jwk(n, n),
         {**good, "alg": "RSA-OAEP"},
+        {**good, "alg": []},
         {**good, "n": None},
     ]
     for jwk in bad:
