@@ -68,7 +68,7 @@ class AppraisalRequest:
             init_data: What the host passed in, in clear.
             state: Of the demand in this session, if there was one.
         """
-        shared = {n: v for n, v in runtime_data.items() if n != "additional-evidence"}
+        shared = kbs.without_devices(runtime_data)
         bound = kbs.report_data(runtime_data)
         primary = Attester(tee, evidence, bound, runtime_data, init_data, state=state)
         devices = (

@@ -25,7 +25,7 @@ from cocos.policy.engine import PolicyEngine
 from cocos.stores.base import Store
 from cocos.tokens.ear import Submodule, issue
 from cocos.verifiers import Demand, Expected, Verifier, VerifierTable, verifier_table
-from cocos.wire.kbs import Tee
+from cocos.wire.kbs import Tee, without_devices
 
 NONCE_BYTES: Final = 32
 
@@ -250,8 +250,7 @@ class AttestationService:
         runtime = annotated.get("runtime_data_claims")
         if self._config.verbose_token or not isinstance(runtime, dict):
             return annotated
-        short = {name: value for name, value in runtime.items() if name != "additional-evidence"}
-        return {**annotated, "runtime_data_claims": short}
+        return {**annotated, "runtime_data_claims": without_devices(runtime)}
 
 
 def _no_challenge_for_se(hashes: object) -> EvidenceError:

@@ -17,6 +17,7 @@ from cocos._clock import Clock, system_clock
 from cocos.cli import _common as common
 from cocos.crypto.envelope import RootKey
 from cocos.errors import CocosError, ConfigError, UsageError
+from cocos.host.files import data_folder
 from cocos.host.root_key import FileRootKey, parse_root_key
 from cocos.host.root_key_tpm import TpmRootKey
 from cocos.kbs import trustee_config
@@ -31,6 +32,7 @@ SWEEP_SECONDS: Final = 60.0
 KEY_FILE: Final = "storage.key"
 PIN_VARIABLE: Final = "KBS_PKCS11_PIN"
 
+_NAME: Final = "kbs"
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a private folder in it
 _PCRS: Final = 24
 _HINT: Final = "file:PATH, env:VARIABLE, tpm:PATH or a PKCS#11 URI"
@@ -160,7 +162,7 @@ _SOURCES: Final[Mapping[str, Callable[[str], RootKeySource]]] = {
 
 def _place(settings: Settings, stack: contextlib.AsyncExitStack) -> str:
     if settings.storage != trustee_config.MEMORY:
-        return settings.storage or str(_data_folder())
+        return settings.storage or str(data_folder(_NAME))
     _log.warning("kbs.storage-in-memory", meaning="everything is lost when this program ends")
     # SQLite in a file system that is memory: several connections can share it.
     return stack.enter_context(tempfile.TemporaryDirectory(prefix="cocos-kbs-", dir=_MEMORY))
@@ -168,13 +170,8 @@ def _place(settings: Settings, stack: contextlib.AsyncExitStack) -> str:
 
 def _default_key(url: str) -> RootKeySource:
     file = sqlite_file(url)
-    folder = _data_folder() if file is None else file.parent
+    folder = data_folder(_NAME) if file is None else file.parent
     return FileRootKey(folder / KEY_FILE)
-
-
-def _data_folder() -> Path:
-    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(base) / "cocos" / "kbs"
 
 
 def rekey_command(context: typer.Context, *, as_json: common.JsonFlag = False) -> None:

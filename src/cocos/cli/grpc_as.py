@@ -21,12 +21,12 @@ from cocos.cli._kbs_attestation import own_service, service_config
 from cocos.cli._kbs_storage import opened, sweeping, without_password
 from cocos.cli._log_level import level_of_logs
 from cocos.cli.kbs import InsecureAllowSample, LogLevel, TpmEkCa
-from cocos.host.files import read_certificates, read_file
+from cocos.host.files import data_folder
 from cocos.host.policy_workers import PolicyWorkers
 from cocos.kbs.config import Settings
 from cocos.kbs.well_known import well_known_routes
 from cocos.transport.http_server import TlsFiles, serve_http
-from cocos.transport.rpc import serve
+from cocos.transport.rpc import serve, server_credentials
 from cocos.transport.web import WebApp, health
 from cocos.wire.attestation_rpc import MAX_MESSAGE_BYTES
 
@@ -141,7 +141,7 @@ def main_command(
         storage_key=storage_key or None,
     )
     if "storage_backend" not in service:
-        service.setdefault("storage", str(_data_folder()))
+        service.setdefault("storage", str(data_folder(NAME)))
     settings = common.load_settings(Settings, flags=service)
     common.run_async(_serve(server_settings, settings, as_json=as_json))
 
@@ -199,18 +199,8 @@ def _tls_files(server: ServerSettings) -> TlsFiles | None:
 def _credentials(server: ServerSettings) -> grpc.ServerCredentials | None:
     if server.certificate is None or server.private_key is None:
         return None
-    key = read_file(server.private_key, "the server's private key", limit=2**20)
-    chain = read_file(server.certificate, "the server's certificate", limit=2**20)
-    ca = server.client_ca
-    roots = None if ca is None else read_certificates(ca, "the clients' CA")
-    return grpc.ssl_server_credentials(
-        [(key, chain)], root_certificates=roots, require_client_auth=roots is not None
-    )
-
-
-def _data_folder() -> Path:
-    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(base) / "cocos" / "grpc-as"
+    cas = [] if server.client_ca is None else [server.client_ca]
+    return server_credentials(server.certificate, server.private_key, cas, "the clients' CA")
 
 
 def main() -> None:

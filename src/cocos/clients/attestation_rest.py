@@ -18,7 +18,7 @@ from cocos.wire.attestation_rest import (
     Shown,
     VerificationRequest,
 )
-from cocos.wire.kbs import InitData, Tee
+from cocos.wire.kbs import InitData, Tee, without_devices
 
 _JWT: Final = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 _WHAT: Final = "the attestation service"
@@ -65,7 +65,7 @@ class RestAttestationService:
             ProtocolError: an answer that is not of this protocol.
             UnreachableError: no answer.
         """
-        shared = {n: v for n, v in runtime_data.items() if n != "additional-evidence"}
+        shared = without_devices(runtime_data)
         primary = _request(tee, evidence, runtime_data, init_data)
         devices = [_request(kind, each, shared, None) for kind, each in additional.items()]
         answer = await self._server.request(

@@ -23,7 +23,7 @@ from cocos.wire._generated import reference_pb2 as rv
 from cocos.wire._generated import reference_pb2_grpc as rv_grpc
 from cocos.wire.address import parse_address
 from cocos.wire.attestation_rpc import FINDINGS, MAX_MESSAGE_BYTES, decode_findings
-from cocos.wire.kbs import InitData, Tee
+from cocos.wire.kbs import InitData, Tee, without_devices
 
 DEFAULT_PORT: Final = 50004
 ANSWER_SECONDS: Final = 60.0
@@ -156,7 +156,7 @@ class AttestationServiceClient:
             setattr(primary, f"init_data_{init_data.format}", init_data.body)
         if state is not None:
             primary.state = json.encode(state).decode()
-        shared = {n: v for n, v in runtime_data.items() if n != "additional-evidence"}
+        shared = without_devices(runtime_data)
         devices = [_individual(kind, each, shared) for kind, each in additional.items()]
         request = pb.AttestationRequest(verification_requests=[primary, *devices])
         answer = await self._call(self._attestation.AttestationEvaluate, request)

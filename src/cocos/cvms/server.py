@@ -12,8 +12,7 @@ from grpc import aio
 from cocos.cvms.config import CvmsSettings
 from cocos.cvms.service import CvmsService, Session
 from cocos.errors import ConfigError
-from cocos.host.files import read_certificates, read_file
-from cocos.transport.rpc import Service
+from cocos.transport.rpc import Service, server_credentials
 from cocos.wire._generated import cvms_pb2 as pb
 from cocos.wire._generated import cvms_pb2_grpc as pb_grpc
 
@@ -80,11 +79,8 @@ def credentials(settings: CvmsSettings) -> grpc.ServerCredentials | None:
         if cas:
             raise ConfigError("CA certificates need TLS: set SERVER_CERT and SERVER_KEY")
         return None
-    key = read_file(settings.server_key, "the server's private key")
-    chain = read_file(settings.server_cert, "the server's certificate")
-    roots = b"\n".join(read_certificates(path, "the agents' CA certificates") for path in cas)
-    return grpc.ssl_server_credentials(
-        [(key, chain)], root_certificates=roots or None, require_client_auth=bool(cas)
+    return server_credentials(
+        settings.server_cert, settings.server_key, cas, "the agents' CA certificates"
     )
 
 

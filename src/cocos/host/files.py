@@ -104,6 +104,12 @@ def cache_folder(name: str) -> Path:
     return folder
 
 
+def data_folder(name: str) -> Path:
+    """Return where the user's own data of one kind are; it need not be there yet."""
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "cocos" / name
+
+
 def lock_file(path: Path) -> contextlib.AbstractContextManager[None]:
     """Return once we alone hold the lock that a file stands for; it is held while the block runs.
 

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The owner's own key-encryption keys: one file per key, named like its resource path."""
 
-import os
 from pathlib import Path
 
 from cocos.crypto import kek
 from cocos.errors import ConfigError, StateError
-from cocos.host.files import read_file, write_atomic
+from cocos.host.files import data_folder, read_file, write_atomic
 from cocos.wire.kbs import ResourcePath
 
 _MAX_BYTES = 4096
@@ -25,8 +24,7 @@ class KeyFolder:
     @classmethod
     def default(cls) -> "KeyFolder":
         """Return the user's own key folder."""
-        base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-        return cls(Path(base) / "cocos" / "keys")
+        return cls(data_folder("keys"))
 
     def path(self, key: ResourcePath) -> Path:
         """Return where a key is, or would be."""

@@ -251,10 +251,13 @@ class PolicyWorkers:
     ) -> dict[str, Any]:
         """Evaluate rules of a policy."""
         job = _job(text, rules, document, base, request)
-        key = (job.policy, base.digest, job.rest)
+        # A machine asks for a resource again; evidence never comes twice.
+        key = None
+        if request is not None and len(job.rest) <= MAX_REMEMBERED_BYTES:
+            key = (job.policy, base.digest, job.rest)
         now = asyncio.get_running_loop().time
-        known = self._remembered.get(key)
-        if known is not None and now() < known.until:
+        known = None if key is None else self._remembered.get(key)
+        if key is not None and known is not None and now() < known.until:
             self._remembered.move_to_end(key)
             return _values(known.answer)
         queue = self._delayed if job.policy in self._breakers else self._jobs
@@ -265,11 +268,7 @@ class PolicyWorkers:
                 "the policy has not finished before, and too many evaluations wait for it"
             ) from error
         answer = await job.done
-        # A machine that asks for a resource again; evidence never comes twice.
-        if (
-            request is not None
-            and max(len(job.rest), len(json.dumps(answer))) <= MAX_REMEMBERED_BYTES
-        ):
+        if key is not None and len(json.dumps(answer)) <= MAX_REMEMBERED_BYTES:
             self._remembered[key] = _Remembered(answer, now() + REMEMBERED_SECONDS)
             if len(self._remembered) > REMEMBERED:
                 self._remembered.popitem(last=False)

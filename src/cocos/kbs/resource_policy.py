@@ -28,12 +28,13 @@ from cocos.policy.engine import PolicyEngine
 from cocos.stores.base import Namespace, Store
 from cocos.stores.policies import StoredPolicies
 from cocos.wire import json
+from cocos.wire.kbs import SEGMENT
 
 POLICY_ID: Final = "resource-policy"
 """Id of the global policy, as Trustee calls it."""
 
 # What no route begins with would never be asked.
-_IDS: Final = re.compile(rf"{POLICY_ID}|resource(/[A-Za-z0-9_\-][A-Za-z0-9_\-.]*){{0,3}}", re.ASCII)
+_IDS: Final = re.compile(rf"{POLICY_ID}|resource(/{SEGMENT}){{0,3}}", re.ASCII)
 _VERDICT: Final = "allow"
 _FINDINGS: Final = "findings"
 _SHOWN: Final = 200  # characters of a verdict that is no boolean

@@ -11,12 +11,11 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import aio
 
-from cocos.host.files import read_certificates, read_file
 from cocos.manager.config import ManagerConfig
 from cocos.manager.plan import CreateRequest
 from cocos.manager.records import VmRecord
 from cocos.manager.service import ManagerService
-from cocos.transport.rpc import Service
+from cocos.transport.rpc import Service, server_credentials
 from cocos.wire._generated import manager_pb2 as pb
 from cocos.wire._generated import manager_pb2_grpc as pb_grpc
 
@@ -90,13 +89,8 @@ def credentials(config: ManagerConfig) -> grpc.ServerCredentials | None:
     """
     if config.server_cert is None or config.server_key is None:
         return None
-    ca = config.client_ca
-    roots = None if ca is None else read_certificates(ca, "the clients' CA")
-    pair = (
-        read_file(config.server_key, "the server's key"),
-        read_file(config.server_cert, "the server's certificate"),
-    )
-    return grpc.ssl_server_credentials([pair], roots, require_client_auth=ca is not None)
+    cas = [] if config.client_ca is None else [config.client_ca]
+    return server_credentials(config.server_cert, config.server_key, cas, "the clients' CA")
 
 
 def _create_request(message: pb.CreateReq) -> CreateRequest:

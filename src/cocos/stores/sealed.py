@@ -34,7 +34,7 @@ class SealedStore(Store):
     def __init__(self, inner: Store, keyring: Keyring) -> None:
         self._inner = inner
         self._keyring = keyring
-        self._sessions: OrderedDict[str, tuple[bytes, bytes]] = OrderedDict()
+        self._sessions: OrderedDict[tuple[Namespace, str], tuple[bytes, bytes]] = OrderedDict()
 
     async def get(self, namespace: Namespace, key: str) -> bytes | None:
         """Return the value, or None when there is none.
@@ -130,7 +130,7 @@ class SealedStore(Store):
         return found
 
     async def _replace(self, namespace: Namespace, key: str, old: bytes, new: bytes) -> bool:
-        value, record = self._recall(namespace, key)
+        value, record = self._sessions.get((namespace, key), (None, None))
         for _ in range(_ATTEMPTS):
             if record is None or value != old:
                 record = await self._inner.get(namespace, key)
@@ -154,15 +154,10 @@ class SealedStore(Store):
     def _remember(self, namespace: Namespace, key: str, value: bytes, record: bytes) -> None:
         """Keep a session as it was last seen: the step after this one compares with it."""
         if namespace is Namespace.SESSION:
-            self._sessions[key] = value, record
-            self._sessions.move_to_end(key)
+            self._sessions[namespace, key] = value, record
+            self._sessions.move_to_end((namespace, key))
             if len(self._sessions) > REMEMBERED:
                 self._sessions.popitem(last=False)
-
-    def _recall(self, namespace: Namespace, key: str) -> tuple[bytes | None, bytes | None]:
-        if namespace is not Namespace.SESSION:
-            return None, None
-        return self._sessions.get(key, (None, None))
 
     async def _current(self, write: Callable[[], Awaitable[T]]) -> T:
         """Write with the key that is current when it is written."""

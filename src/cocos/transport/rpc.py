@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -20,6 +21,7 @@ from grpc_reflection.v1alpha import reflection
 
 from cocos import errors
 from cocos.errors import CocosError, ConfigError, FormatError, UnreachableError
+from cocos.host.files import read_certificates, read_file
 
 MAX_MESSAGE_BYTES = 4 * 2**20  # the default of gRPC's peers
 GRACE_SECONDS = 5.0
@@ -125,6 +127,28 @@ def failure(method: str, error: Exception) -> tuple[grpc.StatusCode, str]:
     )
     text = error.message if error.hint is None else f"{error.message} ({error.hint})"
     return grpc.StatusCode[error.grpc_status], text
+
+
+def server_credentials(
+    certificate: Path, key: Path, client_cas: Sequence[Path], whose: str
+) -> grpc.ServerCredentials:
+    """Return TLS for :func:`serve`.
+
+    Args:
+        certificate: Certificate chain, PEM, leaf first.
+        key: Its private key, PEM.
+        client_cas: Who certifies clients, PEM; without, everybody is a client.
+        whose: What such a file is, for messages.
+
+    Raises:
+        ConfigError: a file cannot be read, or a CA's holds no certificate.
+    """
+    pair = (
+        read_file(key, "the server's private key", limit=2**20),
+        read_file(certificate, "the server's certificate", limit=2**20),
+    )
+    roots = b"\n".join(read_certificates(path, whose) for path in client_cas)
+    return grpc.ssl_server_credentials([pair], roots or None, require_client_auth=bool(client_cas))
 
 
 @asynccontextmanager

@@ -167,6 +167,11 @@ def runtime_data(
     return data
 
 
+def without_devices(data: JsonObject) -> JsonObject:
+    """Return what the evidence of devices is bound to: runtime data without their member."""
+    return {name: value for name, value in data.items() if name != "additional-evidence"}
+
+
 def report_data(data: JsonObject) -> ReportData:
     """Return the report data for a runtime data object: SHA-384 of its canonical JSON."""
     return ReportData(hashlib.sha384(canonical(data)).digest())
