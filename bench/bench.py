@@ -26,7 +26,7 @@ from cocos.crypto.signing import SigningKey, verify
 from cocos.crypto.tee_key import TeeKeyPair
 from cocos.wire import oci
 from cocos.wire.json import encode
-from cocos.wire.kbs import ResourceUri
+from cocos.wire.kbs.protocol import ResourceUri
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))

@@ -34,7 +34,7 @@ from cocos.crypto import admin_jwt, jwe, kek
 from cocos.crypto.signing import SigningKey, verify
 from cocos.crypto.tee_key import TeeKeyPair
 from cocos.host import process
-from cocos.host.root_key import FileRootKey
+from cocos.host.root_keys.file import FileRootKey
 from cocos.stores.base import Namespace
 from cocos.stores.opening import open_storage
 from cocos.stores.sql import storage_url
@@ -42,7 +42,7 @@ from cocos.wire import ocicrypt
 from cocos.wire._generated import keyprovider_pb2 as pb
 from cocos.wire._generated import keyprovider_pb2_grpc as pb_grpc
 from cocos.wire.json import encode
-from cocos.wire.kbs import ResourcePath, ResourceUri
+from cocos.wire.kbs.protocol import ResourcePath, ResourceUri
 
 KEY = ResourcePath.parse("default/key/bench")
 KEK = bytes(range(32))

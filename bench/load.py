@@ -13,7 +13,7 @@ import time
 from urllib.parse import urlsplit
 
 from cocos.crypto.tee_key import TeeKeyPair
-from cocos.wire.kbs import PROTOCOL_VERSION, EcKey, key_members, report_data, runtime_data
+from cocos.wire.kbs.protocol import PROTOCOL_VERSION, EcKey, key_members, report_data, runtime_data
 
 KEY = TeeKeyPair.generate().public_jwk()
 TEE_KEY = EcKey(KEY["crv"], KEY["alg"], KEY["x"], KEY["y"])

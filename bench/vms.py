@@ -19,10 +19,11 @@ from base_image import buildah_environment
 from demo_shell import Server, Shell, free_ports
 
 from cocos.clients.manager import ManagerClient
-from cocos.host import accelerator, process, qemu
+from cocos.host import process
 from cocos.host.daemon import MARK
 from cocos.host.files import cache_folder
-from cocos.host.image_tools import Tools
+from cocos.host.machines import accelerator, qemu
+from cocos.host.tools.image_tools import Tools
 from cocos.image import initrd
 from cocos.wire import pe
 from cocos.wire._generated import manager_pb2 as pb

@@ -11,8 +11,8 @@ from _databases import Postgres, in_a_thread
 from _programs import docker_registry
 from hypothesis import HealthCheck, settings
 
-from cocos.host import skopeo
-from cocos.host.skopeo import Skopeo
+from cocos.host.images import skopeo
+from cocos.host.images.skopeo import Skopeo
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow])

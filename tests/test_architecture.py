@@ -9,7 +9,7 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parent.parent / "src"
 LAYERS = [
-    {"errors", "_types", "_clock", "crypto"},
+    {"errors", "_types", "_clock", "_recent", "crypto"},
     {"wire", "evidence"},
     {"verifiers", "attesters", "policy", "tokens"},
     {"clients", "host", "stores", "transport"},
@@ -30,8 +30,18 @@ LAYERS = [
 SERVICES = LAYERS[4]
 PURE = set().union(*LAYERS[:3])
 IMPURE_MODULES = {"socket", "subprocess", "http", "urllib.request", "httpx", "grpc", "sqlalchemy"}
+ROOMS_OF_HOST: dict[str, set[str]] = {
+    "containers": set(),
+    "images": {"containers", "tools"},
+    "machines": set(),
+    "policies": set(),
+    "root_keys": set(),
+    "tools": set(),
+}
+"""Room → the rooms that it may import from; the modules beside the rooms are for all of them."""
 MODULE_LINES = 400
 FUNCTION_LINES = 60
+FOLDER_MODULES = 20
 
 
 def modules() -> dict[str, Path]:
@@ -107,6 +117,31 @@ def test_only_the_clock_reads_the_time() -> None:
             text = path.read_text("utf-8")
             assert "time.time()" not in text, name
             assert ".now(" not in text, name
+
+
+def room(name: str) -> str:
+    """Return the room of ``host`` that a module is in; empty for one beside them."""
+    parts = MODULES[name].relative_to(SOURCE).parts
+    return parts[2] if parts[:2] == ("cocos", "host") and len(parts) > 3 else ""
+
+
+def test_rooms_of_host() -> None:
+    assert {room(name) for name in MODULES} == {"", *ROOMS_OF_HOST}
+    for name in MODULES:
+        if package(name) != "host":
+            continue
+        for other in filter(MODULES.__contains__, imports(name)):
+            if room(other) and room(other) != room(name):
+                assert room(name), f"{name}, beside the rooms, imports {other}"
+                assert room(other) in ROOMS_OF_HOST[room(name)], f"{name} imports {other}"
+
+
+def test_no_folder_is_full() -> None:
+    root = SOURCE.parent
+    for top in ("src", "tests", "tools", "bench"):
+        for folder in [root / top, *(p for p in (root / top).rglob("*") if p.is_dir())]:
+            count = len([path for path in folder.glob("*.py") if path.name != "__init__.py"])
+            assert count <= FOLDER_MODULES, f"{folder} has {count} modules: give them rooms"
 
 
 def test_no_cycles() -> None:

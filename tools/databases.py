@@ -20,7 +20,7 @@ from demo_shell import free_ports
 from cocos.errors import ProcessError
 from cocos.host import process
 from cocos.host.files import cache_folder, lock_file
-from cocos.host.image_tools import fetch_packages, unpack
+from cocos.host.tools.image_tools import fetch_packages, unpack
 
 SUITE = "trixie"
 PACKAGES = ("postgresql-17", "valkey-server", "dash")  # initdb starts its helper by a shell

@@ -16,8 +16,10 @@ import databases
 
 from cocos.cli._common import configure_logs, run_async, stderr
 from cocos.errors import CocosError, ToolMissingError
-from cocos.host import process, skopeo, toolbox
+from cocos.host import process
 from cocos.host.files import write_atomic
+from cocos.host.images import skopeo
+from cocos.host.tools import toolbox
 
 BIN = Path(sys.executable).parent
 

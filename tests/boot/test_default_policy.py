@@ -34,7 +34,7 @@ from cocos.cvms.service import Ending, Verdict
 from cocos.evidence.tpm import extend
 from cocos.host import process
 from cocos.host.archive import unzip
-from cocos.host.skopeo import Skopeo
+from cocos.host.images.skopeo import Skopeo
 from cocos.wire._generated import manager_pb2 as pb
 from cocos.wire.image_folder import REFERENCE_VALUES, UKI
 from cocos.wire.init_data import from_disk

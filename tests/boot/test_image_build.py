@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cocos.host import process
-from cocos.host.image_tools import Tools
+from cocos.host.tools.image_tools import Tools
 from cocos.image.build import build
 from cocos.image.config import BuildSettings, Step
 from cocos.image.inputs import gather, locked_cache

@@ -26,7 +26,7 @@ from cocos._clock import Clock, system_clock
 from cocos.clients.manager import ManagerClient
 from cocos.errors import ConfigError, StateError, ToolMissingError
 from cocos.host.daemon import MARK, Daemon, kill_marked
-from cocos.host.qmp import Monitor
+from cocos.host.machines.qmp import Monitor
 from cocos.manager.backends.qemu import QemuBackend
 from cocos.manager.config import ManagerConfig
 from cocos.manager.plan import CreateRequest

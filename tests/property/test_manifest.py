@@ -10,8 +10,8 @@ from hypothesis import given
 
 from cocos.errors import FormatError
 from cocos.wire._generated import cvms_pb2 as pb
-from cocos.wire.manifest import Computation
-from cocos.wire.manifest_types import AgentConfig, Algorithm, Dataset, Source
+from cocos.wire.manifest.computation import Computation
+from cocos.wire.manifest.parts import AgentConfig, Algorithm, Dataset, Source
 
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 digests = st.one_of(st.just(b""), st.binary(min_size=32, max_size=32).filter(any))

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from cocos.crypto import kek
 from cocos.crypto.kek import WrapType
 from cocos.errors import CocosError, FormatError, IntegrityError
-from cocos.host.skopeo_errors import translate
+from cocos.host.images.skopeo_errors import translate
 from cocos.keyprovider import parameters
 from cocos.wire import oci, ocicrypt
-from cocos.wire.kbs import ResourceUri
+from cocos.wire.kbs.protocol import ResourceUri
 
 KEYS = st.binary(min_size=32, max_size=32)
 SEGMENTS = st.from_regex(r"[A-Za-z0-9_\-][A-Za-z0-9_\-.]{0,10}", fullmatch=True)

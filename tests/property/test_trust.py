@@ -26,7 +26,7 @@ from cocos.tokens.ear import Issuer, Submodule, issue
 from cocos.tokens.signer import Signer
 from cocos.verifiers import Expected
 from cocos.verifiers.sample import InsecureSampleVerifier
-from cocos.wire.kbs import ResourcePath, ResourceUri, Tee, report_data
+from cocos.wire.kbs.protocol import ResourcePath, ResourceUri, Tee, report_data
 
 NOW = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
 PAIR = TeeKeyPair.generate()

@@ -10,11 +10,13 @@ from msgspec.structs import fields
 
 from cocos import errors
 from cocos.agent import config as agent
-from cocos.cli import attestation_agent, grpc_as, kbs
+from cocos.cli.guest import attestation_agent
+from cocos.cli.kbs import command as kbs
+from cocos.cli.kbs import grpc_as
 from cocos.errors import CocosError
 from cocos.kbs.config import Settings
 from cocos.manager import config as manager
-from cocos.wire import manifest_json as manifest
+from cocos.wire.manifest import shapes as manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 OPERATE = ROOT / "docs" / "operate"

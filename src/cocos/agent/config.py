@@ -8,7 +8,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cocos.host.container import MIB, Limits
+from cocos.host.containers.container import MIB, Limits
 
 GUEST_WORK_FOLDER: Final = Path("/cocos")
 

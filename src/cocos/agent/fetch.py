@@ -16,13 +16,13 @@ import structlog
 
 from cocos.crypto.kek import WrapType
 from cocos.errors import AccessDeniedError, FormatError, IntegrityError, TooLargeError
-from cocos.host import layout
-from cocos.host.layout import VerifiedImage
-from cocos.host.skopeo import Skopeo
-from cocos.host.skopeo import Source as Found
+from cocos.host.images import layout
+from cocos.host.images.layout import VerifiedImage
+from cocos.host.images.skopeo import Skopeo
+from cocos.host.images.skopeo import Source as Found
 from cocos.wire import oci
-from cocos.wire.kbs import ResourcePath
-from cocos.wire.manifest_types import Source
+from cocos.wire.kbs.protocol import ResourcePath
+from cocos.wire.manifest.parts import Source
 from cocos.wire.ocicrypt import layer_packets
 
 TAG = "latest"
@@ -62,7 +62,7 @@ class Fetcher:
         Raises:
             IntegrityError: the image is not what the manifest says: another hash, encrypted
                 or not, to another key, or changed. Names the layer.
-            CocosError: registry, key provider or KBS; see :mod:`cocos.host.skopeo`.
+            CocosError: registry, key provider or KBS; see :mod:`cocos.host.images.skopeo`.
         """
         reference = oci.Reference.parse(source.url)
         if reference.transport == "oci" and not self.local_sources:

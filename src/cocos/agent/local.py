@@ -12,7 +12,7 @@ from cocos.agent.report import Happening, Level, Status
 from cocos.agent.states import State
 from cocos.errors import StateError
 from cocos.host import archive
-from cocos.wire.manifest import Computation
+from cocos.wire.manifest.computation import Computation
 
 Show = Callable[[JsonObject], None]
 

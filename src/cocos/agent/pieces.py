@@ -2,7 +2,7 @@
 """Manifests that arrive in pieces."""
 
 from cocos.errors import TooLargeError
-from cocos.wire.manifest import MAX_MANIFEST_BYTES
+from cocos.wire.manifest.computation import MAX_MANIFEST_BYTES
 
 MAX_PARTIAL = 4
 

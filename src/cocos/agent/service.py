@@ -20,8 +20,8 @@ from cocos.agent.states import Event, Machine, State
 from cocos.agent.steps import Bench, Register, interrupted, make_bench, measure
 from cocos.errors import CocosError, InternalError, StateError
 from cocos.host import archive
-from cocos.host.runtime import Runtime
-from cocos.wire.manifest import Computation
+from cocos.host.containers.runtime import Runtime
+from cocos.wire.manifest.computation import Computation
 
 STOPPED = "Stopped"
 INTERRUPTED = "Interrupted"

@@ -22,15 +22,15 @@ from cocos.agent.fetch import TAG, Fetcher
 from cocos.agent.report import Level, Lines, Place
 from cocos.errors import ComputationError, FormatError, StateError
 from cocos.host import archive
-from cocos.host.container import Container, Mount
-from cocos.host.image_config import find_user, program
-from cocos.host.layout import VerifiedImage
+from cocos.host.containers.container import Container, Mount
+from cocos.host.containers.runtime import Outcome, Runtime
+from cocos.host.images.image_config import find_user, program
+from cocos.host.images.layout import VerifiedImage
 from cocos.host.process import describe_status
-from cocos.host.runtime import Outcome, Runtime
 from cocos.wire import json
-from cocos.wire.kbs import Tee
-from cocos.wire.manifest import Computation
-from cocos.wire.manifest_types import Source
+from cocos.wire.kbs.protocol import Tee
+from cocos.wire.manifest.computation import Computation
+from cocos.wire.manifest.parts import Source
 
 RESULTS = "/cocos/results"
 NOTE = "computation.json"

@@ -19,7 +19,7 @@ from cocos.crypto import sealed
 from cocos.errors import CocosError, FormatError
 from cocos.wire._generated import cvms_pb2 as pb
 from cocos.wire.json import encode
-from cocos.wire.manifest import Computation
+from cocos.wire.manifest.computation import Computation
 
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0

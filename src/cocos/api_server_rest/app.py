@@ -26,7 +26,7 @@ from cocos.crypto import base64url
 from cocos.errors import AccessDeniedError, FormatError, NotFoundError
 from cocos.transport.loopback import is_loopback
 from cocos.transport.web import WebApp, health, json_response, read_json
-from cocos.wire.kbs import ResourceUri
+from cocos.wire.kbs.protocol import ResourceUri
 
 _MAX_BODY_BYTES: Final = 64 * 2**10
 _BASE64: Final = "base64"

@@ -14,7 +14,7 @@ from cocos._types import JsonObject
 from cocos.attestation_agent.machine import Machine
 from cocos.errors import AuthenticationError, EvidenceError
 from cocos.wire import json
-from cocos.wire.kbs import InitData, Tee, report_data
+from cocos.wire.kbs.protocol import InitData, Tee, report_data
 
 
 class Appraiser(Protocol):

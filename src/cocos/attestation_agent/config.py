@@ -11,7 +11,7 @@ from cocos.errors import FormatError
 from cocos.host.tpm import BOOT_LOG, COMMAND_LINE
 from cocos.transport.loopback import local_address
 from cocos.wire.aa_kbc_params import AaKbcParams
-from cocos.wire.kbs_generations import Generation
+from cocos.wire.kbs.generations import Generation
 
 DEFAULT_ADDRESS = "127.0.0.1:50002"
 _PERSISTENT = range(0x81000000, 0x82000000)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from cocos._types import JsonObject
 from cocos.attestation_agent.event_log import EventLog
 from cocos.attesters import Attester
-from cocos.wire.kbs import Tee
+from cocos.wire.kbs.protocol import Tee
 
 T = TypeVar("T")
 

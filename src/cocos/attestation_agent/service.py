@@ -13,7 +13,7 @@ from cocos.attestation_agent.tokens import KbsTokens
 from cocos.errors import CallerError, FormatError, StateError
 from cocos.wire import json
 from cocos.wire.agent_token import TYPE, TYPE_AS, AgentToken
-from cocos.wire.kbs import SESSION_COOKIE, Tee
+from cocos.wire.kbs.protocol import SESSION_COOKIE, Tee
 
 DIGEST_SIZES = frozenset({32, 48, 64})
 """Bytes of an init-data digest: SHA-256 or SM3, SHA-384, SHA-512."""

@@ -13,7 +13,7 @@ from cocos._types import JsonObject
 from cocos.errors import EvidenceError, Finding, FormatError
 from cocos.wire import toml
 from cocos.wire.init_data import InitDocument
-from cocos.wire.kbs import InitData, Tee
+from cocos.wire.kbs.protocol import InitData, Tee
 
 _TOML_FILES: Final = ("aa.toml", "cdh.toml")
 _GUEST_POLICY: Final = "policy.rego"

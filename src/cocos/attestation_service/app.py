@@ -22,7 +22,7 @@ from cocos.wire.attestation_rest import (
     Shown,
     VerificationRequest,
 )
-from cocos.wire.kbs import InitData
+from cocos.wire.kbs.protocol import InitData
 
 
 def routes(service: AttestationService) -> list[Route]:

@@ -11,7 +11,7 @@ from cocos.attestation_service.request import AppraisalRequest, Attester
 from cocos.crypto import base64url
 from cocos.errors import FormatError
 from cocos.wire import json
-from cocos.wire.kbs import InitData, Tee
+from cocos.wire.kbs.protocol import InitData, Tee
 
 MAX_ATTESTERS: Final = 64
 _HASHES: Final = ("sha256", "sha384", "sha512")

@@ -7,8 +7,8 @@ from typing import Any
 
 from cocos._types import JsonObject, ReportData
 from cocos.attestation_service.policies import POLICY_ID
-from cocos.wire import kbs
-from cocos.wire.kbs import InitData, Tee
+from cocos.wire.kbs import protocol as kbs
+from cocos.wire.kbs.protocol import InitData, Tee
 
 
 @dataclass(frozen=True, slots=True)

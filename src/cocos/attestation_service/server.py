@@ -27,7 +27,7 @@ from cocos.wire._generated import attestation_pb2_grpc as pb_grpc
 from cocos.wire._generated import reference_pb2 as rv
 from cocos.wire._generated import reference_pb2_grpc as rv_grpc
 from cocos.wire.attestation_rpc import FINDINGS, encode_findings
-from cocos.wire.kbs import InitData
+from cocos.wire.kbs.protocol import InitData
 
 
 class _Attestation(pb_grpc.AttestationServiceServicer):

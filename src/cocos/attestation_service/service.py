@@ -25,7 +25,7 @@ from cocos.policy.engine import PolicyEngine
 from cocos.stores.base import Store
 from cocos.tokens.ear import Submodule, issue
 from cocos.verifiers import Demand, Expected, Verifier, VerifierTable, verifier_table
-from cocos.wire.kbs import Tee, without_devices
+from cocos.wire.kbs.protocol import Tee, without_devices
 
 NONCE_BYTES: Final = 32
 

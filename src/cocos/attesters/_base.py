@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol, Self
 from cocos._types import JsonObject
 from cocos.errors import FormatError, UnsupportedError
 from cocos.wire.json import encode
-from cocos.wire.kbs import Tee
+from cocos.wire.kbs.protocol import Tee
 
 MAX_REPORT_DATA = 64
 """Bytes of report data that the hardware has room for."""

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Self
 
 from cocos._types import JsonObject
 from cocos.attesters._base import Attester, Devices, check_report_data
-from cocos.wire.kbs import Tee
+from cocos.wire.kbs.protocol import Tee
 
 
 class InsecureSampleAttester(Attester):

@@ -5,7 +5,7 @@ import base64
 from typing import Any, ClassVar
 
 from cocos.attesters._base import DeviceAttester, check_report_data
-from cocos.wire.kbs import Tee
+from cocos.wire.kbs.protocol import Tee
 
 
 class InsecureSampleDevice(DeviceAttester):

@@ -31,7 +31,7 @@ from cocos.errors import (
 from cocos.evidence.tpm import PCR_COUNT, Quote, extend, pcr_digest
 from cocos.evidence.tpm_json import Credential, QuoteJson, TpmChallenge, TpmEvidence, TpmParams
 from cocos.wire import json
-from cocos.wire.kbs import Tee
+from cocos.wire.kbs.protocol import Tee
 
 INIT_DATA_REGISTER: Final = 8
 EVENT_REGISTER: Final = 14

@@ -16,8 +16,9 @@ import structlog
 from cocos.clients._http import Answer, HttpServer
 from cocos.clients._kbs_http import BASE, OK, problem_of, refusal, variant
 from cocos.errors import UnsupportedError
-from cocos.wire import json, kbs
-from cocos.wire.kbs_generations import NEWEST, Generation
+from cocos.wire import json
+from cocos.wire.kbs import protocol as kbs
+from cocos.wire.kbs.generations import NEWEST, Generation
 
 TRIES: Final = 3
 MAX_WAIT_SECONDS: Final = 10.0

@@ -9,7 +9,7 @@ from cocos import errors
 from cocos.clients._http import Answer, HttpServer, Transport
 from cocos.errors import CocosError, FormatError, ProtocolError
 from cocos.wire import json
-from cocos.wire.kbs import PROBLEM_TYPE, Problem
+from cocos.wire.kbs.protocol import PROBLEM_TYPE, Problem
 
 BASE = "kbs/v0"
 OK = 200

@@ -10,7 +10,7 @@ from cocos.errors import FormatError, ProtocolError
 from cocos.wire import json
 from cocos.wire._generated import attestation_agent_pb2 as pb
 from cocos.wire.agent_token import TYPE, TYPE_AT, AgentToken
-from cocos.wire.kbs import Tee
+from cocos.wire.kbs.protocol import Tee
 
 CALL_SECONDS = 130.0
 """A token takes two requests to the KBS, a minute each at most."""

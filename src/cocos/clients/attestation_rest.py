@@ -18,7 +18,7 @@ from cocos.wire.attestation_rest import (
     Shown,
     VerificationRequest,
 )
-from cocos.wire.kbs import InitData, Tee, without_devices
+from cocos.wire.kbs.protocol import InitData, Tee, without_devices
 
 _JWT: Final = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 _WHAT: Final = "the attestation service"

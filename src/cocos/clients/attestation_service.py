@@ -23,7 +23,7 @@ from cocos.wire._generated import reference_pb2 as rv
 from cocos.wire._generated import reference_pb2_grpc as rv_grpc
 from cocos.wire.address import parse_address
 from cocos.wire.attestation_rpc import FINDINGS, MAX_MESSAGE_BYTES, decode_findings
-from cocos.wire.kbs import InitData, Tee, without_devices
+from cocos.wire.kbs.protocol import InitData, Tee, without_devices
 
 DEFAULT_PORT: Final = 50004
 ANSWER_SECONDS: Final = 60.0

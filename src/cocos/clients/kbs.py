@@ -22,8 +22,8 @@ from cocos.clients.kbs_session import (
 )
 from cocos.crypto.tee_key import EC_P256, TeeKeyPair
 from cocos.errors import FormatError, IntegrityError, ProtocolError
-from cocos.wire import kbs
-from cocos.wire.kbs_generations import Generation
+from cocos.wire.kbs import protocol as kbs
+from cocos.wire.kbs.generations import Generation
 
 __all__ = ["EvidenceSource", "KbsAdmin", "KbsClient", "Session", "TokenSource"]
 

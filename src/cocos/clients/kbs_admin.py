@@ -13,7 +13,7 @@ from cocos.clients._kbs_http import BASE, OK, decode, open_server, refusal
 from cocos.crypto import base64url
 from cocos.errors import ProtocolError
 from cocos.wire import audit, json
-from cocos.wire.kbs import ResourcePath
+from cocos.wire.kbs.protocol import ResourcePath
 
 
 class KbsAdmin:

@@ -23,9 +23,10 @@ from cocos.clients._kbs_http import BASE, OK, decode, refusal
 from cocos.crypto import base64url
 from cocos.crypto.tee_key import EC_P256, RSA_EARLY, TeeKeyPair
 from cocos.errors import CocosError, FormatError, ProtocolError, UnsupportedError
-from cocos.wire import json, kbs
+from cocos.wire import json
 from cocos.wire.agent_token import AgentToken
-from cocos.wire.kbs_generations import NEWEST, Generation, bound_data, encode_attestation
+from cocos.wire.kbs import protocol as kbs
+from cocos.wire.kbs.generations import NEWEST, Generation, bound_data, encode_attestation
 
 HASH = "sha384"
 _MARGIN = 0.1  # of a session's lifetime: not used any more

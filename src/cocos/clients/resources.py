@@ -14,7 +14,7 @@ from typing import Final, Protocol, Self
 from cocos.clients.kbs import EvidenceSource, KbsClient, TokenSource
 from cocos.clients.kbs_pool import KbsClients
 from cocos.errors import CocosError, ConfigError, UnreachableError
-from cocos.wire.kbs import InitData, ResourceUri
+from cocos.wire.kbs.protocol import InitData, ResourceUri
 
 REQUEST_SECONDS: Final = 60.0
 """For one resource, handshake included. Skopeo itself would wait for ever."""

@@ -10,7 +10,7 @@ from cocos.errors import FormatError
 from cocos.host.offline_fs import FILES
 from cocos.transport.loopback import local_address
 from cocos.wire.aa_kbc_params import KBS, OFFLINE, AaKbcParams, kbs_url
-from cocos.wire.kbs import ResourceUri
+from cocos.wire.kbs.protocol import ResourceUri
 
 DEFAULT_ADDRESS = "unix:///run/confidential-containers/cdh.sock"
 AGENT_ADDRESS = "127.0.0.1:50002"

@@ -11,7 +11,7 @@ from cocos.clients.resources import ResourceSource
 from cocos.confidential_data_hub.config import CREDENTIALS, Credential
 from cocos.errors import ConfigError, FormatError
 from cocos.host.files import write_atomic
-from cocos.wire.kbs import ResourceUri
+from cocos.wire.kbs.protocol import ResourceUri
 
 _KERNEL_PARAMETER: Final = "cdh.kbs_resources="
 

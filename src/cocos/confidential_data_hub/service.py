@@ -15,7 +15,7 @@ from cocos.errors import FormatError, IntegrityError, NotFoundError, Unsupported
 from cocos.host.files import read_file
 from cocos.wire import sealed_secret
 from cocos.wire.json import b64decode, decode
-from cocos.wire.kbs import ResourceUri
+from cocos.wire.kbs.protocol import ResourceUri
 from cocos.wire.sealed_secret import Envelope, Payload, SealedSecret, Vault
 
 _MAX_KEY_BYTES: Final = 2**16

@@ -8,8 +8,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from cocos.errors import ConfigError, UsageError
-from cocos.wire.manifest import Computation, make_source, parse_pin
-from cocos.wire.manifest_types import OCI_IMAGE, AgentConfig, Algorithm, Dataset
+from cocos.wire.manifest.computation import Computation, make_source, parse_pin
+from cocos.wire.manifest.parts import OCI_IMAGE, AgentConfig, Algorithm, Dataset
 
 # What Go's strconv.ParseBool accepts.
 _TRUE = {"1", "t", "T", "true", "TRUE", "True"}

@@ -19,7 +19,7 @@ from cocos._clock import Clock, system_clock
 from cocos._types import JsonObject
 from cocos.errors import ConfigError
 from cocos.wire._generated import cvms_pb2 as pb
-from cocos.wire.manifest import Computation
+from cocos.wire.manifest.computation import Computation
 
 CHUNK_BYTES = 2**20
 MAX_RESULT_BYTES = 4 * 2**30

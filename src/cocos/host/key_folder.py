@@ -6,7 +6,7 @@ from pathlib import Path
 from cocos.crypto import kek
 from cocos.errors import ConfigError, StateError
 from cocos.host.files import data_folder, read_file, write_atomic
-from cocos.wire.kbs import ResourcePath
+from cocos.wire.kbs.protocol import ResourcePath
 
 _MAX_BYTES = 4096
 

@@ -15,7 +15,7 @@ import structlog
 from cocos.errors import CallerError, FormatError, NotFoundError
 from cocos.host.files import read_file
 from cocos.wire import json
-from cocos.wire.kbs import ResourceUri
+from cocos.wire.kbs.protocol import ResourceUri
 
 FILES: Final = (
     Path("/etc/aa-offline_fs_kbc-keys.json"),

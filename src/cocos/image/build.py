@@ -10,8 +10,9 @@ from pathlib import Path
 
 from cocos._types import JsonObject
 from cocos.errors import FormatError
-from cocos.host import image_tools, skopeo
-from cocos.host.image_tools import WORK
+from cocos.host.images import skopeo
+from cocos.host.tools import image_tools
+from cocos.host.tools.image_tools import WORK
 from cocos.image import initrd, predict, rootfs, spec, tdx
 from cocos.image.config import BuildSettings, Progress, Step
 from cocos.image.describe import current, describe, encode, files

@@ -15,9 +15,9 @@ from pathlib import Path
 import msgspec
 
 from cocos.errors import ProcessError
-from cocos.host import image_tools
 from cocos.host.files import cache_folder, lock_file, write_atomic
-from cocos.host.image_tools import Tools
+from cocos.host.tools import image_tools
+from cocos.host.tools.image_tools import Tools
 from cocos.image import rootfs, spec
 from cocos.image.config import BuildSettings, Progress, Step
 

@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 from cocos._types import JsonObject
-from cocos.host.qemu import SNP_CPU, SNP_POLICY
+from cocos.host.machines.qemu import SNP_CPU, SNP_POLICY
 from cocos.image import measure, snp, spec, tdx
 from cocos.image.measure import RTMR_PCRS, Event
 from cocos.wire.image_folder import FIRMWARE, UKI, Memory

@@ -14,7 +14,7 @@ from sevsnpmeasure.vmm_types import VMMType
 from sevsnpmeasure.vmsa import VMSA
 
 from cocos.errors import FormatError
-from cocos.host.qemu import SNP_CPU
+from cocos.host.machines.qemu import SNP_CPU
 
 GUEST_FEATURES: Final = 0x1
 """SEV_FEATURES of the processors' first state: SNP active, what KVM sets by default."""

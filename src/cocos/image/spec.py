@@ -68,13 +68,13 @@ PYTHON: Final = "python3.13"
 SITE_PACKAGES: Final = f"usr/local/lib/{PYTHON}/dist-packages"
 
 PROGRAMS: Final = {
-    "attestation-agent": "cocos.cli.attestation_agent",
-    "coco-keyprovider": "cocos.cli.coco_keyprovider",
-    "cocos-agent": "cocos.cli.cocos_agent",
+    "attestation-agent": "cocos.cli.guest.attestation_agent",
+    "coco-keyprovider": "cocos.cli.guest.coco_keyprovider",
+    "cocos-agent": "cocos.cli.guest.cocos_agent",
 }
 """Our programs in the guest, and the modules with their ``main``."""
 
-DEBUG_PROGRAMS: Final = {"grpcurl": "cocos.cli.grpcurl"}
+DEBUG_PROGRAMS: Final = {"grpcurl": "cocos.cli.owner.grpcurl"}
 """The same, of debug images."""
 
 UNUSED_WHEELS: Final = ("rich", "pygments", "markdown_it", "mdurl")

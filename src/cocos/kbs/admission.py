@@ -6,9 +6,9 @@ Both are counted in this process, in bounded memory. Pure: who calls brings the 
 
 import datetime as dt
 import ipaddress
-from collections import OrderedDict
 from typing import Final
 
+from cocos._recent import Recent
 from cocos.errors import TooManyRequestsError
 
 MAX_CLIENTS: Final = 65_536
@@ -55,9 +55,8 @@ class RateLimit:
 
     def __init__(self, per_second: float, *, clients: int = MAX_CLIENTS) -> None:
         self._interval = 1 / per_second if per_second else 0.0
-        self._clients = clients
         # When each client's allowance is whole again; later is more in debt.
-        self._whole: OrderedDict[str, float] = OrderedDict()
+        self._whole: Recent[str, float] = Recent(clients)
 
     def admit(self, client: str, now: float, *, cost: int = 1) -> None:
         """Return if the client may make one more request.
@@ -72,7 +71,7 @@ class RateLimit:
         """
         if not self._interval:
             return
-        whole = max(self._whole.get(client, now), now) + cost * self._interval
+        whole = max((self._whole.get(client) or now), now) + cost * self._interval
         excess = whole - now - BURST_SECONDS
         if excess > 0:
             raise TooManyRequestsError(
@@ -81,18 +80,12 @@ class RateLimit:
                 hint="slow down; one handshake serves many resources",
             )
         if cost:
-            self._note(client, whole)
+            self._whole.put(client, whole)
 
     def charge(self, client: str, now: float) -> None:
         """Count a request that was let in; the next one may have to wait for it."""
         if self._interval:
-            self._note(client, max(self._whole.get(client, now), now) + self._interval)
-
-    def _note(self, client: str, whole: float) -> None:
-        self._whole[client] = whole
-        self._whole.move_to_end(client)
-        while len(self._whole) > self._clients:
-            self._whole.popitem(last=False)
+            self._whole.put(client, max((self._whole.get(client) or now), now) + self._interval)
 
 
 def client_of(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:

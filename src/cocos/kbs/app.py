@@ -18,12 +18,12 @@ from cocos.errors import (
     FormatError,
     TooManyRequestsError,
 )
-from cocos.kbs.admin import AdminGate
-from cocos.kbs.admin_app import admin_routes
-from cocos.kbs.administration import Administration
+from cocos.kbs.admin.app import admin_routes
+from cocos.kbs.admin.audit_app import audit_routes
+from cocos.kbs.admin.gate import AdminGate
+from cocos.kbs.admin.service import Administration
 from cocos.kbs.admission import RateLimit
 from cocos.kbs.audit import Auditor
-from cocos.kbs.audit_app import audit_routes
 from cocos.kbs.charges import AdminDoor, Charges
 from cocos.kbs.denials import Denials
 from cocos.kbs.metrics import KbsMetrics
@@ -42,8 +42,8 @@ from cocos.transport.web import (
     problem_response,
     read_json,
 )
-from cocos.wire import kbs
-from cocos.wire.kbs_generations import EarlyAttestation
+from cocos.wire.kbs import protocol as kbs
+from cocos.wire.kbs.generations import EarlyAttestation
 
 PREFIX = "/kbs/v0"
 _PROBLEM: Final = Content((kbs.Problem,), PROBLEM)

@@ -9,7 +9,7 @@ from typing import Final
 from starlette.requests import Request
 
 from cocos.errors import CocosError
-from cocos.kbs.admin import AdminGate, AdminRequest
+from cocos.kbs.admin.gate import AdminGate, AdminRequest
 from cocos.kbs.admission import RateLimit, client_of
 from cocos.transport.client_address import ClientAddresses
 

@@ -10,9 +10,9 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, model_validator
 
 from cocos.errors import ConfigError
-from cocos.kbs import trustee_config
+from cocos.kbs.settings import trustee as trustee_config
 from cocos.transport.http_server import TlsFiles, split_address
-from cocos.wire.kbs_generations import Generation
+from cocos.wire.kbs.generations import Generation
 
 DEFAULT_PORT: Final = 8080
 BUILTIN: Final = "builtin"

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from typing import Final
 
 from cocos.transport.openapi import About
-from cocos.wire import kbs
+from cocos.wire.kbs import protocol as kbs
 
 PATH: Final = "/openapi.json"
 

@@ -10,7 +10,7 @@ from typing import Final
 from cocos import errors
 from cocos.errors import CocosError
 from cocos.transport.web import Failed
-from cocos.wire.kbs import PROBLEM_TYPE
+from cocos.wire.kbs.protocol import PROBLEM_TYPE
 
 _NEUTRAL: Final = "about:blank"  # RFC 9457 §4.2.1: the status says it all
 _GUEST: Final[Mapping[type[CocosError], str]] = {

@@ -28,7 +28,7 @@ from cocos.policy.engine import PolicyEngine
 from cocos.stores.base import Namespace, Store
 from cocos.stores.policies import StoredPolicies
 from cocos.wire import json
-from cocos.wire.kbs import SEGMENT
+from cocos.wire.kbs.protocol import SEGMENT
 
 POLICY_ID: Final = "resource-policy"
 """Id of the global policy, as Trustee calls it."""

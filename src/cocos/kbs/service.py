@@ -36,8 +36,9 @@ from cocos.kbs.resource_policy import ResourcePolicy
 from cocos.policy.appraisal import INSECURE
 from cocos.stores.base import Namespace, Store
 from cocos.tokens.check import TokenVerifier, tee_public_key
-from cocos.wire import json, kbs
-from cocos.wire.kbs_generations import (
+from cocos.wire import json
+from cocos.wire.kbs import protocol as kbs
+from cocos.wire.kbs.generations import (
     NEWEST,
     Generation,
     bound_data,

@@ -18,8 +18,8 @@ import msgspec
 from cocos._types import JsonObject
 from cocos.errors import AuthenticationError, Finding, FormatError
 from cocos.wire import json
-from cocos.wire.kbs import Challenge, Request, Tee
-from cocos.wire.kbs_generations import NEWEST, Generation
+from cocos.wire.kbs.generations import NEWEST, Generation
+from cocos.wire.kbs.protocol import Challenge, Request, Tee
 
 NONCE_BYTES: Final = 32
 

@@ -8,7 +8,7 @@ from cocos.clients.kbs import KbsAdmin
 from cocos.clients.resources import ResourceSource
 from cocos.crypto import admin_jwt, kek
 from cocos.errors import FormatError
-from cocos.wire.kbs import ResourcePath, ResourceUri
+from cocos.wire.kbs.protocol import ResourcePath, ResourceUri
 
 
 async def fetch(source: ResourceSource, uri: ResourceUri, url: str | None = None) -> bytes:

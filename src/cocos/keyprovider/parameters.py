@@ -22,7 +22,7 @@ from pathlib import Path
 from cocos.crypto.kek import WrapType
 from cocos.errors import FormatError
 from cocos.wire.aa_kbc_params import kbs_url
-from cocos.wire.kbs import ResourceUri
+from cocos.wire.kbs.protocol import ResourceUri
 from cocos.wire.ocicrypt import parse_key_id
 
 _KBC = re.compile(r"[a-z0-9_]+_kbc", re.ASCII)

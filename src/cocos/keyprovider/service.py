@@ -24,7 +24,7 @@ from cocos.keyprovider import parameters
 from cocos.keyprovider.keys import Registrar, fetch, resource_path
 from cocos.keyprovider.parameters import WrapParameters
 from cocos.wire import ocicrypt
-from cocos.wire.kbs import ResourceUri
+from cocos.wire.kbs.protocol import ResourceUri
 
 SAMPLE_KEY_ID = ResourceUri("resource", "default/test-key/1")
 # Published with the original key provider: it protects nothing.

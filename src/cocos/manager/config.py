@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from cocos.host.qemu import DEFAULT_GUEST_PORT, OVMF_CODE, OVMF_VARIABLES, Firmware
+from cocos.host.machines.qemu import DEFAULT_GUEST_PORT, OVMF_CODE, OVMF_VARIABLES, Firmware
 from cocos.transport.loopback import is_loopback
 
 DEFAULT_BACKEND = "qemu"

@@ -6,16 +6,16 @@ answers in well below a millisecond. rego-cpp fixes the base documents, Rego's `
 when it compiles, so that bundles are kept by them.
 
 The engine has no limits of its own and is native code: servers run it in worker processes
-(:mod:`cocos.host.policy_workers`), which have.
+(:mod:`cocos.host.policies.workers`), which have.
 """
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from regopy import Bundle, Interpreter, RegoError
 from regopy.rego_shared import LogLevel, rego_node_value
 
+from cocos._recent import Recent
 from cocos.errors import ConfigError, FormatError
 from cocos.policy import _source
 from cocos.policy._input import DirectInput
@@ -73,7 +73,7 @@ class Policy:
         _source.check(text)
         self.text = text
         self._rewritten = _source.request_in_input(text)
-        self._bundles: OrderedDict[tuple[object, ...], Query] = OrderedDict()
+        self._bundles: Recent[tuple[object, ...], Query] = Recent(MAX_BUNDLES)
 
     @classmethod
     def compile(cls, text: str) -> "Policy":
@@ -124,13 +124,10 @@ class Policy:
     def _kept(self, source: str, rules: tuple[str, ...], data: str) -> "Query":
         key = (source is self.text, rules, data)
         found = self._bundles.get(key)
-        if found is not None:
-            self._bundles.move_to_end(key)
-            return found
-        made = self._bundles[key] = Query.compile(source, rules, data)
-        if len(self._bundles) > MAX_BUNDLES:
-            self._bundles.popitem(last=False)
-        return made
+        if found is None:
+            found = Query.compile(source, rules, data)
+            self._bundles.put(key, found)
+        return found
 
 
 class Query:

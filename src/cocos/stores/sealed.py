@@ -6,12 +6,12 @@ ones of the same name; docs/operate/kbs.md says what that means.
 """
 
 import datetime as dt
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 import structlog
 
+from cocos._recent import Recent
 from cocos.crypto import envelope
 from cocos.crypto.envelope import DataKey
 from cocos.errors import FormatError, IntegrityError, InternalError, StorageError
@@ -34,7 +34,7 @@ class SealedStore(Store):
     def __init__(self, inner: Store, keyring: Keyring) -> None:
         self._inner = inner
         self._keyring = keyring
-        self._sessions: OrderedDict[tuple[Namespace, str], tuple[bytes, bytes]] = OrderedDict()
+        self._sessions: Recent[tuple[Namespace, str], tuple[bytes, bytes]] = Recent(REMEMBERED)
 
     async def get(self, namespace: Namespace, key: str) -> bytes | None:
         """Return the value, or None when there is none.
@@ -130,7 +130,7 @@ class SealedStore(Store):
         return found
 
     async def _replace(self, namespace: Namespace, key: str, old: bytes, new: bytes) -> bool:
-        value, record = self._sessions.get((namespace, key), (None, None))
+        value, record = self._sessions.get((namespace, key)) or (None, None)
         for _ in range(_ATTEMPTS):
             if record is None or value != old:
                 record = await self._inner.get(namespace, key)
@@ -154,10 +154,7 @@ class SealedStore(Store):
     def _remember(self, namespace: Namespace, key: str, value: bytes, record: bytes) -> None:
         """Keep a session as it was last seen: the step after this one compares with it."""
         if namespace is Namespace.SESSION:
-            self._sessions[namespace, key] = value, record
-            self._sessions.move_to_end((namespace, key))
-            if len(self._sessions) > REMEMBERED:
-                self._sessions.popitem(last=False)
+            self._sessions.put((namespace, key), (value, record))
 
     async def _current(self, write: Callable[[], Awaitable[T]]) -> T:
         """Write with the key that is current when it is written."""

@@ -29,7 +29,7 @@ from cocos.errors import (
     TooLargeError,
 )
 from cocos.wire import json
-from cocos.wire.kbs import Problem
+from cocos.wire.kbs.protocol import Problem
 
 JSON: Final = "application/json"
 BYTES: Final = "application/octet-stream"

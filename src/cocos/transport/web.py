@@ -43,7 +43,7 @@ from cocos.transport.bodies import Bodies, Call
 from cocos.transport.openapi import PROBLEM, TEXT, Content, operation
 from cocos.transport.trace_context import trace_of
 from cocos.wire import json
-from cocos.wire.kbs import Problem
+from cocos.wire.kbs.protocol import Problem
 
 MAX_BODY_BYTES: Final = 2 * 2**20
 BODY_SECONDS: Final = 30.0

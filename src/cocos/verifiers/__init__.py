@@ -11,7 +11,7 @@ from cocos.errors import EvidenceError, Finding
 from cocos.verifiers._base import Demand, Expected, Verifier
 from cocos.verifiers.sample import InsecureSampleDeviceVerifier, InsecureSampleVerifier
 from cocos.verifiers.tpm import TpmVerifier
-from cocos.wire.kbs import Tee
+from cocos.wire.kbs.protocol import Tee
 
 __all__ = [
     "INSECURE_SAMPLE_FLAG",

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from cocos._types import JsonObject, ReportData
 from cocos.errors import EvidenceError, Finding
-from cocos.wire.kbs import Tee
+from cocos.wire.kbs.protocol import Tee
 
 MIN_REPORT_DATA_BYTES = 32
 

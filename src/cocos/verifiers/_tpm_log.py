@@ -14,7 +14,7 @@ from cocos.evidence import eventlog
 from cocos.evidence.event_details import RuntimeEvent, details, runtime_event, summary
 from cocos.evidence.eventlog import NO_ACTION, SHA256, Event
 from cocos.wire import json
-from cocos.wire.manifest import EVENT_DOMAIN, EVENT_OPERATION
+from cocos.wire.manifest.computation import EVENT_DOMAIN, EVENT_OPERATION
 
 COMPUTATION_PCR: Final = 14
 INIT_DATA_PCR: Final = 8

@@ -15,7 +15,7 @@ from cocos._types import JsonObject
 from cocos.errors import EvidenceError, Finding, FormatError
 from cocos.verifiers._base import Expected, Verifier
 from cocos.wire import json
-from cocos.wire.kbs import Tee
+from cocos.wire.kbs.protocol import Tee
 
 
 class SampleEvidence(msgspec.Struct, frozen=True):

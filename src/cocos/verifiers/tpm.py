@@ -28,7 +28,7 @@ from cocos.verifiers import _tpm_explain, _tpm_key, _tpm_log
 from cocos.verifiers._base import Demand, Expected, Verifier
 from cocos.verifiers._tpm_key import parse_ek_cas
 from cocos.wire import json
-from cocos.wire.kbs import Tee
+from cocos.wire.kbs.protocol import Tee
 
 __all__ = ["TpmVerifier", "parse_ek_cas"]
 

@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from cocos.wire.kbs_generations import NEWEST, Generation
+from cocos.wire.kbs.generations import NEWEST, Generation
 
 TYPE: Final = "kbs"
 """Token type for the KBS that the agent was configured with, as in the guest components."""

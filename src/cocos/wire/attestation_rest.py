@@ -4,7 +4,7 @@
 import msgspec
 
 from cocos._types import JsonObject
-from cocos.wire.kbs import InitData
+from cocos.wire.kbs.protocol import InitData
 
 ATTESTATION_ROUTE = "attestation"
 CHALLENGE_ROUTE = "challenge"

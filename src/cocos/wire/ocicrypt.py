@@ -19,7 +19,7 @@ from cocos._types import JsonObject
 from cocos.crypto.kek import Wrapped, WrapType
 from cocos.errors import FormatError
 from cocos.wire.json import b64decode, decode, encode
-from cocos.wire.kbs import ResourceUri
+from cocos.wire.kbs.protocol import ResourceUri
 from cocos.wire.oci import Descriptor
 
 PROVIDER = "attestation-agent"

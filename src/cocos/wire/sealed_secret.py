@@ -19,7 +19,7 @@ from cocos.crypto.kek import Wrapped, WrapType
 from cocos.crypto.signing import SigningKey
 from cocos.errors import FormatError
 from cocos.wire.json import b64decode, decode
-from cocos.wire.kbs import ResourceUri
+from cocos.wire.kbs.protocol import ResourceUri
 
 VERSION: Final = "0.1.0"
 KBS: Final = "kbs"

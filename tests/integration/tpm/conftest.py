@@ -12,7 +12,7 @@ from _kbs import InProcessKbs, kbs_in_process
 from _tpm import Tpm, TpmCa, running_tpm
 
 from cocos._clock import system_clock
-from cocos.wire.kbs import ResourcePath
+from cocos.wire.kbs.protocol import ResourcePath
 
 KEY = ResourcePath.parse("default/key/algo")
 SECRET = b"0123456789abcdef0123456789abcdef"

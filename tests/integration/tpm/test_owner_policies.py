@@ -32,8 +32,8 @@ from _tpm import Tpm, TpmCa, runtime
 
 from cocos._clock import system_clock
 from cocos.wire.init_data import build
-from cocos.wire.kbs import ResourcePath
-from cocos.wire.manifest import Computation
+from cocos.wire.kbs.protocol import ResourcePath
+from cocos.wire.manifest.computation import Computation
 
 pytestmark = pytest.mark.integration
 

@@ -38,7 +38,7 @@ from _tpm import LOG_HEADER, Logged, Tpm, TpmCa, b64, records, running_tpm, runt
 from cocos._clock import system_clock
 from cocos.crypto import tpm_credential
 from cocos.errors import ProcessError
-from cocos.wire.manifest import Computation
+from cocos.wire.manifest.computation import Computation
 
 pytestmark = pytest.mark.integration
 

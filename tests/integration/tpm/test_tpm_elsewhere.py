@@ -11,7 +11,7 @@ from _rcar import Handshake, claims, denial
 from _tpm import Tpm, TpmCa
 
 from cocos._clock import system_clock
-from cocos.wire.kbs import ResourcePath
+from cocos.wire.kbs.protocol import ResourcePath
 
 pytestmark = pytest.mark.integration
 

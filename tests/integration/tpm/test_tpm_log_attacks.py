@@ -17,7 +17,7 @@ from _policies import documented
 from _rcar import Handshake, claims, denial
 from _tpm import EV_EVENT_TAG, EV_IPL, LOG_HEADER, Logged, Tpm, b64, records, runtime
 
-from cocos.wire.manifest import Computation
+from cocos.wire.manifest.computation import Computation
 
 pytestmark = pytest.mark.integration
 

@@ -7,10 +7,10 @@ from cocos.agent.fetch import check
 from cocos.crypto import kek
 from cocos.crypto.kek import Wrapped, WrapType
 from cocos.errors import FormatError, IntegrityError
-from cocos.host.skopeo import Source as Found
+from cocos.host.images.skopeo import Source as Found
 from cocos.wire import oci, ocicrypt
-from cocos.wire.kbs import ResourceUri
-from cocos.wire.manifest_types import Source
+from cocos.wire.kbs.protocol import ResourceUri
+from cocos.wire.manifest.parts import Source
 from cocos.wire.ocicrypt import Packet
 
 KEY = ResourceUri("resource", "default/key/1")

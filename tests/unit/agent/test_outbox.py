@@ -9,7 +9,7 @@ from cocos.agent.outbox import CHUNK_BYTES, Outbox, Parcel, result_chunks
 from cocos.agent.pieces import Pieces
 from cocos.errors import TooLargeError
 from cocos.wire._generated import cvms_pb2 as pb
-from cocos.wire.manifest import MAX_MANIFEST_BYTES
+from cocos.wire.manifest.computation import MAX_MANIFEST_BYTES
 
 
 def event(name: str) -> pb.ClientStreamMessage:

@@ -19,8 +19,8 @@ from cocos.agent.stream import CvmsLoop, CvmsReporter, SealedOutlet
 from cocos.crypto import sealed
 from cocos.errors import FormatError, StateError, UnreachableError
 from cocos.wire._generated import cvms_pb2 as pb
-from cocos.wire.manifest import Computation
-from cocos.wire.manifest_types import Algorithm, Source
+from cocos.wire.manifest.computation import Computation
+from cocos.wire.manifest.parts import Algorithm, Source
 
 NOW = dt.datetime(2026, 11, 23, tzinfo=dt.UTC)
 KEY = ec.generate_private_key(ec.SECP256R1())

@@ -17,7 +17,7 @@ from cocos.clients.kbs import KbsClient
 from cocos.errors import CallerError, FormatError, IntegrityError, StateError, UnsupportedError
 from cocos.evidence.event_details import runtime_event
 from cocos.evidence.eventlog import parse_records
-from cocos.wire.kbs import Tee
+from cocos.wire.kbs.protocol import Tee
 
 
 def agent(attester: Attester, log: EventLog | None = None) -> AttestationAgent:

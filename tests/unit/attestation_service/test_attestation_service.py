@@ -31,7 +31,7 @@ from cocos.stores.sql import SqlStore
 from cocos.tokens.check import tee_public_key
 from cocos.wire import init_data
 from cocos.wire.init_data import InitDocument
-from cocos.wire.kbs import InitData, Tee, report_data
+from cocos.wire.kbs.protocol import InitData, Tee, report_data
 
 START = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
 TEE_JWK = TeeKeyPair.generate().public_jwk()

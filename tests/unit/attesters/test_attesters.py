@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 from cocos import attesters
 from cocos.attesters import ATTESTERS, InsecureSampleAttester
 from cocos.errors import FormatError, UnsupportedError
-from cocos.wire import kbs
+from cocos.wire.kbs import protocol as kbs
 
 NONCE = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 KEY = kbs.EcKey(

@@ -13,7 +13,7 @@ from cocos import attesters
 from cocos.attesters import AttestationKey, Devices, SignedQuote, TpmAttester
 from cocos.errors import FormatError, IntegrityError, ProtocolError, StateError, UnsupportedError
 from cocos.evidence.tpm import Quote, pcr_digest
-from cocos.wire.kbs import Tee
+from cocos.wire.kbs.protocol import Tee
 
 DIGEST = hashlib.sha256(b"init data").digest()
 SECRET = bytes(range(32))

@@ -8,13 +8,10 @@ import pytest
 
 from cocos.agent.config import AgentSettings
 from cocos.attestation_service.config import ServerSettings
-from cocos.cli import (
-    _kbs_remote,
-    attestation_agent,
-    cocos_agent,
-    cocos_agents,
-    grpc_as,
-)
+from cocos.cli.guest import attestation_agent, cocos_agent
+from cocos.cli.kbs import grpc_as
+from cocos.cli.kbs import remote as _kbs_remote
+from cocos.cli.owner import agents as cocos_agents
 from cocos.cvms import server as cvms
 from cocos.cvms.config import CvmsSettings
 from cocos.errors import ConfigError

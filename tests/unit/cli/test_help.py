@@ -12,13 +12,15 @@ import typer
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-MODULES = sorted({target.partition(":")[0] for target in SCRIPTS.values()} | {"cocos.cli.grpcurl"})
+PROGRAMS = {
+    **{name: target.partition(":")[0] for name, target in sorted(SCRIPTS.items())},
+    "grpcurl": "cocos.cli.owner.grpcurl",
+}
 
 
 def commands() -> Iterator[tuple[str, Any]]:
-    for module in MODULES:
-        command = typer.main.get_command(importlib.import_module(module).app)
-        yield from walk(module.rpartition(".")[2], command)
+    for name, module in PROGRAMS.items():
+        yield from walk(name, typer.main.get_command(importlib.import_module(module).app))
 
 
 def walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
@@ -51,9 +53,9 @@ def test_no_option_takes_a_secret(name: str) -> None:
 def test_the_guides_commands_are_there() -> None:
     wanted = {"agent create", "agent list", "agent show", "agent logs", "agent remove", "create-vm",
               "remove-vm", "keys", "env", "doctor", "encrypt", "result", "checksum"}  # fmt: skip
-    assert {f"cocos_cli {name}" for name in wanted} <= set(COMMANDS)
+    assert {f"cocos-cli {name}" for name in wanted} <= set(COMMANDS)
     for name in ("agent create", "create-vm"):
-        options = {text for each in COMMANDS[f"cocos_cli {name}"].params for text in each.opts}
+        options = {text for each in COMMANDS[f"cocos-cli {name}"].params for text in each.opts}
         assert {
             "--manager-url", "--cvms-url", "--server-url", "--ttl", "--log-level", "--server-ca",
             "--client-key", "--client-crt", "--ca-url", "--aa-kbs-params", "--wait",

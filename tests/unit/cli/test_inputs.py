@@ -11,15 +11,13 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from typer.testing import CliRunner
 
 from cocos.attestation_service.config import ServerSettings
-from cocos.cli import (
-    _common,
-    cocos_computation,
-    cocos_image,
-    cocos_result,
-    kbs_audit,
-    kbs_token_keys,
-)
-from cocos.cli._kbs_admin import Connection
+from cocos.cli import _common
+from cocos.cli.kbs import token_keys as kbs_token_keys
+from cocos.cli.kbs_client import audit as kbs_audit
+from cocos.cli.kbs_client.admin import Connection
+from cocos.cli.owner import computation as cocos_computation
+from cocos.cli.owner import image as cocos_image
+from cocos.cli.owner import result as cocos_result
 from cocos.errors import CocosError, ConfigError, FormatError, NotFoundError, UsageError
 
 # Not the programs' own applications: those set up logs for the whole process.

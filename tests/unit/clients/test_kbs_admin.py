@@ -12,7 +12,7 @@ from cocos.clients.kbs import KbsAdmin
 from cocos.crypto import admin_jwt
 from cocos.errors import AuthenticationError, CallerError, FormatError, NotFoundError
 from cocos.policy import defaults
-from cocos.wire.kbs import ResourcePath
+from cocos.wire.kbs.protocol import ResourcePath
 
 POLICY = "package policy\nimport rego.v1\nallow := false # é\n"
 RULES = "package policy\nimport rego.v1\ntrust_claims := {}\n"

@@ -26,7 +26,7 @@ from cocos.errors import (
     IntegrityError,
     NotFoundError,
 )
-from cocos.wire.kbs import InitData, ResourcePath, ResourceUri
+from cocos.wire.kbs.protocol import InitData, ResourcePath, ResourceUri
 
 PATH = ResourcePath.parse("default/key/algo-key")
 URI = ResourceUri.parse(PATH.uri)

@@ -27,7 +27,7 @@ from cocos.errors import (
     UnreachableError,
 )
 from cocos.wire.agent_token import AgentToken
-from cocos.wire.kbs import PROBLEM_TYPE, ResourceUri
+from cocos.wire.kbs.protocol import PROBLEM_TYPE, ResourceUri
 
 URL = "http://kbs.test"
 URI = ResourceUri.parse("kbs:///default/key/1")

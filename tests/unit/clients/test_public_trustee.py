@@ -30,8 +30,8 @@ from cocos.errors import (
     UnsupportedError,
 )
 from cocos.wire.agent_token import AgentToken
-from cocos.wire.kbs import InitData, ResourceUri
-from cocos.wire.kbs_generations import Generation
+from cocos.wire.kbs.generations import Generation
+from cocos.wire.kbs.protocol import InitData, ResourceUri
 
 PATH = "default/key/1"
 URI = ResourceUri.parse(f"kbs:///{PATH}")

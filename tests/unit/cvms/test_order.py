@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from cocos.cvms.order import Order, consumer_key, from_flags, from_manifest, parse_bool
 from cocos.errors import ConfigError, FormatError, UsageError
-from cocos.wire.manifest import Computation
+from cocos.wire.manifest.computation import Computation
 
 PUBLIC = ec.generate_private_key(ec.SECP256R1()).public_key()
 PEM = PUBLIC.public_bytes(

@@ -9,8 +9,8 @@ import pytest
 
 from cocos.cvms.service import CvmsService, Ending, Session, Verdict
 from cocos.wire._generated import cvms_pb2 as pb
-from cocos.wire.manifest import Computation
-from cocos.wire.manifest_types import Algorithm, Source
+from cocos.wire.manifest.computation import Computation
+from cocos.wire.manifest.parts import Algorithm, Source
 
 START = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
 COMPUTATION = Computation(

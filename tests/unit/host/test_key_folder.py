@@ -6,7 +6,7 @@ import pytest
 from cocos.crypto import kek
 from cocos.errors import FormatError, StateError
 from cocos.host.key_folder import KeyFolder
-from cocos.wire.kbs import ResourcePath
+from cocos.wire.kbs.protocol import ResourcePath
 
 KEY = ResourcePath.parse("default/key/algo-key")
 

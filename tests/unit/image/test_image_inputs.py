@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cocos.host.image_tools import Tools
+from cocos.host.tools.image_tools import Tools
 from cocos.image import describe, inputs, rootfs
 from cocos.image.config import BuildSettings, Step
 from cocos.image.inputs import Inputs

@@ -21,17 +21,17 @@ from _kbs import storage_in
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from cocos.cli._kbs_compose import compose
+from cocos.cli.kbs.compose import compose
 from cocos.crypto import admin_jwt
 from cocos.crypto.signing import SigningKey
 from cocos.crypto.tee_key import TeeKeyPair
 from cocos.errors import IntegrityError
-from cocos.kbs.admin import SignedTokens
+from cocos.kbs.admin.gate import SignedTokens
 from cocos.kbs.config import Settings
 from cocos.stores.base import Namespace
 from cocos.stores.opening import Storage
 from cocos.transport.web import WebApp
-from cocos.wire import kbs
+from cocos.wire.kbs import protocol as kbs
 
 START = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
 SECRET = b"\x00KEK\xff" + bytes(27)

@@ -22,7 +22,7 @@ from cocos.kbs.denials import Denials
 from cocos.transport.client_address import ClientAddresses
 from cocos.wire import audit
 from cocos.wire.audit import Verification
-from cocos.wire.kbs import ResourcePath, ResourceUri
+from cocos.wire.kbs.protocol import ResourcePath, ResourceUri
 
 PATH = ResourcePath.parse("default/key/1")
 URI = ResourceUri.parse(PATH.uri)

@@ -10,7 +10,7 @@ from _generations import Guest
 from _kbs import InProcessKbs, kbs_in_process
 
 from cocos.crypto.signing import SigningKey
-from cocos.wire.kbs import ResourcePath
+from cocos.wire.kbs.protocol import ResourcePath
 
 PATH = "default/key/1"
 SECRET = b"KEK"

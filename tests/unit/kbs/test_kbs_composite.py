@@ -17,7 +17,7 @@ from cocos.attesters import InsecureSampleAttester
 from cocos.attesters.sample_device import InsecureSampleDevice
 from cocos.clients.kbs_admin import KbsAdmin
 from cocos.policy import defaults
-from cocos.wire.kbs import InitData, ResourcePath, ResourceUri
+from cocos.wire.kbs.protocol import InitData, ResourcePath, ResourceUri
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -12,7 +12,7 @@ from _kbs import InProcessKbs, kbs_in_process
 
 from cocos.crypto.tee_key import EC_P256, EC_P521, RSA, RSA_EARLY, TeeKeyPair
 from cocos.errors import FormatError
-from cocos.wire.kbs import PROBLEM_TYPE, ResourcePath
+from cocos.wire.kbs.protocol import PROBLEM_TYPE, ResourcePath
 
 ROOT = Path(__file__).resolve().parents[3]
 PATH = "default/key/1"

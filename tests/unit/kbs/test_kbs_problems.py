@@ -15,7 +15,7 @@ from _kbs import URL, InProcessKbs, kbs_in_process
 from cocos.crypto import admin_jwt
 from cocos.crypto.signing import SigningKey
 from cocos.crypto.tee_key import TeeKeyPair
-from cocos.wire.kbs import PROBLEM_TYPE, ResourcePath
+from cocos.wire.kbs.protocol import PROBLEM_TYPE, ResourcePath
 
 BLANK: Final = "about:blank"
 ALLOW: Final = "package policy\nallow := true\n"

@@ -7,8 +7,8 @@ import pytest
 
 from cocos.errors import AuthenticationError, Finding, FormatError
 from cocos.kbs import session as rcar
-from cocos.wire.kbs import Request, Tee
-from cocos.wire.kbs_generations import Generation
+from cocos.wire.kbs.generations import Generation
+from cocos.wire.kbs.protocol import Request, Tee
 
 NOW = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
 LIFETIME = dt.timedelta(minutes=5)

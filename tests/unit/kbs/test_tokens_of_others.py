@@ -22,7 +22,7 @@ from cocos.crypto import jwk, jwt
 from cocos.crypto.signing import SigningKey
 from cocos.crypto.tee_key import TeeKeyPair
 from cocos.errors import ConfigError
-from cocos.wire import kbs as wire
+from cocos.wire.kbs import protocol as wire
 
 SECRET = b"a key of 32 bytes for a resource"
 NAME = wire.ResourcePath.parse("default/key/1")

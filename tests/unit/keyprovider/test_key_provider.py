@@ -17,7 +17,7 @@ from cocos.keyprovider.config import Settings
 from cocos.keyprovider.service import KeyProvider
 from cocos.wire import ocicrypt
 from cocos.wire.json import encode
-from cocos.wire.kbs import ResourceUri
+from cocos.wire.kbs.protocol import ResourceUri
 
 KEY = bytes(range(32))
 URI = ResourceUri.parse("kbs:///default/key/1")

@@ -10,9 +10,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from cocos.errors import ConfigError
-from cocos.host import confidential, qemu
-from cocos.host.accelerator import Accelerator
-from cocos.host.confidential import HostFacts, Verdict
+from cocos.host.machines import confidential, qemu
+from cocos.host.machines.accelerator import Accelerator
+from cocos.host.machines.confidential import HostFacts, Verdict
 from cocos.manager.backends._qemu_image import Image
 from cocos.manager.backends.qemu import QemuBackend
 from cocos.manager.config import ManagerConfig

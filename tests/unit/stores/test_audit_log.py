@@ -10,7 +10,7 @@ import pytest
 
 from cocos.crypto.admin_jwt import load_public_key
 from cocos.errors import StorageError
-from cocos.host.root_key import FileRootKey
+from cocos.host.root_keys.file import FileRootKey
 from cocos.stores.audit import AuditLog
 from cocos.stores.opening import Storage, open_storage
 from cocos.stores.sql import storage_url

@@ -12,7 +12,7 @@ import pytest
 
 from cocos.crypto.envelope import LocalRootKey, RootKey
 from cocos.errors import ConfigError, InternalError
-from cocos.host.root_key import FileRootKey
+from cocos.host.root_keys.file import FileRootKey
 from cocos.stores.base import Namespace, StaleKeyError
 from cocos.stores.keyring import GRACE, Keyring
 from cocos.stores.opening import Storage, open_storage

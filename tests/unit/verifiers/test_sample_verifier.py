@@ -11,7 +11,7 @@ from cocos._types import ReportData
 from cocos.errors import MAX_FINDING, EvidenceError
 from cocos.verifiers import Expected, VerifierTable, verifier_table
 from cocos.verifiers.sample import InsecureSampleDeviceVerifier, InsecureSampleVerifier
-from cocos.wire.kbs import EcKey, Tee, report_data, runtime_data
+from cocos.wire.kbs.protocol import EcKey, Tee, report_data, runtime_data
 
 NONCE = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 KEY = EcKey(crv="P-256", alg="ECDH-ES+A256KW", x="x", y="y")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cocos.errors import FormatError
-from cocos.host import efi_program
+from cocos.host.machines import efi_program
 from cocos.wire.pe import Image
 
 Efi = Callable[..., bytes]

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from cocos.errors import ConfigError, FormatError, ProcessError, ToolMissingError
-from cocos.host import process, qemu
+from cocos.host import process
 from cocos.host.files import cache_folder
+from cocos.host.machines import qemu
 from cocos.manager.config import ManagerConfig
 from cocos.wire import json
 from cocos.wire.image_folder import DESCRIPTION, FIRMWARE, REFERENCE_VALUES, ROOT, UKI, Memory

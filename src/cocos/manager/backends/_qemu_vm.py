@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from cocos.errors import PeerError, UnreachableError
-from cocos.host import process, swtpm, unix_socket
+from cocos.host import process, unix_socket
 from cocos.host.daemon import Daemon
-from cocos.host.qmp import Monitor
+from cocos.host.machines import swtpm
+from cocos.host.machines.qmp import Monitor
 from cocos.manager.backends._base import Ending, Vm
 from cocos.manager.console import Console, pump
 

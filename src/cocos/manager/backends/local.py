@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from cocos.errors import ProcessError, UnreachableError
-from cocos.host import cgroups, sandbox
+from cocos.host.containers import cgroups, sandbox
+from cocos.host.containers.sandbox import Sandboxed, View
 from cocos.host.files import cache_folder, write_atomic
-from cocos.host.sandbox import Sandboxed, View
-from cocos.host.skopeo import registries_conf
+from cocos.host.images.skopeo import registries_conf
 from cocos.manager.backends._base import Backend, Ending, Hardware, Vm
 from cocos.manager.console import Console, pump
 from cocos.manager.plan import VmPlan

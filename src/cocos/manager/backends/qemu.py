@@ -18,12 +18,13 @@ import structlog
 from cocos._clock import Clock, system_clock
 from cocos.errors import ConfigError, UnreachableError
 from cocos.evidence.tpm import extend
-from cocos.host import accelerator, confidential, process, qemu, swtpm, unix_socket
-from cocos.host.accelerator import Accelerator
-from cocos.host.confidential import Verdict
+from cocos.host import process, unix_socket
 from cocos.host.daemon import Daemon, kill_marked
 from cocos.host.files import read_file, write_atomic
-from cocos.host.swtpm import TpmCa
+from cocos.host.machines import accelerator, confidential, qemu, swtpm
+from cocos.host.machines.accelerator import Accelerator
+from cocos.host.machines.confidential import Verdict
+from cocos.host.machines.swtpm import TpmCa
 from cocos.manager.backends import _qemu_vm as parts
 from cocos.manager.backends._base import Backend, Hardware, Vm
 from cocos.manager.backends._qemu_image import Image, check_firmware, firmware_version

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cvms-test: gives one computation to every agent that connects, and shows what it does."""
+
+import asyncio
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cocos._types import JsonObject
+from cocos.cli import _common as common
+from cocos.cvms.config import ENVIRONMENT, CvmsSettings
+from cocos.cvms.order import Order, consumer_key, from_flags, from_manifest
+from cocos.cvms.server import HEALTH_NAME, credentials, grpc_service
+from cocos.cvms.service import CvmsService, Ending, Verdict
+from cocos.errors import UsageError
+from cocos.host.files import read_file, read_input
+from cocos.transport.rpc import serve
+from cocos.wire.manifest.computation import MAX_MANIFEST_BYTES, Computation
+
+NAME = "cvms-test"
+FAILED = 1
+
+app = common.make_app(
+    "Give one computation to every agent that connects; show its events and logs, store its "
+    "sealed result. Flags may be written as -name value, -name=value or with two dashes; "
+    "lists are separated by commas."
+)
+
+
+def _flag(text: str, *names: str, hidden: bool = False) -> Any:
+    """Describe a flag that may be written with one dash, as Go programs take it, or two."""
+    spelled = [spelling for name in names for spelling in (f"--{name}", f"-{name}")]
+    return typer.Option(*spelled, help=text, show_default=False, hidden=hidden)
+
+
+PublicKey = Annotated[
+    Path | None, _flag("PEM public key, rsa or ecdsa, that can open the result.", "public-key-path")
+]
+Manifest = Annotated[
+    Path | None, _flag("The whole computation, as JSON, instead of the flags below.", "manifest")
+]
+AttestedTls = Annotated[str, _flag("Must be false: attested TLS comes later.", "attested-tls-bool")]
+Id = Annotated[str, _flag("The computation's id. [1]", "id")]
+KbsUrl = Annotated[str, _flag("KBS of resources without their own; else the CVM's.", "kbs-url")]
+AlgoType = Annotated[str, _flag("oci-image: an image, run as a container.", "algo-type")]
+AlgoSourceType = Annotated[str, _flag("Algorithm: oci-image.", "algo-source-type")]
+AlgoUrl = Annotated[str, _flag("Algorithm: docker://HOST:PORT/NAME:TAG.", "algo-source-url")]
+AlgoKey = Annotated[
+    str, _flag("Algorithm: key that it is encrypted to, repository/type/tag.", "algo-kbs-path")
+]
+AlgoKbs = Annotated[str, _flag("Algorithm: KBS that has the key.", "algo-kbs-url")]
+AlgoArgs = Annotated[
+    str, _flag("Algorithm: its arguments; else the paths of the datasets.", "algo-args")
+]
+AlgoHash = Annotated[str, _flag("Algorithm: hash that its image must have, hex.", "algo-hash")]
+DataType = Annotated[str, _flag("Datasets: oci-image.", "dataset-type", "dataset-source-type")]
+DataUrls = Annotated[
+    list[str] | None, _flag("Datasets: images.", "dataset-source-urls", "dataset-source-url")
+]
+DataKeys = Annotated[
+    list[str] | None,
+    _flag("Datasets: keys; an empty entry: plain.", "dataset-kbs-paths", "dataset-kbs-path"),
+]
+DataKbs = Annotated[
+    list[str] | None,
+    _flag("Datasets: KBSs that have the keys.", "dataset-kbs-urls", "dataset-kbs-url"),
+]
+DataHashes = Annotated[
+    list[str] | None,
+    _flag("Datasets: hashes that the images must have, hex.", "dataset-hash", "dataset-hashes"),
+]
+ClientCa = Annotated[str, _flag("For the agent: CA file of its clients.", "client-ca-file")]
+AgentLogLevel = Annotated[
+    str, _flag("For the agent: with debug you see what the algorithm prints.", "agent-log-level")
+]
+# Known, so that a reader of the original's guide gets a reason instead of "no such option".
+AlgoPath = Annotated[str, _flag("Not available yet.", "algo-path", hidden=True)]
+DataPaths = Annotated[str, _flag("Not available yet.", "data-paths", hidden=True)]
+DataUnpack = Annotated[str, _flag("Not available yet.", "dataset-decompress", hidden=True)]
+Once = Annotated[
+    bool, _flag("End with the computation; exit code 0 if it is complete, else 1.", "once")
+]
+ResultsDir = Annotated[
+    Path | None, _flag("Where ID.zip.jwe is stored; here by default.", "results-dir")
+]
+Host = Annotated[str | None, _flag("Listen there. [HOST, else localhost]", "host")]
+Port = Annotated[int | None, _flag("0: any. [PORT, else 7001]", "port")]
+
+
+@app.command()
+def main_command(
+    *,
+    public_key_path: PublicKey = None,
+    manifest: Manifest = None,
+    attested_tls: AttestedTls = "false",
+    id: Id = "1",  # noqa: A002 - the name of the flag
+    kbs_url: KbsUrl = "",
+    algo_type: AlgoType = "",
+    algo_source_type: AlgoSourceType = "",
+    algo_source_url: AlgoUrl = "",
+    algo_kbs_path: AlgoKey = "",
+    algo_kbs_url: AlgoKbs = "",
+    algo_args: AlgoArgs = "",
+    algo_hash: AlgoHash = "",
+    algo_path: AlgoPath = "",
+    data_paths: DataPaths = "",
+    dataset_type: DataType = "",
+    dataset_source_urls: DataUrls = None,
+    dataset_kbs_paths: DataKeys = None,
+    dataset_kbs_urls: DataKbs = None,
+    dataset_hashes: DataHashes = None,
+    dataset_decompress: DataUnpack = "",
+    client_ca_file: ClientCa = "",
+    agent_log_level: AgentLogLevel = "",
+    once: Once = False,
+    results_dir: ResultsDir = None,
+    host: Host = None,
+    port: Port = None,
+    log_level: common.LogLevel = "warning",
+    as_json: common.JsonFlag = False,
+    debug: common.DebugFlag = False,
+) -> None:
+    """Serve until SIGTERM, or with -once until the computation has ended.
+
+    TLS by SERVER_CERT and SERVER_KEY; SERVER_CA_CERTS or CLIENT_CA_CERTS make agents show
+    a certificate.
+    """
+    given = dict(locals())
+    common.configure_logs(log_level, debug=debug)
+    flags: dict[str, object] = {"host": host, "port": port, "results_dir": results_dir}
+    settings = common.load_settings(CvmsSettings, environment=ENVIRONMENT, flags=flags)
+    computation = _computation(given, manifest, public_key_path)
+    ending = common.run_async(_serve(settings, computation, once=once, as_json=as_json))
+    if once and (ending is None or ending.verdict is not Verdict.COMPLETE):
+        raise typer.Exit(FAILED)
+
+
+def _computation(
+    given: Mapping[str, Any], manifest: Path | None, public_key: Path | None
+) -> Computation:
+    key = None
+    if public_key is not None:
+        key = consumer_key(read_file(public_key, "the result consumer's public key"))
+    names = [each.name for each in dataclasses.fields(Order) if given.get(each.name)]
+    order = Order(**{name: given[name] for name in names})
+    if manifest is None:
+        return from_flags(order, key)
+    extra = [name for name in names if name not in {"id", "attested_tls"}]
+    if extra:
+        flags = ", ".join("-" + name.replace("_", "-") for name in extra)
+        raise UsageError(f"-manifest says all there is; leave out {flags}")
+    text = read_input(manifest, "the manifest", limit=MAX_MANIFEST_BYTES)
+    return from_manifest(Computation.from_json(text), key)
+
+
+async def _serve(
+    settings: CvmsSettings, computation: Computation, *, once: bool, as_json: bool
+) -> Ending | None:
+    """Return how the computation ended, or None if a signal came first."""
+    closing = asyncio.Event()
+    endings: asyncio.Queue[Ending] = asyncio.Queue()
+    show = _show_json if as_json else _show_line
+    service = CvmsService(computation, settings.results_dir, show, endings.put_nowait)
+    async with serve(
+        settings.address,
+        [grpc_service(service, closing)],
+        credentials=credentials(settings),
+        health_names=[HEALTH_NAME],
+    ) as address:
+        common.announce(NAME, address, as_json=as_json)
+        asked = asyncio.create_task(common.wait_for_signal())
+        ended = asyncio.create_task(_first(endings, once=once))
+        try:
+            await asyncio.wait({asked, ended}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            closing.set()  # streams have no end of their own
+            asked.cancel()
+            ended.cancel()
+        return ended.result() if ended.done() and not ended.cancelled() else None
+
+
+async def _first(endings: asyncio.Queue[Ending], *, once: bool) -> Ending:
+    """Return the first ending, or for ever show them."""
+    while True:
+        ending = await endings.get()
+        if once:
+            return ending
+
+
+def _show_json(entry: JsonObject) -> None:
+    print(json.dumps(entry), flush=True)  # noqa: T201
+
+
+def _show_line(entry: JsonObject) -> None:
+    for text, style in _lines(entry):
+        common.stdout.print(_printable(text), markup=False, style=style)
+
+
+def _lines(entry: JsonObject) -> list[tuple[str, str]]:
+    """Return an entry as lines with their styles."""
+    match entry:
+        case {"log": text, "level": level}:
+            return [(f"  {level:5} {text}", "dim")]
+        case {"event": event, "status": status, **rest}:
+            details = rest.get("details", {})
+            other = " (another computation)" if "other" in rest else ""
+            lines = [(f"{event}: {status}{other}", "bold")]
+            shown = {name: value for name, value in details.items() if name != "manifest"}
+            lines += [(f"  {name}: {value}", "red") for name, value in shown.items()]
+            return lines
+        case {"accepted": accepted, "error": error}:
+            return [
+                ("manifest accepted", "") if accepted else (f"manifest refused: {error}", "red")
+            ]
+        case {"result": path}:
+            return [(f"sealed result stored in {path}", "green")]
+        case {"agent": job, "connected": connected}:
+            verb = "connected" if connected else "disconnected"
+            return [(f"agent {job or 'without id'} {verb}", "")]
+        case _:
+            return [(json.dumps(entry), "dim")]
+
+
+def _printable(text: str) -> str:
+    """Take away what would steer the terminal: agents are not trusted."""
+    return "".join(
+        each if each.isprintable() or each == "\n" else "\N{REPLACEMENT CHARACTER}" for each in text
+    )
+
+
+def main() -> None:
+    """Run the program."""
+    common.run_app(app, NAME)

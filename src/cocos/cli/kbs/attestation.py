@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who appraises evidence for a key broker: itself, another server, or nobody."""
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import structlog
+from cryptography import x509
+
+from cocos._clock import Clock
+from cocos._types import JsonObject
+from cocos.attestation_service.config import AttestationServiceConfig
+from cocos.attestation_service.request import AppraisalRequest
+from cocos.attestation_service.service import Appraisal, AttestationService
+from cocos.attestation_service.signing_keys import SigningKeys
+from cocos.cli.kbs.tokens import signing_keys, token_verifier
+from cocos.errors import NotFoundError
+from cocos.host.files import read_file
+from cocos.kbs.admin.service import AppraisalRules
+from cocos.kbs.config import BUILTIN, NO_ATTESTATION, Settings
+from cocos.kbs.service import AttestationService as SomeAttestationService
+from cocos.kbs.well_known import PublishedKeys
+from cocos.policy.engine import PolicyEngine
+from cocos.stores.base import Store
+from cocos.tokens.check import TokenVerifier
+from cocos.verifiers import verifier_table
+from cocos.verifiers.tpm import parse_ek_cas
+from cocos.wire.kbs.protocol import InitData, Tee
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Attestation:
+    """What a key broker needs to know of attestation.
+
+    Attributes:
+        service: Appraises.
+        rules: By which rules; for administrators.
+        tokens: Believes tokens.
+        published: The keys of our own tokens, if we sign any.
+    """
+
+    service: SomeAttestationService
+    rules: AppraisalRules
+    tokens: TokenVerifier
+    published: PublishedKeys | None = None
+
+
+def own_service(
+    settings: Settings, store: Store, engine: PolicyEngine, *, clock: Clock
+) -> tuple[AttestationService, SigningKeys]:
+    """Return an attestation service in this process, and the keys that it signs with."""
+    keys = signing_keys(settings, store, clock=clock)
+    service = AttestationService(
+        store,
+        keys=keys,
+        config=service_config(settings),
+        engine=engine,
+        clock=clock,
+        verifiers=verifier_table(
+            insecure_allow_sample=settings.insecure_allow_sample,
+            clock=clock,
+            tpm_ek_cas=_ek_cas(settings),
+        ),
+    )
+    return service, keys
+
+
+def builtin(settings: Settings, store: Store, engine: PolicyEngine, *, clock: Clock) -> Attestation:
+    """Appraise in this process."""
+    service, keys = own_service(settings, store, engine, clock=clock)
+    tokens = token_verifier(settings, keys, clock=clock)
+    return Attestation(_InProcess(service), service, tokens, keys)
+
+
+@contextlib.asynccontextmanager
+async def appraiser(settings: Settings, *, clock: Clock) -> AsyncIterator[Attestation | None]:
+    """Have who appraises instead of this process, while the block runs; None if it does.
+
+    Raises:
+        ConfigError: nobody's tokens could be believed, or a file cannot be used.
+    """
+    if settings.attestation == BUILTIN:
+        yield None
+    elif settings.attestation == NO_ATTESTATION:
+        _log.info("kbs.resource-only", meaning="guests bring tokens that others issued")
+        nobody = _Nobody()
+        yield Attestation(nobody, nobody, token_verifier(settings, None, clock=clock))
+    else:
+        # gRPC, which few key brokers need.
+        from cocos.cli.kbs.remote import elsewhere  # noqa: PLC0415
+
+        async with elsewhere(settings, clock=clock) as (remote, tokens):
+            yield Attestation(remote, remote, tokens)
+
+
+class _InProcess:
+    """The attestation service of this process, as the key broker wants it."""
+
+    def __init__(self, service: AttestationService) -> None:
+        self._service = service
+        self.demand = service.demand
+
+    async def appraise(
+        self,
+        tee: Tee,
+        evidence: Any,
+        additional: Mapping[Tee, Any],
+        runtime_data: JsonObject,
+        init_data: InitData | None,
+        *,
+        state: JsonObject | None,
+    ) -> Appraisal:
+        """Appraise evidence."""
+        request = AppraisalRequest.of_handshake(
+            tee, evidence, additional, runtime_data, init_data, state=state
+        )
+        return await self._service.appraise(request)
+
+
+class _Nobody:
+    """No attestation service: guests bring tokens of others."""
+
+    async def demand(self, *_: object, **__: object) -> NoReturn:
+        """Refuse."""
+        raise NotFoundError(
+            "this KBS has no attestation service",
+            hint="get a token from one that it trusts, and show it as a bearer token",
+        )
+
+    appraise = demand
+    set_policy = policy_ids = get_policy = delete_policy = demand
+    register_reference_values = get_reference_value = demand
+    list_reference_values = delete_reference_value = demand
+
+
+def _ek_cas(settings: Settings) -> list[x509.Certificate]:
+    found: list[x509.Certificate] = []
+    for file in settings.tpm_ek_ca:
+        pem = read_file(file, "the certificate of a TPM manufacturer", limit=2**20)
+        found += parse_ek_cas(pem, str(file))
+    return found
+
+
+def service_config(settings: Settings) -> AttestationServiceConfig:
+    """Return what tokens say, from the settings."""
+    given = {
+        "issuer_name": settings.token_issuer,
+        "developer_name": settings.token_developer,
+        "build_name": settings.token_build,
+        "profile_name": settings.token_profile,
+        "duration_minutes": settings.token_minutes,
+        "verbose_token": settings.verbose_token,
+        "insecure_allow_sample": settings.insecure_allow_sample,
+        "sample_extractor": settings.sample_extractor,
+    }
+    return AttestationServiceConfig.model_validate(
+        {name: value for name, value in given.items() if value is not None}
+    )

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""kbs: the key broker service, with the attestation service inside."""
+
+import contextlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import structlog
+import typer
+
+from cocos._clock import system_clock
+from cocos.cli import _common as common
+from cocos.cli._log_level import level_of_logs
+from cocos.cli.kbs import token_keys
+from cocos.cli.kbs.attestation import appraiser
+from cocos.cli.kbs.compose import admin_gate, compose
+from cocos.cli.kbs.storage import opened, rekey_command, sweeping, without_password
+from cocos.cli.kbs.tracing import tracing
+from cocos.host.policies.workers import PolicyWorkers
+from cocos.kbs.config import Settings
+from cocos.transport.http_server import serve_http
+
+NAME = "kbs"
+# The last two are Trustee's: they count where its storage section asks for such a server.
+ENVIRONMENT = {
+    "storage": "KBS_STORAGE",
+    "session_storage": "KBS_SESSION_STORAGE",
+    "storage_key": "KBS_STORAGE_KEY",
+    "POSTGRES_URL": "POSTGRES_URL",
+    "REDIS_URL": "REDIS_URL",
+}
+
+_log = structlog.get_logger(__name__)
+
+app = common.make_app("Key broker service.")
+
+
+def _option(text: str, *names: str, **more: Any) -> Any:
+    """Describe an option; settings come from several places, so that None means not given."""
+    return typer.Option(*names, help=text, show_default=False, **more)
+
+
+Config = Annotated[
+    Path | None,
+    _option(
+        "Settings, as TOML or .json; Trustee's files work, too.",
+        "-c",
+        "--config-file",
+        "--config",
+        envvar="KBS_CONFIG_FILE",
+    ),
+]
+Sockets = Annotated[
+    list[str] | None,
+    _option(
+        "Listen there, HOST:PORT; repeatable. [0.0.0.0:8080, 127.0.0.1:8080 with --insecure-api]",
+        "-s",
+        "--socket",
+    ),
+]
+LogLevel = Annotated[
+    str | None,
+    typer.Option(
+        "--log-level",
+        envvar="COCOS_LOG_LEVEL",
+        help="debug, info, warning or error. [default: RUST_LOG's, or info]",
+    ),
+]
+InsecureHttp = Annotated[bool | None, _option("Serve plain HTTP.", "--insecure-http")]
+Certificate = Annotated[Path | None, _option("HTTPS: certificate chain, PEM.")]
+PrivateKey = Annotated[Path | None, _option("HTTPS: its private key, PEM.", "-p", "--private-key")]
+AuthPublicKey = Annotated[Path | None, _option("The administrator's Ed25519 public key, PEM.")]
+InsecureApi = Annotated[
+    bool | None,
+    _option("Let everybody administer, on loopback unless --socket.", "-i", "--insecure-api"),
+]
+TokenType = Annotated[str | None, _option("Kind of attestation token: CoCo.")]
+AttestationBy = Annotated[
+    str | None,
+    _option(
+        "Who appraises evidence: builtin, a server (https://HOST:PORT, http://HOST:PORT, "
+        "unix:/PATH), or none: guests bring tokens of others. [builtin]",
+        "--attestation",
+    ),
+]
+InsecureAllowSample = Annotated[
+    bool | None,
+    _option(
+        "Count sample evidence, which proves nothing; for trying things out.",
+        "--insecure-allow-sample",
+    ),
+]
+TpmEkCa = Annotated[
+    list[Path] | None,
+    _option("Believe TPMs that this CA certified, PEM; repeatable.", "--tpm-ek-ca"),
+]
+Timeout = Annotated[int | None, _option("Lifetime of a session, minutes. [5]", "-t", "--timeout")]
+Storage = Annotated[
+    str | None,
+    _option(
+        "Folder, sqlite:////FILE or postgresql://USER@HOST/DB. [KBS_STORAGE, else a folder of the "
+        "user]"
+    ),
+]
+SessionStorage = Annotated[
+    str | None,
+    _option(
+        "Sessions in Redis: rediss://HOST:PORT. [KBS_SESSION_STORAGE, else with the storage]",
+        "--session-storage",
+    ),
+]
+OldestProtocol = Annotated[
+    str | None, _option("Refuse guests that speak an older one: 0.1.1, 0.2.0 or 0.4.0. [0.1.1]")
+]
+AuthRate = Annotated[
+    int | None,
+    _option("Handshakes per second that one client address may begin; 0: no limit. [30]"),
+]
+TrustedProxy = Annotated[
+    list[str] | None,
+    _option(
+        "Believe X-Forwarded-For of proxies in this network (loopback: always); repeatable.",
+        "--trusted-proxy",
+    ),
+]
+
+
+StorageKey = Annotated[
+    list[str] | None,
+    _option(
+        "The key that opens the storage: file:PATH, env:VARIABLE, tpm:PATH or a PKCS#11 URI. "
+        "Repeat it to name older ones. [storage.key beside the storage, made when it is]",
+        "--storage-key",
+    ),
+]
+
+
+@app.callback(invoke_without_command=True)
+def main_command(
+    context: typer.Context,
+    *,
+    config_file: Config = None,
+    socket: Sockets = None,
+    insecure_http: InsecureHttp = None,
+    certificate: Certificate = None,
+    private_key: PrivateKey = None,
+    auth_public_key: AuthPublicKey = None,
+    insecure_api: InsecureApi = None,
+    attestation_token_type: TokenType = None,
+    attestation: AttestationBy = None,
+    insecure_allow_sample: InsecureAllowSample = None,
+    tpm_ek_ca: TpmEkCa = None,
+    timeout: Timeout = None,
+    storage: Storage = None,
+    session_storage: SessionStorage = None,
+    storage_key: StorageKey = None,
+    oldest_protocol: OldestProtocol = None,
+    auth_rate: AuthRate = None,
+    trusted_proxy: TrustedProxy = None,
+    log_level: LogLevel = None,
+    as_json: common.JsonFlag = False,
+    debug: common.DebugFlag = False,
+) -> None:
+    """Release keys to machines that prove what they are; serve until SIGTERM.
+
+    KBS protocols 0.4.0, 0.2.0 and 0.1.1 over HTTPS, below /kbs/v0; /healthz and /metrics
+    beside it.
+    """
+    common.configure_logs(level_of_logs(log_level), debug=debug)
+    flags: dict[str, object] = {
+        "sockets": socket or None,
+        "insecure_http": insecure_http,
+        "certificate": certificate,
+        "private_key": private_key,
+        "auth_public_key": auth_public_key,
+        "insecure_api": insecure_api,
+        "attestation_token_type": attestation_token_type,
+        "attestation": attestation,
+        "insecure_allow_sample": insecure_allow_sample,
+        "tpm_ek_ca": tpm_ek_ca or None,
+        "timeout": timeout,
+        "storage": without_password(storage, "--storage", "KBS_STORAGE, PGPASSWORD or ~/.pgpass"),
+        "session_storage": without_password(
+            session_storage, "--session-storage", "KBS_SESSION_STORAGE"
+        ),
+        "oldest_protocol": oldest_protocol,
+        "auth_rate": auth_rate,
+        "trusted_proxies": trusted_proxy or None,
+        "storage_key": storage_key or None,
+    }
+    settings = common.load_settings(
+        Settings, file=config_file, environment=ENVIRONMENT, flags=flags
+    )
+    context.obj = settings
+    if context.invoked_subcommand is not None:
+        return
+    settings.check()
+    common.run_async(_serve(settings, as_json=as_json))
+
+
+async def _serve(settings: Settings, *, as_json: bool) -> None:
+    gate = admin_gate(settings, system_clock)
+    _warn(settings)
+    async with contextlib.AsyncExitStack() as stack:
+        storage = await stack.enter_async_context(opened(settings))
+        engine = await stack.enter_async_context(PolicyWorkers())
+        traces = await stack.enter_async_context(tracing(NAME))
+        attestation = await stack.enter_async_context(appraiser(settings, clock=system_clock))
+        web = await compose(
+            settings,
+            storage,
+            gate,
+            engine,
+            clock=system_clock,
+            attestation=attestation,
+            tracing=traces,
+        )
+        asgi = traces.app(web) if traces else web
+        await stack.enter_async_context(sweeping(storage.store))
+        for address in settings.addresses:
+            listening = await stack.enter_async_context(serve_http(asgi, address, tls=settings.tls))
+            common.announce(NAME, listening, as_json=as_json)
+        await common.wait_for_signal()
+
+
+def _warn(settings: Settings) -> None:
+    if settings.insecure_api:
+        _log.warning(
+            "kbs.INSECURE-API",
+            meaning="everybody who reaches this port can read policies and replace keys",
+            sockets=settings.addresses,
+        )
+    for note in settings.notes:
+        _log.warning("kbs.setting-without-effect", setting=note)
+    if settings.insecure_http:
+        _log.warning("kbs.insecure-http", meaning="sessions and admin tokens travel in clear")
+
+
+app.command("rekey")(rekey_command)
+app.add_typer(token_keys.app, name="token-key")
+
+
+def main() -> None:
+    """Run the program."""
+    common.run_app(app, NAME)

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands of cocos-cli about a computation before it runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cocos._types import JsonObject
+from cocos.cli import _common as common
+from cocos.host.files import read_input
+from cocos.wire.manifest.computation import MAX_MANIFEST_BYTES, Computation
+
+app = common.make_app("Look at a computation before it runs.")
+
+
+@app.command("digest")
+def digest(
+    manifest: Annotated[Path, typer.Argument(help="The manifest, JSON.")],
+    *,
+    as_json: common.JsonFlag = False,
+) -> None:
+    """Print what a resource policy compares with to release a key to this computation only.
+
+    These are the members of tpm.computations in the claims: what the machine measures
+    before it asks for any key. "not pinned" means that the manifest has no hash for it, so
+    that whoever runs the computation can put something else there.
+    """
+    text = read_input(manifest, "the manifest", limit=MAX_MANIFEST_BYTES)
+    computation = Computation.from_json(text)
+    shown: JsonObject = {
+        "manifest_digest": computation.digest().hex(),
+        "algorithm_digest": computation.algorithm.hash.hex() or None,
+        "dataset_digests": [each.hash.hex() or None for each in computation.datasets],
+    }
+
+    def human() -> None:
+        lines = [("manifest_digest", shown["manifest_digest"])]
+        lines += [("algorithm_digest", shown["algorithm_digest"])]
+        lines += [("dataset_digests", each) for each in shown["dataset_digests"]]
+        for name, value in lines:
+            common.stdout.print(f"{name:>16}: {value or 'not pinned'}", markup=False)
+
+    common.emit(shown, human, as_json=as_json)

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``cocos-cli doctor``: what of this machine works, and how to mend the rest."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from cocos._clock import system_clock
+from cocos.cli import _common as common
+from cocos.cli.owner import doctor_checks as checks
+from cocos.cli.owner.doctor_checks import Check, Verdict
+
+_MARKS = {
+    Verdict.OK: ("✓", "green"),
+    Verdict.WARNING: ("!", "yellow"),
+    Verdict.FAILED: ("✗", "red"),
+    Verdict.SKIPPED: ("-", "dim"),
+}
+
+
+def doctor(
+    *,
+    kbs: Annotated[
+        str, typer.Option(metavar="URL", help="Also check this KBS, and our clock against its.")
+    ] = "",
+    registry: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Also check this registry.")
+    ] = "",
+    as_json: common.JsonFlag = False,
+) -> None:
+    """Check tools, Skopeo, ports, sandboxes, VMs, KBS, registry and clock.
+
+    Each finding comes with its fix. The exit code is 1 if something needed does not work.
+    """
+    found = common.run_async(examine(kbs, registry))
+    failed = [check for check in found if check.verdict is Verdict.FAILED]
+    common.emit([asdict(check) for check in found], lambda: _show(found), as_json=as_json)
+    if failed:
+        raise typer.Exit(1)
+
+
+async def examine(kbs: str, registry: str) -> list[Check]:
+    """Run all checks at the same time; their findings in the order of the list."""
+    jobs: list[Callable[[], Awaitable[list[Check]]]] = [
+        checks.check_python,
+        checks.check_tools,
+        checks.check_skopeo,
+        checks.check_registry_program,
+        checks.check_sandbox,
+        checks.check_vms,
+        checks.check_ports,
+        partial(checks.check_kbs, kbs, system_clock)
+        if kbs
+        else partial(_skipped, "KBS and clock", "--kbs URL checks them"),
+        partial(checks.check_registry, registry)
+        if registry
+        else partial(_skipped, "registry", "--registry HOST:PORT checks it"),
+    ]
+    with common.stderr.status("checking"):
+        groups = await asyncio.gather(*(job() for job in jobs))
+    return [check for group in groups for check in group]
+
+
+async def _skipped(name: str, fix: str) -> list[Check]:
+    return [Check(name, Verdict.SKIPPED, "not checked", fix)]
+
+
+def _show(found: list[Check]) -> None:
+    width = max(len(check.name) for check in found)
+    for check in found:
+        mark, style = _MARKS[check.verdict]
+        common.stdout.print(
+            f"{mark} {check.name:{width}}  {check.detail}", markup=False, style=style
+        )
+        if check.fix and check.verdict is not Verdict.OK:
+            common.stdout.print(f"  {'':{width}}  → {check.fix}", markup=False)

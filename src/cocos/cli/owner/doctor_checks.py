@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The checks of ``cocos-cli doctor``, one function each."""
+
+import asyncio
+import datetime as dt
+import email.utils
+import enum
+import os
+import platform
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+import httpx
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from cocos._clock import Clock
+from cocos.cli import _common as common
+from cocos.errors import CocosError, ConfigError
+from cocos.host import process
+from cocos.host.containers import sandbox
+from cocos.host.images import skopeo
+from cocos.host.machines import accelerator, kvm
+from cocos.manager.backends import Image, check_firmware
+from cocos.manager.config import ENVIRONMENT, ManagerConfig
+
+T = TypeVar("T")
+
+ANSWER_SECONDS = 3.0
+CLOCK_SECONDS = 60  # of difference to the KBS; tokens live for minutes
+OLDEST_PYTHON = (3, 11)
+
+
+class Verdict(enum.StrEnum):
+    """How a check came out."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding.
+
+    Attributes:
+        name: What was looked at.
+        verdict: How it came out; ``failed`` means that something needed does not work.
+        detail: What was found.
+        fix: What to do about it, or empty.
+    """
+
+    name: str
+    verdict: Verdict
+    detail: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Tool:
+    name: str
+    purpose: str
+    needed: bool = False
+    package: str = ""
+    arguments: tuple[str, ...] = ("--version",)
+
+
+TOOLS = (
+    _Tool("runc", "runs algorithms", needed=True),
+    _Tool("umoci", "unpacks images", needed=True),
+    _Tool("bwrap", "fences in the programs of local VMs", needed=True, package="bubblewrap"),
+    _Tool("qemu-system-x86_64", "runs VMs", package="qemu-system-x86"),
+    _Tool("swtpm", "gives VMs a TPM"),
+    _Tool("swtpm_setup", "makes TPMs that a CA has certified", package="swtpm-tools"),
+    _Tool("buildah", "builds images"),
+    _Tool("mmdebstrap", "gets Debian 13's Skopeo and registry"),
+    _Tool("jq", "shows manifests in the guide"),
+    _Tool("curl", "talks to the KBS in the guide"),
+    _Tool("openssl", "makes keys in the guide", arguments=("version",)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Port:
+    number: int
+    name: str
+    grpc_service: str = ""
+    http_path: str = ""
+
+
+PORTS = (
+    _Port(5000, "registry", http_path="/v2/"),
+    _Port(8080, "KBS", http_path="/kbs/v0/auth"),
+    _Port(50002, "attestation agent", "attestation_agent.AttestationAgentService"),
+    _Port(50011, "key provider", "keyprovider.KeyProviderService"),
+    _Port(7001, "CVMS", "cvms.Service"),
+    _Port(7020, "manager", "manager.ManagerService"),
+    _Port(7003, "manager's health", http_path="/health"),
+)
+
+
+async def check_python() -> list[Check]:
+    """Python's version."""
+    good = sys.version_info[:2] >= OLDEST_PYTHON
+    verdict = Verdict.OK if good else Verdict.FAILED
+    fix = "" if good else f"use Python {OLDEST_PYTHON[0]}.{OLDEST_PYTHON[1]} or newer"
+    return [Check("python", verdict, platform.python_version(), fix)]
+
+
+async def check_tools() -> list[Check]:
+    """Programs of the system, with their versions."""
+    return list(await asyncio.gather(*map(_check_tool, TOOLS)))
+
+
+async def _check_tool(tool: _Tool) -> Check:
+    hint = f"sudo apt-get install {tool.package or tool.name}"
+    try:
+        path = process.find_tool(tool.name, hint=hint)
+        done = await process.run([path, *tool.arguments], timeout=10)
+    except CocosError as error:
+        verdict = Verdict.FAILED if tool.needed else Verdict.WARNING
+        return Check(tool.name, verdict, f"{error.message} ({tool.purpose})", hint)
+    first = (done.stdout or done.stderr).decode(errors="replace").strip().partition("\n")[0]
+    return Check(tool.name, Verdict.OK, first[:80])
+
+
+async def check_skopeo() -> list[Check]:
+    """A Skopeo that has been seen to use a key provider."""
+    return [await _attempt("skopeo", skopeo.find, lambda found: found.argv[-1])]
+
+
+async def check_registry_program() -> list[Check]:
+    """A registry that can be started here."""
+    found = await _attempt("docker-registry", skopeo.find_registry, lambda argv: argv[-1])
+    if found.verdict is Verdict.FAILED:  # any registry will do, also one elsewhere
+        found = Check(found.name, Verdict.WARNING, found.detail, found.fix)
+    return [found]
+
+
+async def check_sandbox() -> list[Check]:
+    """Whether local VMs can be fenced in, and their containers limited."""
+
+    async def attempt() -> str:
+        await sandbox.check()
+        return "as root" if os.geteuid() == 0 else "by user namespaces"
+
+    checks = [await _attempt("sandbox", attempt, str)]
+    if os.geteuid() == 0:
+        return [*checks, Check("containers", Verdict.OK, "as root, limited by control groups")]
+    return [
+        *checks,
+        Check(
+            "containers",
+            Verdict.WARNING,
+            "not root: memory and processes of an algorithm cannot be limited by control groups",
+            "run the manager as root",
+        ),
+    ]
+
+
+async def check_vms() -> list[Check]:
+    """Whether VMs boot, of which image, and by what, as a manager with our environment has it."""
+    try:
+        config = common.load_settings(ManagerConfig, environment=ENVIRONMENT, flags={})
+    except ConfigError as error:
+        return [Check("vms", Verdict.FAILED, f"the manager's settings: {error.message}")]
+
+    async def find_image() -> str:
+        return f"in {Image.find(config).folder}"
+
+    image = await _attempt("image", find_image, str)
+    if image.verdict is Verdict.FAILED:  # the backend local needs none
+        image = Check(image.name, Verdict.WARNING, image.detail, image.fix)
+    return [image, await _check_accelerator(config)]
+
+
+async def _check_accelerator(config: ManagerConfig) -> Check:
+    try:
+        check_firmware(config)
+        found = await accelerator.choose(config.accelerator, config.firmware)
+    except CocosError as error:
+        return Check("vms", Verdict.WARNING, error.message, error.hint or "")
+    if found.name == "kvm":
+        return Check("vms", Verdict.OK, f"run by KVM: {found.reason}")
+    fix = kvm.HINT if config.accelerator == "auto" else ""
+    return Check("vms", Verdict.WARNING, f"emulated, slowly: {found.reason}", fix)
+
+
+async def check_ports() -> list[Check]:
+    """Ports of the guide: free, or who answers there."""
+    return list(await asyncio.gather(*map(_check_port, PORTS)))
+
+
+async def _check_port(port: _Port) -> Check:
+    name = f"port {port.number}"
+    if await asyncio.to_thread(_is_free, port.number):
+        return Check(name, Verdict.OK, f"free, for the {port.name}")
+    answers = _answers_grpc if port.grpc_service else _answers_http
+    if await answers(port):
+        return Check(name, Verdict.OK, f"a {port.name} answers")
+    return Check(
+        name,
+        Verdict.WARNING,
+        f"taken by something that is no {port.name}",
+        f"see who it is: ss -tlnp sport = :{port.number}",
+    )
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+async def _answers_grpc(port: _Port) -> bool:
+    options = [("grpc.enable_http_proxy", 0)]
+    async with aio.insecure_channel(f"127.0.0.1:{port.number}", options=options) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        request = health_pb2.HealthCheckRequest(service=port.grpc_service)
+        try:
+            answer = await stub.Check(request, timeout=ANSWER_SECONDS)
+        except grpc.RpcError:
+            return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+async def _answers_http(port: _Port) -> bool:
+    for scheme in ("http", "https"):
+        try:
+            answer = await _get(f"{scheme}://127.0.0.1:{port.number}{port.http_path}", verify=False)
+        except httpx.HTTPError:
+            continue
+        # A KBS refuses GET on its handshake, a private registry wants a login first.
+        return answer.status_code in {200, 401, 405}
+    return False
+
+
+async def check_kbs(url: str, clock: Clock) -> list[Check]:
+    """Whether a KBS answers, and whether our clock agrees with its."""
+    try:
+        answer = await _get(f"{url.rstrip('/')}/kbs/v0/auth", verify=True)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        fix = "is it running, and is this its address? An untrusted certificate fails, too"
+        return [Check("KBS", Verdict.FAILED, f"{url} does not answer: {error}", fix)]
+    if answer.status_code not in {200, 405}:
+        detail = f"{url} answered {answer.status_code} to GET /kbs/v0/auth"
+        return [Check("KBS", Verdict.FAILED, detail, "is this the base URL of a KBS?")]
+    return [Check("KBS", Verdict.OK, f"{url} answers"), _check_clock(answer, clock())]
+
+
+def _check_clock(answer: httpx.Response, now: dt.datetime) -> Check:
+    try:
+        theirs = email.utils.parsedate_to_datetime(answer.headers["date"])
+    except (KeyError, ValueError):
+        return Check("clock", Verdict.SKIPPED, "the KBS does not tell its time")
+    difference = abs((now - theirs).total_seconds())
+    if difference > CLOCK_SECONDS:
+        detail = f"{difference:.0f} s away from the KBS's; tokens will look expired or unborn"
+        return Check("clock", Verdict.FAILED, detail, "sudo timedatectl set-ntp true")
+    return Check("clock", Verdict.OK, f"within {CLOCK_SECONDS} s of the KBS's")
+
+
+async def check_registry(address: str) -> list[Check]:
+    """Whether a registry answers; by plain http only on loopback."""
+    host = address.rpartition(":")[0] or address
+    scheme = "http" if host in skopeo.LOOPBACK else "https"
+    url = address if "://" in address else f"{scheme}://{address}"
+    try:
+        answer = await _get(f"{url.rstrip('/')}/v2/", verify=True)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        fix = "is it running, and is this its address? Only loopback registries may speak http"
+        return [Check("registry", Verdict.FAILED, f"{url} does not answer: {error}", fix)]
+    if answer.status_code in {200, 401}:
+        return [Check("registry", Verdict.OK, f"{url} answers")]
+    detail = f"{url} answered {answer.status_code} to GET /v2/"
+    return [Check("registry", Verdict.FAILED, detail, "is this a registry?")]
+
+
+async def _get(url: str, *, verify: bool) -> httpx.Response:
+    async with httpx.AsyncClient(verify=verify, trust_env=False) as http:
+        return await http.get(url, timeout=ANSWER_SECONDS)
+
+
+async def _attempt(
+    name: str, attempt: Callable[[], Awaitable[T]], say: Callable[[T], str]
+) -> Check:
+    try:
+        found = await attempt()
+    except CocosError as error:
+        return Check(name, Verdict.FAILED, error.message, error.hint or "")
+    return Check(name, Verdict.OK, say(found))

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``cocos-cli encrypt``: key, registration and Skopeo in one, and a look at the result."""
+
+import asyncio
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+
+from cocos._clock import system_clock
+from cocos.cli import _common as common
+from cocos.crypto import kek
+from cocos.errors import CocosError, FormatError, IntegrityError, StateError, UsageError
+from cocos.host.files import read_file
+from cocos.host.images import skopeo
+from cocos.host.images.skopeo import Copied, Skopeo
+from cocos.host.key_folder import KeyFolder
+from cocos.keyprovider.keys import Registrar
+from cocos.wire import oci, ocicrypt
+from cocos.wire.kbs.protocol import ResourcePath, ResourceUri
+
+_MAX_KEY_FILE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    source: oci.Reference
+    destination: oci.Reference
+    key: ResourcePath
+    folder: KeyFolder
+    key_file: Path | None
+    registrar: Registrar | None
+    authfile: Path | None
+    registries: Path | None
+
+
+Key = Annotated[
+    str, typer.Option(help="Name of the key at the KBS: repository/type/tag. Made if missing.")
+]
+Kbs = Annotated[str | None, typer.Option(metavar="URL", help="Register the key at this KBS.")]
+AuthPrivateKey = Annotated[
+    Path | None,
+    typer.Option("--auth-private-key", help="Ed25519 key of the KBS's administrator, PEM."),
+]
+KbsCa = Annotated[Path | None, typer.Option(help="The only CA to trust for the KBS, PEM.")]
+Keys = Annotated[
+    Path | None,
+    typer.Option(help="Folder of your keys. [default: ~/.local/share/cocos/keys]"),
+]
+KeyFile = Annotated[
+    Path | None, typer.Option(help="Take the key from this file and keep it in the folder.")
+]
+AuthFile = Annotated[
+    Path | None,
+    typer.Option(envvar="REGISTRY_AUTH_FILE", help="Credentials for the registries."),
+]
+Registries = Annotated[
+    Path | None,
+    typer.Option(
+        "--registries-conf",
+        envvar="CONTAINERS_REGISTRIES_CONF",
+        help="How to reach registries. [default: https, plain http on loopback]",
+    ),
+]
+Source = Annotated[
+    str, typer.Argument(help="Plain image: docker://registry/name:tag or oci:folder.")
+]
+Destination = Annotated[str, typer.Argument(help="Where the encrypted image goes.")]
+
+
+def encrypt(
+    source: Source,
+    destination: Destination,
+    *,
+    key: Key,
+    kbs: Kbs = None,
+    auth_private_key: AuthPrivateKey = None,
+    kbs_ca: KbsCa = None,
+    keys: Keys = None,
+    key_file: KeyFile = None,
+    authfile: AuthFile = None,
+    registries: Registries = None,
+    log_level: common.LogLevel = "warning",
+    as_json: common.JsonFlag = False,
+    debug: common.DebugFlag = False,
+) -> None:
+    """Encrypt an image so that only machines that the KBS trusts can read it.
+
+    The key is made if it is not in your key folder, registered at the KBS, and used to
+    encrypt every layer. Fails if anything of the result is readable without it.
+    """
+    common.configure_logs(log_level, debug=debug)
+    if auth_private_key is not None and kbs is None:
+        raise UsageError("--auth-private-key needs --kbs URL")
+    path = ResourcePath.parse(key.removeprefix("kbs:///"))
+    private_key = None
+    if auth_private_key is not None:
+        private_key = read_file(auth_private_key, "the administrator's private key", limit=2**16)
+    registrar = None
+    if kbs is not None:
+        registrar = Registrar(kbs, private_key=private_key, clock=system_clock, ca_file=kbs_ca)
+    job = _Job(
+        source=oci.Reference.parse(source),
+        destination=oci.Reference.parse(destination),
+        key=path,
+        folder=KeyFolder.default() if keys is None else KeyFolder(keys),
+        key_file=key_file,
+        registrar=registrar,
+        authfile=authfile,
+        registries=registries,
+    )
+    copied, made = common.run_async(_encrypt(job))
+    _show(job, copied, made=made, as_json=as_json)
+
+
+async def _encrypt(job: _Job) -> tuple[Copied, bool]:
+    found_tool = await skopeo.find()
+    tool = Skopeo(found_tool.argv, authfile=job.authfile, registries=job.registries)
+    found = await tool.resolve(job.source)
+    skopeo.require_plain(found)  # before a key is made
+    key, made = await asyncio.to_thread(_local_key, job)
+    if job.registrar is not None:
+        # First: an image whose key nobody has registered is of no use to anybody.
+        await _register(job, job.registrar, key, new=made)
+        common.stderr.print(f"key {job.key.uri} is registered at {job.registrar.url}")
+    with tempfile.TemporaryDirectory(prefix="cocos-encrypt-") as name, _progress() as bar:
+        config = Path(name) / "ocicrypt.json"
+        folder = os.path.abspath(job.folder.folder)  # noqa: ASYNC240, PTH100 - reads no file
+        argv = [
+            sys.executable,
+            "-P",
+            "-m",
+            "cocos.cli.guest.coco_keyprovider",
+            "--keys",
+            folder,
+            "once",
+        ]
+        config.write_bytes(ocicrypt.command_config(argv))
+        task = bar.add_task("encrypting", total=found.layer_bytes)
+        copied = await tool.copy(
+            found.reference,
+            job.destination,
+            encryption_key=f"keyid={job.key.uri}",
+            keyprovider_config=config,
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    _check(job, copied, key)
+    return copied, made
+
+
+async def _register(job: _Job, registrar: Registrar, key: bytes, *, new: bool) -> None:
+    try:
+        await registrar.register(job.key, key, new=new)
+    except CocosError as error:
+        if new:
+            # Kept, it would look like a registered key at the next try.
+            job.folder.discard(job.key)
+        if isinstance(error, StateError):
+            raise StateError(
+                f"the KBS at {registrar.url} already has a key {job.key.uri}, and "
+                f"{job.folder.folder} does not",
+                hint="choose another --key, or bring that key with --key-file",
+            ) from error
+        raise
+
+
+def _local_key(job: _Job) -> tuple[bytes, bool]:
+    """Return the key, and whether it is new."""
+    wanted = None
+    if job.key_file is not None:
+        what = f"the key {job.key_file}"
+        wanted = kek.parse(read_file(job.key_file, what, limit=_MAX_KEY_FILE), what)
+    present = job.folder.read(job.key)
+    if present is not None:
+        if wanted is not None and wanted != present:
+            raise StateError(
+                f"{job.key_file} is not the key {job.key.uri} of {job.folder.path(job.key)}",
+                hint="images may need the old key: choose another --key, or move the file away",
+            )
+        return present, False
+    key = kek.generate() if wanted is None else wanted
+    job.folder.store(job.key, key)
+    return key, wanted is None
+
+
+def _check(job: _Job, copied: Copied, key: bytes) -> None:
+    """Open every layer's packet with the key: what we cannot open, no guest can."""
+    where = skopeo.Source(job.destination, copied.digest, copied.manifest)
+    skopeo.require_key(where, ResourceUri.parse(job.key.uri))
+    for layer in copied.manifest.layers:
+        for packet in ocicrypt.layer_packets(layer):
+            try:
+                options = kek.unwrap(key, packet.wrapped, f"the key {job.key.uri}")
+                ocicrypt.check_options(options)
+            except FormatError as error:
+                raise IntegrityError(
+                    f"layer {layer.digest} came out wrong: {error.message}"
+                ) from error
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TimeElapsedColumn(),
+        console=common.stderr.console(),
+    )
+
+
+def _show(job: _Job, copied: Copied, *, made: bool, as_json: bool) -> None:
+    result = {
+        "image": str(job.destination),
+        "digest": copied.digest,
+        "config_digest": copied.manifest.config.digest,
+        "layers": [layer.digest for layer in copied.manifest.layers],
+        "key": job.key.uri,
+        "key_file": str(job.folder.path(job.key)),
+        "key_made": made,
+        "registered_at": None if job.registrar is None else job.registrar.url,
+    }
+
+    def human() -> None:
+        count = len(copied.manifest.layers)
+        common.stdout.print(
+            f"encrypted {count} layer{'' if count == 1 else 's'} of {job.source} to "
+            f"{job.key.uri}\n"
+            f"  image          {job.destination}\n"
+            f"  digest         {copied.digest}\n"
+            f"  config digest  {copied.manifest.config.digest}\n"
+            f"  key            {job.folder.path(job.key)}{' (new)' if made else ''}",
+            markup=False,
+        )
+        if job.registrar is None:
+            common.stdout.print(
+                "  the key is not registered: give --kbs URL, or store it yourself", markup=False
+            )
+
+    common.emit(result, human, as_json=as_json)

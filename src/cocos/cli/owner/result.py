@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands of cocos-cli around a computation's ends: hashes before it, the result after it."""
+
+import base64
+import io
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cocos.cli import _common as common
+from cocos.crypto import sealed
+from cocos.errors import NotFoundError
+from cocos.host import archive
+from cocos.host.files import read_file, read_input
+from cocos.host.images import skopeo
+from cocos.wire import oci
+from cocos.wire.manifest.computation import MAX_MANIFEST_BYTES, Computation
+
+MAX_RESULT_BYTES = 4 * 2**30
+
+_SUFFIX = ".zip.jwe"
+
+
+def result(
+    file: Annotated[Path, typer.Argument(help="Sealed result, as cvms-test stores it.")],
+    *,
+    key: Annotated[
+        Path, typer.Option("-k", "--key", help="Private key, PEM, of a result consumer.")
+    ],
+    output_dir: Annotated[
+        Path | None,
+        typer.Option("-o", "--output-dir", help="New or empty folder. [ID-results]"),
+    ] = None,
+    as_json: common.JsonFlag = False,
+) -> None:
+    """Open a sealed result, unpack it, print what the algorithm printed."""
+    data = read_input(file, "the sealed result", limit=MAX_RESULT_BYTES)
+    pem = read_file(key, "the private key")
+    folder = output_dir or Path(f"{file.name.removesuffix(_SUFFIX)}-results")
+    names = archive.unzip(io.BytesIO(sealed.open_sealed(data, pem)), folder)
+    log = folder / "stdout.log"
+    output = log.read_text("utf-8", "replace") if "stdout.log" in names else ""
+
+    def human() -> None:
+        common.stdout.print(output, markup=False, end="")
+        common.stderr.print(f"{len(names)} files in {folder}", markup=False)
+
+    common.emit({"folder": str(folder), "files": names, "stdout": output}, human, as_json=as_json)
+
+
+def checksum(
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="File, folder, or image (docker://…, oci:…).")
+    ],
+    *,
+    manifest: Annotated[
+        bool, typer.Option("-m", "--manifest", help="PATH is a manifest in JSON.")
+    ] = False,
+    base64_: Annotated[
+        bool, typer.Option("-b", "--base64", help="Print base64 instead of hex.")
+    ] = False,
+    as_json: common.JsonFlag = False,
+) -> None:
+    """Print the hash that a manifest, a policy or a token names something by.
+
+    Image: SHA-256 of its config, the same before and after encryption; for -algo-hash,
+    -dataset-hash and the hash members of a manifest. Manifest: SHA-256 of its meaning, as
+    it is measured and shown to a KBS's policy. File or folder: SHA3-256, as in the original.
+    """
+    if manifest:
+        text = read_input(Path(path), "the manifest", limit=MAX_MANIFEST_BYTES)
+        what, digest = "manifest file", Computation.from_json(text).digest()
+    elif path.startswith(("docker://", "oci:")):
+        what, digest = "image", common.run_async(_image_hash(path))
+    else:
+        if not Path(path).exists():
+            raise NotFoundError(f"there is no {path}")
+        what, digest = "file", archive.checksum(Path(path))
+    shown = base64.b64encode(digest).decode() if base64_ else digest.hex()
+    common.emit(
+        {"what": what, "hash": shown},
+        lambda: common.stdout.print(f"Hash of {what}: {shown}", markup=False),
+        as_json=as_json,
+    )
+
+
+async def _image_hash(reference: str) -> bytes:
+    tool = await skopeo.find()
+    found = await tool.resolve(oci.Reference.parse(reference))
+    return bytes.fromhex(found.manifest.config.digest.removeprefix("sha256:"))

@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images to running containers: umoci unpacks, runc runs.
+
+The caller verifies an image (:mod:`cocos.host.images.layout`) before it is unpacked. Whatever
+happens, cancellation included, no container is left behind when :meth:`Runtime.run`
+returns; what a killed agent left is removed by :meth:`Runtime.sweep` at the next start.
+"""
+
+import asyncio
+import collections
+import contextlib
+import os
+import re
+import signal
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+import structlog
+
+from cocos.errors import ConfigError, FormatError, ProcessError
+from cocos.host import process
+from cocos.host.containers.container import Container, configuration
+from cocos.host.files import write_atomic
+from cocos.wire.json import encode
+
+UNPACK_SECONDS = 3600.0
+
+_TAIL_LINES = 20
+_TAIL_LINE_BYTES = 500
+_BUSY_GROUP = "Failed to remove cgroup"  # what runc logs, as an error
+_CGROUPS = Path("/sys/fs/cgroup")
+_KILLED = 128 + signal.SIGKILL
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
+
+OnOutput = Callable[[str, bytes], None]
+"""Gets ``stdout`` or ``stderr``, and the bytes just written there."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a container ended.
+
+    Attributes:
+        exit_status: The program's exit code, or 128 + the signal that ended it.
+        tail: The last lines of what it wrote, in the order of arrival.
+        timed_out: It ran longer than its limit and was killed.
+    """
+
+    exit_status: int
+    tail: str
+    timed_out: bool = False
+
+
+class _LogLine(msgspec.Struct):
+    level: str = ""
+    msg: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """The programs that make containers, and where they keep their state.
+
+    Attributes:
+        runc: The container runtime.
+        umoci: The unpacker.
+        state: Private folder of ours.
+        cgroups: Limits are held by control groups; else only by resource limits.
+    """
+
+    runc: Path
+    umoci: Path
+    state: Path
+    cgroups: bool
+
+    @classmethod
+    def find(cls, state: Path, *, insecure_without_cgroups: bool = False) -> "Runtime":
+        """Find the programs, and see whether control groups can be used.
+
+        Args:
+            state: Private folder for containers' state; made when absent.
+            insecure_without_cgroups: Go on without them; the limits are then weaker.
+
+        Raises:
+            ToolMissingError: runc or umoci is not installed.
+            ConfigError: no control groups, and nobody said that this is acceptable.
+        """
+        runc = process.find_tool("runc", hint="apt-get install runc")
+        umoci = process.find_tool("umoci", hint="apt-get install umoci")
+        cgroups = _cgroups_usable()
+        if not cgroups:
+            if not insecure_without_cgroups:
+                raise ConfigError(
+                    f"control groups below {_CGROUPS} cannot be written to: an algorithm's memory "
+                    "and processes could not be limited",
+                    hint="run the agent as root, or accept it: --insecure-without-cgroups",
+                )
+            _log.warning("runtime.insecure", reason="no control groups: weak limits only")
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return cls(runc, umoci, state, cgroups)
+
+    async def unpack(self, layout: Path, tag: str, rootfs: Path) -> None:
+        """Unpack a verified image of an OCI layout into a new folder.
+
+        Raises:
+            FormatError: umoci does not accept it; its sentence is in the message.
+        """
+        rootless = ["--rootless"] if os.geteuid() != 0 else []
+        words = ["raw", "unpack", *rootless, "--image", f"{layout}:{tag}", str(rootfs)]
+        try:
+            await process.run([self.umoci, *words], timeout=UNPACK_SECONDS)
+        except ProcessError as error:
+            raise FormatError(f"the image cannot be unpacked: {error.message}") from error
+
+    async def run(
+        self, container: Container, logs: Path, *, on_output: OnOutput | None = None
+    ) -> Outcome:
+        """Run a container to its end.
+
+        Args:
+            container: What to run.
+            logs: Folder that gets ``stdout.log`` and ``stderr.log``.
+            on_output: Gets the output as it comes.
+
+        Raises:
+            ProcessError: the container could not be started.
+        """
+        if not _NAME.fullmatch(container.name):
+            raise FormatError(f"{container.name[:100]!r} is no name for a container")
+        bundle = self.state / "bundles" / container.name
+        bundle.mkdir(parents=True, mode=0o700)
+        try:
+            rootless = os.geteuid() != 0
+            settings = configuration(container, cgroups=self.cgroups, rootless=rootless)
+            write_atomic(bundle / "config.json", encode(settings))
+            return await self._run(container, bundle, logs, on_output)
+        finally:
+            for file in bundle.iterdir():
+                file.unlink()
+            bundle.rmdir()
+
+    async def _run(
+        self, container: Container, bundle: Path, logs: Path, on_output: OnOutput | None
+    ) -> Outcome:
+        log = bundle / "runc.log"
+        words = [*self._words(), "--log", str(log), "--log-format", "json"]
+        words += ["run", "--bundle", str(bundle), container.name]
+        tail: collections.deque[bytes] = collections.deque(maxlen=_TAIL_LINES)
+        limit = container.limits.output_bytes
+        pipe = asyncio.subprocess.PIPE
+        with (logs / "stdout.log").open("wb") as out, (logs / "stderr.log").open("wb") as err:
+            async with (
+                self._gone_after(container.name) as finished,
+                process.spawn(words, stdout=pipe, stderr=pipe) as child,
+                self._gone_after(container.name) as ended,
+            ):
+                try:
+                    async with asyncio.timeout(container.limits.seconds):
+                        await asyncio.gather(
+                            _pump("stdout", child.stdout, _Capture(out, limit, tail), on_output),
+                            _pump("stderr", child.stderr, _Capture(err, limit, tail), on_output),
+                        )
+                        status = await child.wait()
+                except TimeoutError:
+                    return Outcome(_KILLED, _text(tail), timed_out=True)
+                ended.set()
+                finished.set()
+        failure = _failure(log)
+        if failure is not None:
+            raise ProcessError(
+                f"the container could not be run: {failure}", exit_status=status, stderr=failure
+            )
+        return Outcome(status if status >= 0 else 128 - status, _text(tail))
+
+    @contextlib.asynccontextmanager
+    async def _gone_after(self, name: str) -> AsyncIterator[asyncio.Event]:
+        """Remove a container at the end of the block, unless the event says that it ended.
+
+        Used twice: before runc is told to stop, since it would wait for a program that
+        ignores signals; and afterwards, for a container that it was just making.
+        """
+        ended = asyncio.Event()
+        try:
+            yield ended
+        finally:
+            if not ended.is_set():
+                await asyncio.shield(self._delete(name))
+
+    async def sweep(self) -> None:
+        """Kill and remove containers that an agent before us left behind."""
+        for folder in (self.state / "runc", self.state / "bundles"):
+            names = [each.name for each in folder.iterdir()] if folder.is_dir() else []
+            for name in names:
+                _log.warning("runtime.leftover", container=name)
+                await self._delete(name)
+        bundles = self.state / "bundles"
+        for bundle in bundles.iterdir() if bundles.is_dir() else []:
+            for file in bundle.iterdir():
+                file.unlink()
+            bundle.rmdir()
+
+    async def _delete(self, name: str) -> None:
+        result = await process.run([*self._words(), "delete", "--force", name], check=False)
+        if result.exit_status != 0:
+            reason = process.tail(result.stderr)
+            _log.error("runtime.not_deleted", container=name, reason=reason)
+
+    def _words(self) -> list[str | os.PathLike[str]]:
+        # Without control groups runc must not insist on them, root or not.
+        rootless = "auto" if self.cgroups else "true"
+        return [self.runc, "--root", self.state / "runc", "--rootless", rootless]
+
+
+class _Capture:
+    """Writes output to a file up to a limit, and remembers its last lines."""
+
+    def __init__(self, file: BinaryIO, limit: int, tail: collections.deque[bytes]) -> None:
+        self._file = file
+        self._left = limit
+        self._tail = tail
+        self._line = b""
+
+    def write(self, data: bytes) -> None:
+        if self._left > 0:
+            self._file.write(data[: self._left])
+            self._left -= len(data)
+            if self._left <= 0:
+                self._file.write(b"\n[the output was cut off here]\n")
+        *lines, rest = (self._line + data).split(b"\n")
+        self._tail.extend(line[:_TAIL_LINE_BYTES] for line in lines if line.strip())
+        self._line = rest[:_TAIL_LINE_BYTES]
+
+    def close(self) -> None:
+        if self._line.strip():
+            self._tail.append(self._line)
+
+
+async def _pump(
+    name: str, pipe: asyncio.StreamReader | None, capture: _Capture, on_output: OnOutput | None
+) -> None:
+    while pipe is not None and (chunk := await pipe.read(2**16)):
+        capture.write(chunk)
+        if on_output is not None:
+            on_output(name, chunk)
+    capture.close()
+
+
+def _text(tail: collections.deque[bytes]) -> str:
+    return "\n".join(line.decode(errors="replace").rstrip() for line in tail)
+
+
+def _failure(log: Path) -> str | None:
+    """What runc itself complained about; its exit code is that of the program otherwise."""
+    try:
+        lines = log.read_bytes().splitlines()
+    except FileNotFoundError:
+        return None
+    for line in lines:
+        with contextlib.suppress(msgspec.MsgspecError):
+            entry = msgspec.json.decode(line, type=_LogLine)
+            # That a group is still busy for a moment is no failure of what ran in it.
+            if entry.level in {"error", "fatal"} and entry.msg != _BUSY_GROUP:
+                return entry.msg
+    return None
+
+
+def _cgroups_usable() -> bool:
+    """Whether groups of ours can be made where memory and processes are limited."""
+    unified = (_CGROUPS / "cgroup.controllers").exists()
+    folders = [_CGROUPS] if unified else [_CGROUPS / "memory", _CGROUPS / "pids"]
+    try:
+        for folder in folders:
+            if not folder.is_dir():
+                return False
+            (folder / "cocos").mkdir(exist_ok=True)
+            if not os.access(folder / "cocos", os.W_OK):
+                return False
+    except OSError:
+        return False
+    return True

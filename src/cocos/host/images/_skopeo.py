@@ -1,0 +1,344 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Copying with Skopeo and checking what came out; see :mod:`cocos.host.images.skopeo`."""
+
+import asyncio
+import json
+import platform
+import shlex
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cocos.errors import ConfigError, IntegrityError, NotFoundError, UsageError
+from cocos.host.files import write_atomic
+from cocos.host.images import layout
+from cocos.host.images._skopeo_run import Meter, OnProgress, run
+from cocos.wire import oci, ocicrypt
+from cocos.wire.json import encode
+from cocos.wire.kbs.protocol import ResourceUri
+
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+
+_INSPECT_SECONDS = 120.0
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def registries_conf(*, insecure: Sequence[str] = LOOPBACK) -> str:
+    """Return a registries.conf in which the named hosts, on any port, may speak plain http."""
+    return "".join(
+        f"[[registry]]\nlocation = {json.dumps(host)}\ninsecure = true\n\n" for host in insecure
+    )
+
+
+def trust_policy() -> bytes:
+    """Return a trust policy that accepts registries and OCI layouts and nothing else."""
+    accept = {"": [{"type": "insecureAcceptAnything"}]}
+    return encode(
+        {"default": [{"type": "reject"}], "transports": {"docker": accept, "oci": accept}}
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """What a copy left at its destination.
+
+    Attributes:
+        digest: Of the manifest.
+        manifest: The manifest.
+        image: The verified plaintext, after a decryption.
+    """
+
+    digest: oci.Digest
+    manifest: oci.Manifest
+    image: layout.VerifiedImage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One image at a registry or in a layout, by what it holds.
+
+    Attributes:
+        reference: By digest where the transport can.
+        digest: Of the manifest.
+        manifest: The manifest.
+    """
+
+    reference: oci.Reference
+    digest: oci.Digest
+    manifest: oci.Manifest
+
+    @property
+    def layer_bytes(self) -> int:
+        """Size of all layers as they are stored."""
+        return sum(layer.size for layer in self.manifest.layers)
+
+
+@dataclass(frozen=True, slots=True)
+class Skopeo:
+    """A Skopeo and how it reaches registries.
+
+    Attributes:
+        argv: The words that start it.
+        authfile: Credentials; by default where Skopeo looks for them.
+        registries: A registries.conf; by default one with plain http on loopback only.
+        policy: A trust policy; by default :func:`trust_policy`.
+    """
+
+    argv: tuple[str, ...]
+    authfile: Path | None = None
+    registries: Path | None = None
+    policy: Path | None = None
+
+    async def inspect(self, reference: oci.Reference | str) -> bytes:
+        """Return the manifest or index behind a reference, byte for byte.
+
+        Raises:
+            CocosError: as translated from what Skopeo says; names the registry tried.
+        """
+        reference = _parsed(reference)
+        with self._prepared() as prepared:
+            words = [*prepared, "inspect", "--raw", *self._auth("--authfile"), str(reference)]
+            return await run(words, f"reading {reference}", timeout=_INSPECT_SECONDS)
+
+    async def resolve(self, reference: oci.Reference | str) -> Source:
+        """Return the one image for this machine behind a reference, pinned by digest.
+
+        Raises:
+            NotFoundError: no such image, or none for this machine's architecture.
+        """
+        reference = _parsed(reference)
+        if reference.transport == "oci":
+            digest, manifest = await asyncio.to_thread(
+                layout.read_manifest, Path(reference.name), tag=reference.tag or None
+            )
+            return Source(reference, digest, manifest)
+        data = await self.inspect(reference)
+        found = oci.parse_manifest(data)
+        if isinstance(found, oci.Index):
+            digest = _for_this_machine(found, reference)
+            data = await self.inspect(reference.pinned(digest))
+            found = oci.parse_manifest(data)
+        digest = oci.digest_of(data)
+        if not isinstance(found, oci.Manifest):
+            raise NotFoundError(f"{reference} is an index of indexes")
+        return Source(reference.pinned(digest), digest, found)
+
+    async def copy(
+        self,
+        source: oci.Reference | str,
+        destination: oci.Reference | str,
+        *,
+        encryption_key: str | None = None,
+        decryption_key: str | None = None,
+        keyprovider_config: Path | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Copied:
+        """Copy one image and check what came out.
+
+        Args:
+            source: Where from.
+            destination: Where to; after a decryption only a layout, which is made private.
+            encryption_key: What follows ``provider:attestation-agent:``; every layer of the
+                result is encrypted, or this fails.
+            decryption_key: The same; every layer of the source must be encrypted, and the
+                result is verified down to the plaintext.
+            keyprovider_config: File of ocicrypt that names the key provider.
+            on_progress: Called as bytes go by.
+
+        Raises:
+            IntegrityError: the source is encrypted, or not, against what the caller says,
+                or the result does not hold.
+            UsageError: both keys, or a decryption to a registry.
+            CocosError: as translated from what Skopeo says.
+        """
+        key = _key_words(encryption_key, decryption_key, keyprovider_config)
+        target = _parsed(destination)
+        if decryption_key is not None and target.transport != "oci":
+            raise UsageError(f"an image is decrypted to a folder only, not to {target}")
+        found = await self.resolve(source)
+        if encryption_key is not None:
+            require_plain(found)
+        if decryption_key is not None:
+            require_encrypted(found)
+        if target.transport == "oci":
+            _make_private(target.name)
+        # A decrypted layer is read a second time to be checked.
+        meter = Meter(found.layer_bytes * (2 if decryption_key is not None else 1), on_progress)
+        digest = await self._copy(found, target, key, keyprovider_config, meter)
+        written = await self.resolve(target.pinned(digest))
+        if written.digest != digest:
+            raise IntegrityError(f"{target} was changed while it was being written")
+        if encryption_key is not None:
+            require_encrypted(written)
+        image = None
+        if decryption_key is not None:
+            image = await asyncio.to_thread(
+                layout.verify,
+                Path(target.name),
+                tag=target.tag or None,
+                config_digest=oci.parse_digest(found.manifest.config.digest),
+                on_bytes=meter.add,
+            )
+        meter.finish()
+        return Copied(digest, written.manifest, image)
+
+    async def _copy(
+        self,
+        source: Source,
+        target: oci.Reference,
+        key: Sequence[str],
+        keyprovider_config: Path | None,
+        meter: Meter,
+    ) -> oci.Digest:
+        env = {}
+        if keyprovider_config is not None:
+            env["OCICRYPT_KEYPROVIDER_CONFIG"] = str(keyprovider_config)
+        with self._prepared() as prepared:
+            digest_file = Path(prepared[-1]) / "digest"
+            auth = [*self._auth("--src-authfile"), *self._auth("--dest-authfile")]
+            names = [str(source.reference), str(target)]
+            argv = [*prepared, "copy", "--digestfile", str(digest_file), *key, *auth]
+            subject = f"copying {names[0]} to {names[1]}"
+            try:
+                await run([*argv, *names], subject, env=env, meter=meter, share=source.layer_bytes)
+            except IntegrityError as error:
+                said = error.message.removeprefix(f"{subject}: ")
+                if "sha256:" not in said and target.transport == "oci":
+                    bad = await self._not_decrypted(source, Path(target.name))
+                    error.message = f"{subject}: {bad}: {said}"
+                raise
+            return oci.parse_digest(digest_file.read_text("ascii").strip())
+
+    async def _not_decrypted(self, source: Source, target: Path) -> str:
+        """Name the first layer whose plaintext has not arrived; Skopeo does not always."""
+        with self._prepared() as prepared:
+            words = [*prepared, "inspect", "--config", "--raw", *self._auth("--authfile")]
+            data = await run([*words, str(source.reference)], f"reading {source.reference}")
+        diff_ids = oci.parse_config(data).rootfs.diff_ids
+        arrived = await asyncio.to_thread(layout.plaintexts, target)
+        for number, (layer, diff_id) in enumerate(
+            zip(source.manifest.layers, diff_ids, strict=False), 1
+        ):
+            if diff_id not in arrived:
+                return f"layer {number} ({layer.digest})"
+        return "a layer"
+
+    def _auth(self, option: str) -> list[str]:
+        return [] if self.authfile is None else [option, str(self.authfile)]
+
+    @contextmanager
+    def _prepared(self) -> Iterator[list[str]]:
+        """Yield the words before the sub-command; the last is a private temporary folder."""
+        with tempfile.TemporaryDirectory(prefix="cocos-skopeo-") as name:
+            policy, registries = self.policy, self.registries
+            if policy is None:
+                policy = Path(name) / "policy.json"
+                write_atomic(policy, trust_policy())
+            if registries is None:
+                registries = Path(name) / "registries.conf"
+                write_atomic(registries, registries_conf().encode())
+            yield [
+                *self.argv,
+                *("--policy", str(policy)),
+                *("--registries-conf", str(registries)),
+                *("--tmpdir", name),
+            ]
+
+    def install_wrapper(self, folder: Path) -> Path:
+        """Write a ``skopeo`` for people's PATH that behaves as ours does.
+
+        Returns:
+            The folder ``bin`` that holds it, beside its policy and registries.conf.
+        """
+        binaries = folder / "bin"
+        binaries.mkdir(mode=0o700, parents=True, exist_ok=True)
+        policy, registries = folder / "policy.json", folder / "registries.conf"
+        write_atomic(policy, trust_policy())
+        write_atomic(registries, registries_conf().encode())
+        words = [*self.argv, "--policy", str(policy), "--registries-conf", str(registries)]
+        script = f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n'
+        write_atomic(binaries / "skopeo", script.encode(), mode=0o700)
+        return binaries
+
+
+def require_encrypted(source: Source) -> None:
+    """Check that every layer is encrypted.
+
+    Raises:
+        IntegrityError: names the first that is not.
+    """
+    for number, layer in enumerate(source.manifest.layers):
+        if not layer.encrypted:
+            raise IntegrityError(
+                f"layer {number + 1} ({layer.digest}) of {source.reference} is not encrypted"
+            )
+    if not source.manifest.layers:
+        raise IntegrityError(f"{source.reference} has no layers, so nothing of it is encrypted")
+
+
+def require_key(source: Source, key: ResourceUri) -> None:
+    """Check that every layer is encrypted to one key, by what its annotation says.
+
+    Raises:
+        IntegrityError: a layer is plain, or for another key; names it.
+        FormatError: an annotation does not parse.
+    """
+    require_encrypted(source)
+    for number, layer in enumerate(source.manifest.layers):
+        name = f"layer {number + 1} ({layer.digest}) of {source.reference}"
+        packets = ocicrypt.layer_packets(layer)
+        if not packets:
+            raise IntegrityError(f"{name} is not encrypted for a key provider")
+        for packet in packets:
+            if packet.key != key:
+                raise IntegrityError(f"{name} is encrypted to the key {packet.key}, not to {key}")
+
+
+def require_plain(source: Source) -> None:
+    """Check that no layer is encrypted.
+
+    Raises:
+        IntegrityError: names the first that is.
+    """
+    # Skopeo would leave such a layer as it is, readable for its old key only.
+    for number, layer in enumerate(source.manifest.layers):
+        if layer.encrypted:
+            raise IntegrityError(
+                f"layer {number + 1} ({layer.digest}) of {source.reference} is encrypted already",
+                hint="encrypt the plain image; it would stay encrypted to the old key",
+            )
+
+
+def _key_words(encryption: str | None, decryption: str | None, config: Path | None) -> list[str]:
+    if encryption is not None and decryption is not None:
+        raise UsageError("an image is encrypted or decrypted, not both in one copy")
+    key = encryption if encryption is not None else decryption
+    if key is None:
+        return []
+    if "," in key:
+        raise UsageError(f"a key parameter cannot hold a comma: {key!r}")
+    if config is None:
+        raise ConfigError("encryption needs a key provider's configuration file")
+    option = "--encryption-key" if encryption is not None else "--decryption-key"
+    return [option, f"provider:{ocicrypt.PROVIDER}:{key}"]
+
+
+def _make_private(folder: str) -> None:
+    # Skopeo's files are readable for everybody; the folder that they are in is not.
+    Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _parsed(reference: oci.Reference | str) -> oci.Reference:
+    return oci.Reference.parse(reference) if isinstance(reference, str) else reference
+
+
+def _for_this_machine(index: oci.Index, reference: oci.Reference) -> oci.Digest:
+    machine = platform.machine()
+    architecture = _ARCHITECTURES.get(machine, machine)
+    for entry in index.manifests:
+        known = entry.platform
+        if known is not None and (known.architecture, known.os) == (architecture, "linux"):
+            return oci.parse_digest(entry.digest)
+    raise NotFoundError(f"{reference} has no image for linux/{architecture}")

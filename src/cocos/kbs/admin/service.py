@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the key broker does for administrators: resources, policies, reference values."""
+
+import base64
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from cocos._types import JsonObject
+from cocos.errors import NotFoundError, StateError
+from cocos.kbs.denials import Denial, Denials
+from cocos.kbs.metrics import KbsMetrics
+from cocos.kbs.resource_policy import POLICY_ID, ResourcePolicy
+from cocos.stores.base import Namespace, Store
+from cocos.wire import json
+from cocos.wire.kbs import protocol as kbs
+
+
+class AppraisalRules(Protocol):
+    """What an attestation service appraises by."""
+
+    async def set_policy(self, policy_id: str, text: str) -> None:
+        """Store an attestation policy."""
+        ...
+
+    async def policy_ids(self) -> list[str]:
+        """Return the ids of all policies, stored and default."""
+        ...
+
+    async def get_policy(self, policy_id: str) -> str:
+        """Return the text of a policy, or raise NotFoundError."""
+        ...
+
+    async def delete_policy(self, policy_id: str) -> None:
+        """Delete a stored policy, or raise NotFoundError."""
+        ...
+
+    async def register_reference_values(self, message: JsonObject) -> None:
+        """Store the reference values of an RVPS message."""
+        ...
+
+    async def get_reference_value(self, name: str) -> Any:
+        """Return a reference value, or raise NotFoundError."""
+        ...
+
+    async def list_reference_values(self) -> Sequence[Any]:
+        """Return every reference value with its name and when it expires."""
+        ...
+
+    async def delete_reference_value(self, name: str) -> None:
+        """Delete a reference value, or raise NotFoundError."""
+        ...
+
+
+class Administration:
+    """The use cases of administrators, who are admitted before."""
+
+    def __init__(
+        self,
+        store: Store,
+        rules: AppraisalRules,
+        *,
+        policy: ResourcePolicy,
+        denials: Denials,
+        metrics: KbsMetrics,
+    ) -> None:
+        self._store = store
+        self._rules = rules
+        self._policy = policy
+        self._denials = denials
+        self._metrics = metrics
+
+    async def set_resource(
+        self, path: kbs.ResourcePath, data: bytes, *, overwrite: bool = True
+    ) -> None:
+        """Store a resource.
+
+        Raises:
+            StateError: there is one and it may not be overwritten.
+        """
+        if overwrite:
+            await self._store.put(Namespace.RESOURCE, str(path), data)
+        elif not await self._store.put_new(Namespace.RESOURCE, str(path), data):
+            raise StateError(f"there is already a resource {path}")
+        self._metrics.writes.inc()
+
+    async def delete_resource(self, path: kbs.ResourcePath) -> None:
+        """Delete a resource.
+
+        Raises:
+            NotFoundError: there is no such resource.
+        """
+        if not await self._store.delete(Namespace.RESOURCE, str(path)):
+            raise NotFoundError(f"there is no resource {path}")
+        self._metrics.deletes.inc()
+
+    async def list_resources(self, prefix: str = "") -> list[str]:
+        """Return the names of resources that start with ``prefix``, sorted."""
+        return await self._store.keys(Namespace.RESOURCE, prefix)
+
+    async def set_resource_policy(self, text: str, policy_id: str = POLICY_ID) -> None:
+        """Set a policy that decides who gets which resource.
+
+        Raises:
+            FormatError: an impossible id, or it is not Rego.
+        """
+        await self._policy.set(policy_id, text)
+
+    async def resource_policy_ids(self) -> list[str]:
+        """Return the ids of all resource policies."""
+        return await self._policy.ids()
+
+    async def resource_policy(self, policy_id: str) -> str:
+        """Return the text of a resource policy.
+
+        Raises:
+            NotFoundError: there is none of that id.
+        """
+        return await self._policy.text(policy_id)
+
+    async def delete_resource_policy(self, policy_id: str) -> None:
+        """Delete a stored resource policy; what is more general holds again.
+
+        Raises:
+            NotFoundError: none of that id is stored.
+        """
+        await self._policy.delete(policy_id)
+
+    async def set_attestation_policy(self, policy_id: str, text: str) -> None:
+        """Set a policy that appraises evidence.
+
+        Raises:
+            FormatError: it is not Rego.
+        """
+        await self._rules.set_policy(policy_id, text)
+
+    async def attestation_policy_ids(self) -> list[str]:
+        """Return the ids of all attestation policies, stored and default."""
+        return await self._rules.policy_ids()
+
+    async def attestation_policy(self, policy_id: str) -> str:
+        """Return the text of an attestation policy.
+
+        Raises:
+            NotFoundError: there is none of that id.
+        """
+        return await self._rules.get_policy(policy_id)
+
+    async def delete_attestation_policy(self, policy_id: str) -> None:
+        """Delete a stored attestation policy; a default of that id holds again.
+
+        Raises:
+            NotFoundError: none of that id is stored.
+        """
+        await self._rules.delete_policy(policy_id)
+
+    async def register_reference_values(self, message: JsonObject) -> None:
+        """Store the reference values of an RVPS message.
+
+        Raises:
+            FormatError: not such a message.
+        """
+        await self._rules.register_reference_values(message)
+
+    async def set_reference_value(self, name: str, value: Any) -> None:
+        """Store one reference value.
+
+        Raises:
+            FormatError: an unusable name or value.
+        """
+        payload = base64.b64encode(json.encode({name: value})).decode("ascii")
+        await self.register_reference_values({"type": "sample", "payload": payload})
+
+    async def get_reference_value(self, name: str) -> Any:
+        """Return a reference value.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        return await self._rules.get_reference_value(name)
+
+    async def list_reference_values(self) -> Sequence[Any]:
+        """Return every reference value with its name and when it expires."""
+        return await self._rules.list_reference_values()
+
+    async def delete_reference_value(self, name: str) -> None:
+        """Delete a reference value.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        await self._rules.delete_reference_value(name)
+
+    async def explain(self, denial_id: str) -> Denial:
+        """Return why something was denied.
+
+        Raises:
+            NotFoundError: nothing was denied under that id, or it was too long ago.
+        """
+        return await self._denials.get(denial_id)

@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The manifest: what is to be run, on what, for whom.
+
+It arrives as protobuf (``cvms.ComputationRunReq``) or as JSON in one of two forms
+(:mod:`cocos.wire.manifest.shapes`). All become one normalised :class:`Computation`; its
+digest is the digest of the meaning, not of the spelling, and every member that
+influences the run is in it.
+"""
+
+import dataclasses
+import hashlib
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from cocos.errors import FormatError
+from cocos.wire._generated import cvms_pb2 as pb
+from cocos.wire.json import canonical
+from cocos.wire.manifest import rules, shapes
+from cocos.wire.manifest.parts import OCI_IMAGE, AgentConfig, Algorithm, Dataset, Source
+
+MAX_MANIFEST_BYTES = 4 * 2**20
+HASH_BYTES = 32
+
+EVENT_DOMAIN = "cocos"
+EVENT_OPERATION = "computation"
+
+_SCHEMES = {"docker": OCI_IMAGE, "oci": OCI_IMAGE, "gs": "gcs"}
+
+
+@dataclass(frozen=True, slots=True)
+class Computation:
+    """A manifest that has passed every check that needs nothing but the manifest.
+
+    Attributes:
+        id: Chosen by the one who starts it; safe in file names.
+        result_consumers: Public keys that can open the result, DER SubjectPublicKeyInfo.
+    """
+
+    id: str
+    algorithm: Algorithm
+    name: str = ""
+    description: str = ""
+    datasets: tuple[Dataset, ...] = ()
+    result_consumers: tuple[bytes, ...] = ()
+    agent_config: AgentConfig = field(default_factory=AgentConfig)
+
+    def __post_init__(self) -> None:
+        found = [
+            *rules.identity(self.id, self.name, self.description),
+            *rules.algorithm(self.algorithm),
+            *rules.datasets(self.datasets),
+            *rules.consumers(self.result_consumers),
+            *rules.agent_config(self.agent_config),
+        ]
+        if found:
+            raise FormatError(f"the manifest is refused: {'; '.join(found)}")
+
+    @classmethod
+    def from_proto(cls, data: bytes) -> "Computation":
+        """Parse a serialized ``cvms.ComputationRunReq``.
+
+        Raises:
+            FormatError: not that message, or refused; all problems are listed.
+        """
+        _check_size(data)
+        message = pb.ComputationRunReq()
+        try:
+            message.ParseFromString(data)
+        except DecodeError as error:
+            raise FormatError("the manifest is not a serialized ComputationRunReq") from error
+        if not message.HasField("algorithm"):
+            raise FormatError("the manifest is refused: algorithm: missing")
+        algorithm = message.algorithm
+        return cls(
+            id=message.id,
+            name=message.name,
+            description=message.description,
+            algorithm=Algorithm(
+                _source_from_proto(algorithm),
+                parse_pin(algorithm.hash),
+                algorithm.algo_type or OCI_IMAGE,
+                tuple(algorithm.algo_args),
+                algorithm.userKey,
+            ),
+            datasets=tuple(
+                Dataset(
+                    _source_from_proto(each),
+                    parse_pin(each.hash),
+                    each.filename,
+                    each.decompress,
+                    each.userKey,
+                )
+                for each in message.datasets
+            ),
+            result_consumers=tuple(each.userKey for each in message.result_consumers),
+            agent_config=AgentConfig(
+                **{
+                    each.name: getattr(message.agent_config, each.name)
+                    for each in dataclasses.fields(AgentConfig)
+                }
+            ),
+        )
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "Computation":
+        """Parse the guide's JSON form or the original agent's.
+
+        Raises:
+            FormatError: neither form, unknown members, or refused; all problems are listed.
+        """
+        _check_size(data)
+        parsed = shapes.parse(data)
+        if isinstance(parsed, shapes.Guide):
+            return _from_guide(parsed)
+        return _from_original(parsed)
+
+    def to_proto(self) -> bytes:
+        """Serialize as ``cvms.ComputationRunReq``."""
+        message = pb.ComputationRunReq(
+            id=self.id,
+            name=self.name,
+            description=self.description,
+            algorithm=pb.Algorithm(
+                hash=self.algorithm.hash,
+                userKey=self.algorithm.user_key,
+                algo_type=self.algorithm.kind,
+                algo_args=self.algorithm.args,
+                **_source_to_proto(self.algorithm.source),
+            ),
+            datasets=[
+                pb.Dataset(
+                    hash=each.hash,
+                    userKey=each.user_key,
+                    filename=each.filename,
+                    decompress=each.decompress,
+                    **_source_to_proto(each.source),
+                )
+                for each in self.datasets
+            ],
+            result_consumers=[pb.ResultConsumer(userKey=key) for key in self.result_consumers],
+            agent_config=pb.AgentConfig(**dataclasses.asdict(self.agent_config)),
+        )
+        return message.SerializeToString(deterministic=True)
+
+    def digest(self) -> bytes:
+        """Return the SHA-256 of the RFC 8785 JSON of this computation, 32 bytes."""
+        # The number is that of this layout of members; it changes when they do.
+        return hashlib.sha256(canonical({"version": 1, "computation": self})).digest()
+
+    def event(self) -> tuple[str, str, str]:
+        """Return domain, operation and content of the event that is measured before a run.
+
+        The content is canonical JSON without blanks: ``manifest`` is :meth:`digest`,
+        ``algorithm`` and each of ``datasets`` the pinned hash, all hex; null: not pinned.
+        """
+        content = {
+            "algorithm": self.algorithm.hash.hex() or None,
+            "datasets": [each.hash.hex() or None for each in self.datasets],
+            "manifest": self.digest().hex(),
+        }
+        return EVENT_DOMAIN, EVENT_OPERATION, canonical(content).decode("ascii")
+
+
+def _check_size(data: bytes) -> None:
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise FormatError(f"the manifest is larger than {MAX_MANIFEST_BYTES} bytes")
+
+
+def make_source(type_: str, url: str, key: str, *, encrypted: bool, kbs: str | None) -> Source:
+    """Return a normalised source: type and scheme made explicit, no KBS where none is needed.
+
+    Args:
+        type_: Kind of source; empty: by the scheme of ``url``.
+        url: Without a scheme it is an image at a registry.
+        key: Resource path of the key, or empty.
+        encrypted: The owner says that it is.
+        kbs: Address; empty: the CVM's own; None: no KBS.
+    """
+    scheme = re.match(r"([a-z0-9]+):(?://|/)", url)
+    if scheme is None and url and not type_:
+        type_ = OCI_IMAGE
+    if scheme is None and type_ == OCI_IMAGE and url:
+        url = f"docker://{url}"
+    kind = type_ or (_SCHEMES.get(scheme[1], scheme[1]) if scheme else "")
+    address = None if kbs is None or not encrypted else kbs.rstrip("/")
+    return Source(kind, url, encrypted, key, address)
+
+
+def _source_from_proto(message: pb.Algorithm | pb.Dataset) -> Source:
+    source = message.source
+    enabled = message.HasField("kbs") and message.kbs.enabled
+    return make_source(
+        source.type,
+        source.url,
+        source.kbs_resource_path,
+        encrypted=source.encrypted,
+        kbs=message.kbs.url if enabled else None,
+    )
+
+
+def _source_to_proto(source: Source) -> dict[str, Any]:
+    return {
+        "source": pb.Source(
+            type=source.type,
+            url=source.url,
+            kbs_resource_path=source.key,
+            encrypted=source.encrypted,
+        ),
+        "kbs": None if source.kbs is None else pb.KBSConfig(url=source.kbs, enabled=True),
+    }
+
+
+def parse_pin(value: bytes | shapes.Hash) -> bytes:
+    """Return a hash as bytes, empty for all zeros; its length is checked with the rest.
+
+    Raises:
+        FormatError: neither hex text nor bytes.
+    """
+    try:
+        if isinstance(value, str):
+            value = bytes.fromhex(value.removeprefix("sha256:"))
+        value = bytes(value)
+    except ValueError as error:
+        raise FormatError(
+            "a hash in the manifest is neither hex text nor an array of bytes"
+        ) from error
+    return b"" if value == bytes(HASH_BYTES) else value
+
+
+def _from_guide(parsed: shapes.Guide) -> Computation:
+    def source(each: shapes.GuideResource) -> Source:
+        kbs = parsed.kbs_url if each.kbs_url is None else each.kbs_url
+        return make_source(
+            each.type, each.uri, each.kbs_resource_path, encrypted=each.encrypted, kbs=kbs
+        )
+
+    algorithm = parsed.algorithm
+    return Computation(
+        id=parsed.computation_id,
+        name=parsed.name,
+        description=parsed.description,
+        algorithm=Algorithm(
+            source(algorithm),
+            parse_pin(algorithm.hash),
+            args=algorithm.args,
+            user_key=algorithm.user_key,
+        ),
+        datasets=tuple(
+            Dataset(source(each), parse_pin(each.hash), each.filename, user_key=each.user_key)
+            for each in parsed.datasets
+        ),
+        result_consumers=tuple(each.user_key for each in parsed.result_consumers),
+        agent_config=_agent_config(parsed.agent_config),
+    )
+
+
+def _from_original(parsed: shapes.Original) -> Computation:
+    def source(each: shapes.Algorithm | shapes.Dataset) -> Source:
+        kbs = each.kbs.url if each.kbs is not None and each.kbs.enabled else None
+        return make_source(
+            each.source.type,
+            each.source.url,
+            each.source.kbs_resource_path,
+            encrypted=each.source.encrypted,
+            kbs=kbs,
+        )
+
+    algorithm = parsed.algorithm
+    return Computation(
+        id=parsed.id,
+        name=parsed.name,
+        description=parsed.description,
+        algorithm=Algorithm(
+            source(algorithm),
+            parse_pin(algorithm.hash),
+            algorithm.algo_type or OCI_IMAGE,
+            algorithm.algo_args,
+            algorithm.user_key,
+        ),
+        datasets=tuple(
+            Dataset(
+                source(each), parse_pin(each.hash), each.filename, each.decompress, each.user_key
+            )
+            for each in parsed.datasets
+        ),
+        result_consumers=tuple(each.user_key for each in parsed.result_consumers),
+        agent_config=_agent_config(parsed.agent_config),
+    )
+
+
+def _agent_config(parsed: shapes.AgentConfig) -> AgentConfig:
+    names = (each.name for each in dataclasses.fields(AgentConfig))
+    return AgentConfig(**{name: getattr(parsed, name) for name in names})

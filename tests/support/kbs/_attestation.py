@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An attestation service on a real socket, inside the test's process."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from _engine import LocalEngine
+from _programs import Running
+
+from cocos._clock import Clock, system_clock
+from cocos.attestation_service.server import services
+from cocos.cli.kbs.attestation import own_service
+from cocos.kbs.config import Settings
+from cocos.stores.sql import SqlStore, storage_url
+from cocos.transport.rpc import serve
+from cocos.wire.attestation_rpc import MAX_MESSAGE_BYTES
+
+
+@contextlib.asynccontextmanager
+async def attestation_server(
+    folder: Path, *, clock: Clock = system_clock, **settings: Any
+) -> AsyncIterator[str]:
+    """Have one; yields its address."""
+    store = await SqlStore.open(storage_url(str(folder / "as")), clock=clock)
+    try:
+        service, keys = own_service(Settings(**settings), store, LocalEngine(), clock=clock)
+        async with serve(
+            f"unix:{folder}/as.sock", services(service, keys), max_message_bytes=MAX_MESSAGE_BYTES
+        ) as address:
+            yield address
+    finally:
+        await store.close()
+
+
+def http_of(program: Running) -> str:
+    """Return where a grpc-as serves HTTP."""
+    (url,) = [line.split("at=")[1].split()[0] for line in program.log if "as.http" in line]
+    return url

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+import gzip
+import os
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from _layouts import Layer, blob_path, gzipped, tar, uncompressed, write
+
+from cocos.errors import CocosError, FormatError, IntegrityError, NotFoundError, TooLargeError
+from cocos.host.images import layout
+from cocos.wire import oci
+from cocos.wire.json import encode
+
+FIRST, SECOND = tar("a", b"one" * 1000), tar("b", os.urandom(3 * 2**20))
+
+
+def test_good_image_is_verified_down_to_the_plaintext(tmp_path: Path) -> None:
+    config = write(tmp_path, [gzipped(FIRST), uncompressed(SECOND)])
+    seen: list[int] = []
+    image = layout.verify(tmp_path, config_digest=config, on_bytes=seen.append)
+    assert image.config_digest == config
+    assert [layer.diff_id for layer in image.layers] == [
+        oci.digest_of(FIRST),
+        oci.digest_of(SECOND),
+    ]
+    assert image.layers[1].path.read_bytes() == SECOND
+    assert image.layers[0].plain_bytes == len(FIRST)
+    assert sum(seen) == len(gzip.compress(FIRST, mtime=0)) + len(SECOND)
+
+
+def test_gzip_of_several_members(tmp_path: Path) -> None:
+    blob = gzip.compress(SECOND[:1000]) + gzip.compress(b"") + gzip.compress(SECOND[1000:])
+    write(tmp_path, [Layer(SECOND, blob)])
+    assert layout.verify(tmp_path).layers[0].plain_bytes == len(SECOND)
+
+
+GOOD = gzipped(FIRST)
+BAD_LAYERS: dict[str, tuple[Layer, type[CocosError], str]] = {
+    "other plaintext": (
+        replace(GOOD, diff_id=oci.digest_of(SECOND)),
+        IntegrityError,
+        "diff_id is",
+    ),
+    "changed blob": (
+        replace(GOOD, digest=oci.digest_of(b"x")),
+        IntegrityError,
+        "was changed: its digest is",
+    ),
+    "other size": (replace(GOOD, size=5), IntegrityError, "bytes long, not 5"),
+    "still encrypted": (
+        replace(GOOD, media_type=oci.LAYER_GZIP + oci.ENCRYPTED),
+        IntegrityError,
+        "still encrypted",
+    ),
+    "garbage where gzip should be": (
+        Layer(FIRST, os.urandom(2000)),
+        IntegrityError,
+        "decrypted wrongly or changed",
+    ),
+    "truncated gzip": (Layer(FIRST, GOOD.blob[:-9]), IntegrityError, "ends too early"),
+    "bytes after gzip": (Layer(FIRST, GOOD.blob + b"tail"), IntegrityError, "is damaged"),
+    "zeros after gzip": (Layer(FIRST, GOOD.blob + bytes(8)), IntegrityError, "is damaged"),
+    "empty blob": (Layer(FIRST, b""), IntegrityError, "ends too early"),
+    "wrong check sum": (
+        Layer(FIRST, GOOD.blob[:-8] + zlib.crc32(b"").to_bytes(4, "little") + GOOD.blob[-4:]),
+        IntegrityError,
+        "is damaged",
+    ),
+    "plain type, gzip content": (
+        replace(GOOD, media_type=oci.LAYER_TAR),
+        IntegrityError,
+        "does not hold what the image's config says",
+    ),
+    "zstd": (replace(GOOD, media_type=oci.LAYER_TAR + "+zstd"), FormatError, "unsupported type"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_LAYERS)
+def test_bad_layer_is_named(tmp_path: Path, name: str) -> None:
+    layer, kind, words = BAD_LAYERS[name]
+    write(tmp_path, [uncompressed(SECOND), layer])
+    with pytest.raises(kind, match=words) as caught:
+        layout.verify(tmp_path)
+    assert "layer 2 (sha256:" in caught.value.message
+
+
+def test_missing_blob(tmp_path: Path) -> None:
+    write(tmp_path, [GOOD])
+    blob_path(tmp_path, oci.digest_of(GOOD.blob)).unlink()
+    with pytest.raises(IntegrityError, match="is missing"):
+        layout.verify(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_blob_that_is_no_regular_file(tmp_path: Path, kind: str) -> None:
+    write(tmp_path / "image", [GOOD])
+    path = blob_path(tmp_path / "image", oci.digest_of(GOOD.blob))
+    path.rename(tmp_path / "elsewhere")
+    if kind == "link":
+        path.symlink_to(tmp_path / "elsewhere")
+    else:
+        os.mkfifo(path)
+    with pytest.raises(IntegrityError):
+        layout.verify(tmp_path / "image")
+
+
+@pytest.mark.parametrize("part", ["manifest", "config"])
+def test_changed_document(tmp_path: Path, part: str) -> None:
+    config = write(tmp_path, [GOOD])
+    manifest, _ = layout.read_manifest(tmp_path)
+    path = blob_path(tmp_path, config if part == "config" else manifest)
+    path.write_bytes(path.read_bytes().replace(b'"schemaVersion":2', b'"schemaVersion":3') + b" ")
+    with pytest.raises(IntegrityError, match=f"the image {part} was changed"):
+        layout.verify(tmp_path)
+
+
+def test_config_that_was_not_demanded(tmp_path: Path) -> None:
+    write(tmp_path, [GOOD])
+    with pytest.raises(IntegrityError, match="as demanded"):
+        layout.verify(tmp_path, config_digest=oci.digest_of(b"other"))
+
+
+def test_layer_without_diff_id(tmp_path: Path) -> None:
+    write(tmp_path, [GOOD, uncompressed(SECOND)])
+    _, manifest = layout.read_manifest(tmp_path)
+    write(tmp_path, [GOOD])
+    index = tmp_path / "index.json"
+    old = oci.parse_manifest(blob_path(tmp_path, layout.read_manifest(tmp_path)[0]).read_bytes())
+    assert isinstance(old, oci.Manifest)
+    mixed = encode(oci.Manifest(2, old.config, manifest.layers))
+    blob_path(tmp_path, oci.digest_of(mixed)).write_bytes(mixed)
+    entry = oci.Descriptor(oci.MANIFEST, oci.digest_of(mixed), len(mixed))
+    index.write_bytes(encode(oci.Index(2, (entry,))))
+    with pytest.raises(IntegrityError, match="2 layers but 1 diff_ids"):
+        layout.verify(tmp_path)
+
+
+def test_bomb_stops_at_the_limit(tmp_path: Path) -> None:
+    write(tmp_path, [gzipped(bytes(50 * 2**20))])
+    with pytest.raises(TooLargeError):
+        layout.verify(tmp_path, limit=2**20)
+
+
+def test_several_images_need_a_tag(tmp_path: Path) -> None:
+    write(tmp_path, [GOOD])
+    index = tmp_path / "index.json"
+    text = index.read_text()
+    entry = text[text.index("[") + 1 : text.rindex("]")]
+    index.write_text(text.replace(entry, f"{entry},{entry}"))
+    with pytest.raises(FormatError, match="holds 2 images"):
+        layout.verify(tmp_path)
+    with pytest.raises(NotFoundError, match="no image 'v1'"):
+        layout.verify(tmp_path, tag="v1")
+
+
+def test_no_layout(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="nowhere"):
+        layout.verify(tmp_path / "nowhere")
