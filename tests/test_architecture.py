@@ -2,6 +2,7 @@
 """The rules of DESIGN §3 about who may import whom, and how large things may get."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -134,6 +135,21 @@ def test_rooms_of_host() -> None:
             if room(other) and room(other) != room(name):
                 assert room(name), f"{name}, beside the rooms, imports {other}"
                 assert room(other) in ROOMS_OF_HOST[room(name)], f"{name} imports {other}"
+
+
+def test_modules_that_programs_in_strings_import_are_there() -> None:
+    root = SOURCE.parent
+    files = [
+        path for top in ("src", "tests", "tools", "bench") for path in (root / top).rglob("*.py")
+    ]
+    statement = re.compile(r"\bfrom (cocos[\w.]*) import (\w+)")
+    for path in files:
+        for module, name in statement.findall(path.read_text("utf-8")):
+            if f"{module}.{name}" in MODULES or "_generated" in module:
+                continue
+            assert module in MODULES, f"{path} imports {name} from {module}, which is not there"
+            text = MODULES[module].read_text("utf-8")
+            assert re.search(rf"\b{name}\b", text), f"{path}: {module} has no {name}"
 
 
 def test_no_folder_is_full() -> None:

@@ -180,7 +180,7 @@ class _Build:
             ["python3", "-I", "-B", "-c", f"import {modules}"], work=self._folder, root=self._root
         )
         # The agent would do this at every start, and an emulated VM takes seconds for it.
-        probe = "import asyncio; from cocos.host import skopeo; asyncio.run(skopeo.find())"
+        probe = "import asyncio; from cocos.host.images import skopeo; asyncio.run(skopeo.find())"
         await self._inputs.tools.run(
             ["python3", "-I", "-B", "-c", probe],
             work=self._folder,

@@ -115,7 +115,7 @@ async def test_one_that_does_not_listen_is_killed_with_its_descendants(
 async def test_everything_dies_with_a_killed_starter() -> None:
     script = (
         "import asyncio\n"
-        "from cocos.host import sandbox\n"
+        "from cocos.host.containers import sandbox\n"
         "async def main():\n"
         "    argv = ['/bin/sh', '-c', 'setsid -f sleep 98762; echo up; sleep 98762']\n"
         "    async with sandbox.run(sandbox.View(), argv) as child:\n"

@@ -148,7 +148,7 @@ async def test_grpcurl_names_a_server_that_is_not_there() -> None:
     server.close()
     await server.wait_closed()
     code = (
-        "from cocos.cli import grpcurl\ngrpcurl.CALL_SECONDS = 0.3\nimport sys\n"
+        "from cocos.cli.owner import grpcurl\ngrpcurl.CALL_SECONDS = 0.3\nimport sys\n"
         f"sys.argv = ['grpcurl', '-plaintext', '127.0.0.1:{port}', 'list']\ngrpcurl.main()\n"
     )
     done = await process.run([sys.executable, "-c", code], check=False)

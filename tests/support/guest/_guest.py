@@ -24,6 +24,7 @@ from _programs import Running, started
 
 from cocos.host import process
 from cocos.host.files import cache_folder
+from cocos.image import spec
 
 ROOT = Path(__file__).resolve().parents[3]
 LOCK = ROOT / "requirements" / "run.txt"
@@ -51,8 +52,8 @@ class GuestPython:
             *("--setenv", "PYTHONPATH", "/cocos/src:/cocos/site"),
             *("--setenv", "PYTHONPYCACHEPREFIX", "/cocos/bytecode"),
         ]
-        module = program.replace("-", "_")
-        code = f"import sys; sys.argv[0] = {program!r}; from cocos.cli.{module} import main; main()"
+        module = spec.PROGRAMS[program]
+        code = f"import sys; sys.argv[0] = {program!r}; from {module} import main; main()"
         return [*view, "/usr/bin/python3", "-c", code, *arguments]
 
     @contextlib.asynccontextmanager
