@@ -21,6 +21,7 @@ class AttestationServiceConfig(BaseModel):
         build_name: Of the verifier, in the same claim.
         profile_name: Claim ``eat_profile``.
         duration_minutes: Lifetime of a token.
+        challenge_minutes: From a challenge to the evidence that answers it.
         verbose_token: Keep the devices' raw evidence in the token, which can make it too
             long for a header of HTTP.
         insecure_allow_sample: Count sample evidence, which proves nothing, as good.
@@ -34,6 +35,7 @@ class AttestationServiceConfig(BaseModel):
     build_name: str = "attestation-service 0.1.0"
     profile_name: str = "tag:github.com,2024:confidential-containers/Trustee"
     duration_minutes: int = Field(default=5, ge=1, le=24 * 60)
+    challenge_minutes: int = Field(default=5, ge=1, le=24 * 60)
     verbose_token: bool = True
     insecure_allow_sample: bool = False
     sample_extractor: bool = True

@@ -37,7 +37,7 @@ def attester(
     algorithm: str | None,
     init_data: InitData | None,
     init_data_digest: str | None,
-    state: JsonObject | None = None,
+    state: str | None = None,
 ) -> Attester:
     """Return one attester's evidence and what it must be bound to.
 

@@ -2,7 +2,7 @@
 """What an attestation service is asked to appraise."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from cocos._types import JsonObject, ReportData
@@ -22,7 +22,7 @@ class Attester:
         runtime_data: What that is the digest of; None if it is no digest.
         init_data: What the host passed in, in clear.
         init_data_digest: Its digest, if it is not shown.
-        state: Of the attestation service's demand in this session, if there was one.
+        state: As it was given out with the challenge of this session, if there was one.
     """
 
     tee: Tee
@@ -31,7 +31,7 @@ class Attester:
     runtime_data: JsonObject | None = None
     init_data: InitData | None = None
     init_data_digest: bytes | None = None
-    state: JsonObject | None = field(default=None, repr=False)
+    state: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class AppraisalRequest:
         runtime_data: JsonObject,
         init_data: InitData | None = None,
         *,
-        state: JsonObject | None = None,
+        state: str | None = None,
     ) -> "AppraisalRequest":
         """Return the request for an attestation to a key broker.
 
@@ -66,7 +66,7 @@ class AppraisalRequest:
             runtime_data: What the primary evidence is bound to: ``nonce``, ``tee-pubkey``
                 and ``additional-evidence``. Devices are bound to the first two.
             init_data: What the host passed in, in clear.
-            state: Of the demand in this session, if there was one.
+            state: As it was given out with the challenge of this session, if there was one.
         """
         shared = kbs.without_devices(runtime_data)
         bound = kbs.report_data(runtime_data)

@@ -63,13 +63,12 @@ class _Attestation(pb_grpc.AttestationServiceServicer):
         except EvidenceError as error:
             context.set_trailing_metadata(((FINDINGS, encode_findings(error.findings)),))
             raise
-        nonce = await self._service.challenge()
         if asked is None:
-            return pb.ChallengeResponse(attestation_challenge=nonce)
+            return pb.ChallengeResponse(attestation_challenge=await self._service.challenge())
         return pb.ChallengeResponse(
-            attestation_challenge=nonce,
+            attestation_challenge=asked.nonce,
             params=json.encode(asked.params).decode(),
-            state=json.encode(asked.state).decode(),
+            state=asked.state,
         )
 
 
@@ -151,7 +150,7 @@ def _attester(request: pb.IndividualAttestationRequest) -> Attester:
         algorithm=request.runtime_data_hash_algorithm,
         init_data=init_data,
         init_data_digest=digest,
-        state=_object(request.state, "the state") if request.state else None,
+        state=request.state or None,
     )
 
 

@@ -3,6 +3,7 @@
 
 import asyncio
 import base64
+import datetime as dt
 import secrets
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -13,10 +14,11 @@ import structlog
 from cocos._clock import Clock
 from cocos._types import JsonObject
 from cocos.attestation_service.annotate import compose, parse_init_data
+from cocos.attestation_service.challenges import Asked, Challenges
 from cocos.attestation_service.config import AttestationServiceConfig
 from cocos.attestation_service.policies import attestation_policies
 from cocos.attestation_service.reference_values import ReferenceValue, ReferenceValues
-from cocos.attestation_service.request import AppraisalRequest
+from cocos.attestation_service.request import AppraisalRequest, Attester
 from cocos.attestation_service.signing_keys import SigningKeys
 from cocos.errors import ConfigError, EvidenceError, Finding, FormatError, NotFoundError
 from cocos.policy.appraisal import Verdict, appraise
@@ -24,7 +26,7 @@ from cocos.policy.documents import BaseDocuments
 from cocos.policy.engine import PolicyEngine
 from cocos.stores.base import Store
 from cocos.tokens.ear import Submodule, issue
-from cocos.verifiers import Demand, Expected, Verifier, VerifierTable, verifier_table
+from cocos.verifiers import Expected, Kept, Verifier, VerifierTable, verifier_table
 from cocos.wire.kbs.protocol import Tee, without_devices
 
 NONCE_BYTES: Final = 32
@@ -76,6 +78,8 @@ class AttestationService:
         self._engine = engine
         self._policies = attestation_policies(store, engine)
         self._values = ReferenceValues(store, clock=clock, sample=config.sample_extractor)
+        lifetime = dt.timedelta(minutes=config.challenge_minutes)
+        self._challenges = Challenges(store, clock=clock, lifetime=lifetime)
         self._base: tuple[JsonObject, BaseDocuments] | None = None
         self._verifiers = verifiers or verifier_table(
             insecure_allow_sample=config.insecure_allow_sample, clock=clock
@@ -87,8 +91,8 @@ class AttestationService:
         """Return a fresh nonce: base64 of 32 random bytes."""
         return base64.b64encode(secrets.token_bytes(NONCE_BYTES)).decode("ascii")
 
-    async def demand(self, tee: Tee, extra_params: Any) -> Demand | None:
-        """Return what to ask of an attester beside the nonce; None for nothing.
+    async def demand(self, tee: Tee, extra_params: Any) -> Asked | None:
+        """Return what to ask of an attester, if it is more than any nonce.
 
         Args:
             tee: Primary attester.
@@ -106,10 +110,13 @@ class AttestationService:
         if verifier is None or announced is None:
             return None
         try:
-            return await verifier.challenge(announced, await self._values.all())
+            challenge = await self._challenges.begin(tee, await self.challenge())
+            values = await self._values.all()
+            demand = await verifier.challenge(announced, values, challenge.secret)
         except EvidenceError as error:
             _log.info("attestation.refused", tee=tee.value, findings=error.findings)
             raise
+        return None if demand is None else challenge.asked(demand.params, demand.state)
 
     async def appraise(self, request: AppraisalRequest) -> Appraisal:
         """Verify evidence and issue a token.
@@ -214,7 +221,8 @@ class AttestationService:
                     shown = await asyncio.to_thread(parse_init_data, attester.init_data)
                 verifier = self._verifiers.find(attester.tee)
                 digest = attester.init_data_digest if shown is None else shown.digest
-                expected = Expected(attester.report_data, digest, attester.state, values)
+                kept = await self._kept(attester)
+                expected = Expected(attester.report_data, digest, kept, values)
                 claims = await verifier.verify(attester.evidence, expected)
             except EvidenceError as error:
                 failures.append(error)
@@ -224,6 +232,13 @@ class AttestationService:
             annotated = compose(attester.tee, claims, attester.runtime_data, shown)
             verified.append(_Verified(verifier, name, claims, annotated))
         return verified, failures
+
+    async def _kept(self, attester: Attester) -> Kept | None:
+        """Return what was kept of the challenge of this session; the evidence uses it up."""
+        if attester.state is None:
+            return None
+        nonce = (attester.runtime_data or {}).get("nonce")
+        return await self._challenges.redeem(attester.tee, nonce, attester.state)
 
     async def _judge(
         self, part: _Verified, policy_id: str, values: JsonObject, base: BaseDocuments

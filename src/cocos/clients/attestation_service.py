@@ -72,10 +72,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the service asks of an attester beside the nonce; its state is a secret."""
+    """What the service asks of an attester; the state goes back to it as it is."""
 
+    nonce: str
     params: JsonObject
-    state: JsonObject
+    state: str
 
 
 class AttestationServiceClient:
@@ -109,7 +110,7 @@ class AttestationServiceClient:
         await self._channel.close()
 
     async def demand(self, tee: Tee, extra_params: Any) -> Asked | None:
-        """Return what is asked of an attester beside the nonce; None for nothing.
+        """Return what is asked of an attester, if it is more than any nonce.
 
         Args:
             tee: Primary attester.
@@ -125,8 +126,7 @@ class AttestationServiceClient:
         if not answer.params:
             return None
         params: JsonObject = json.decode(answer.params, JsonObject, "the challenge's parameters")
-        state: JsonObject = json.decode(answer.state, JsonObject, "the challenge's state")
-        return Asked(params, state)
+        return Asked(answer.attestation_challenge, params, answer.state)
 
     async def evaluate(
         self,
@@ -136,7 +136,7 @@ class AttestationServiceClient:
         runtime_data: JsonObject,
         init_data: InitData | None,
         *,
-        state: JsonObject | None = None,
+        state: str | None = None,
     ) -> str:
         """Have evidence appraised and return the token.
 
@@ -146,7 +146,7 @@ class AttestationServiceClient:
             additional: Evidence of devices.
             runtime_data: What the primary attester's evidence must be bound to.
             init_data: What the host passed in, in clear.
-            state: Of the demand in this session, if there was one.
+            state: As it came with the challenge of this session, if there was one.
 
         Raises:
             EvidenceError: it does not hold.
@@ -155,7 +155,7 @@ class AttestationServiceClient:
         if init_data is not None:
             setattr(primary, f"init_data_{init_data.format}", init_data.body)
         if state is not None:
-            primary.state = json.encode(state).decode()
+            primary.state = state
         shared = without_devices(runtime_data)
         devices = [_individual(kind, each, shared) for kind, each in additional.items()]
         request = pb.AttestationRequest(verification_requests=[primary, *devices])

@@ -72,7 +72,12 @@ class Appraisal(Protocol):
 
 
 class Demand(Protocol):
-    """What evidence of some kinds needs beside the nonce."""
+    """What evidence of some kinds needs beside a nonce."""
+
+    @property
+    def nonce(self) -> str:
+        """That the evidence must carry: base64 of 32 bytes that nobody has seen before."""
+        ...
 
     @property
     def params(self) -> JsonObject:
@@ -80,8 +85,8 @@ class Demand(Protocol):
         ...
 
     @property
-    def state(self) -> JsonObject:
-        """To be kept with the session and given back with the evidence; a secret."""
+    def state(self) -> str:
+        """To be kept with the session and given back with the evidence; opaque."""
         ...
 
 
@@ -89,7 +94,7 @@ class AttestationService(Protocol):
     """Who appraises evidence: in this process, or a server of its own."""
 
     async def demand(self, tee: kbs.Tee, extra_params: Any) -> Demand | None:
-        """Return what to ask of an attester beside the nonce; None for nothing.
+        """Return what to ask of an attester, if it is more than any nonce.
 
         Args:
             tee: Primary attester.
@@ -108,7 +113,7 @@ class AttestationService(Protocol):
         runtime_data: JsonObject,
         init_data: kbs.InitData | None,
         *,
-        state: JsonObject | None,
+        state: str | None,
     ) -> Appraisal:
         """Appraise evidence.
 
@@ -118,7 +123,7 @@ class AttestationService(Protocol):
             additional: Evidence of devices.
             runtime_data: What the primary attester's evidence must be bound to.
             init_data: What the host passed in, in clear.
-            state: Of the demand in this session, if there was one.
+            state: Of the demand in this session, as it was.
 
         Raises:
             EvidenceError: evidence does not hold; says why in its findings.
@@ -190,7 +195,7 @@ class KbsService:
         )
         asked = await self._attestation.demand(request.tee, request.extra_params)
         if asked is not None:
-            session, challenge = rcar.demand(session, challenge, asked.params, asked.state)
+            session, challenge = rcar.demand(session, asked.nonce, asked.params, asked.state)
         session_id = secrets.token_hex(16)
         await self._store.put(
             Namespace.SESSION, session_id, rcar.dump(session), expires=session.expires
@@ -232,7 +237,7 @@ class KbsService:
                 additional,
                 bound_data(attestation, spent.generation),
                 attestation.init_data,
-                state=session.state,
+                state=session.kept,
             )
         except EvidenceError:
             self._metrics.attestation_failures.labels(spent.tee.value).inc()

@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from cocos._types import JsonObject
-from cocos.errors import AuthenticationError, Finding, FormatError
+from cocos.errors import AuthenticationError, Finding, FormatError, ProtocolError
 from cocos.wire import json
 from cocos.wire.kbs.generations import NEWEST, Generation
 from cocos.wire.kbs.protocol import Challenge, Request, Tee
@@ -29,13 +29,13 @@ _AGAIN: Final = "start a new handshake with POST /kbs/v0/auth"
 class Authed(msgspec.Struct, frozen=True, tag="Authed"):
     """Challenged; waits for evidence that carries ``nonce``.
 
-    ``state`` is what the verifier of the evidence asked to be kept; it may hold secrets.
+    ``kept`` is what the attestation service wants back with the evidence; only it can read it.
     """
 
     tee: Tee
     nonce: str
     expires: dt.datetime
-    state: JsonObject | None = None
+    kept: str | None = None
     generation: Generation = NEWEST
 
 
@@ -109,20 +109,27 @@ def start(
     return session, Challenge(nonce=text)
 
 
-def demand(
-    session: Authed, challenge: Challenge, params: JsonObject, state: JsonObject
-) -> tuple[Authed, Challenge]:
-    """Add what the verifier asks of the attester, and what it keeps until the evidence.
+def demand(session: Authed, nonce: str, params: JsonObject, kept: str) -> tuple[Authed, Challenge]:
+    """Challenge the attester as the attestation service asks.
 
     Args:
         session: Just begun.
-        challenge: Its challenge.
+        nonce: Of the attestation service, base64 of 32 bytes; takes the place of the session's.
         params: For the attester; stand under the TEE's name in ``extra-params``.
-        state: For the verifier.
+        kept: What the attestation service wants back with the evidence.
+
+    Raises:
+        ProtocolError: no such nonce.
     """
+    try:
+        random = json.b64decode(nonce, "the nonce")
+    except FormatError as error:
+        raise ProtocolError("the attestation service's challenge has no nonce") from error
+    if len(random) != NONCE_BYTES:
+        raise ProtocolError(f"a nonce of the attestation service has not {NONCE_BYTES} bytes")
     return (
-        msgspec.structs.replace(session, state=state),
-        msgspec.structs.replace(challenge, extra_params={session.tee.value: params}),
+        msgspec.structs.replace(session, nonce=nonce, kept=kept),
+        Challenge(nonce, {session.tee.value: params}),
     )
 
 

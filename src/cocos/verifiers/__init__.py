@@ -8,7 +8,7 @@ from cryptography import x509
 
 from cocos._clock import Clock
 from cocos.errors import EvidenceError, Finding
-from cocos.verifiers._base import Demand, Expected, Verifier
+from cocos.verifiers._base import Demand, Expected, Kept, Verifier
 from cocos.verifiers.sample import InsecureSampleDeviceVerifier, InsecureSampleVerifier
 from cocos.verifiers.tpm import TpmVerifier
 from cocos.wire.kbs.protocol import Tee
@@ -17,6 +17,7 @@ __all__ = [
     "INSECURE_SAMPLE_FLAG",
     "Demand",
     "Expected",
+    "Kept",
     "Verifier",
     "VerifierTable",
     "verifier_table",

@@ -19,11 +19,25 @@ class Demand:
 
     Attributes:
         params: For the attester; stands under the TEE's name in the challenge.
-        state: For the verifier, when the evidence comes; kept with the session. A secret.
+        state: For the verifier, when the evidence comes. Never a secret, which comes back with
+            it by itself, and never a verdict, which has to be found anew.
     """
 
     params: JsonObject
-    state: JsonObject = field(repr=False)
+    state: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a verifier knows of its own challenge; nobody else can have made it.
+
+    Attributes:
+        state: Of its :class:`Demand`.
+        secret: Of this challenge.
+    """
+
+    state: JsonObject
+    secret: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +47,14 @@ class Expected:
     Attributes:
         report_data: Digest of the runtime data: nonce and TEE key. Never absent.
         init_data: Digest of the init data; None when the guest showed none.
-        state: Of the verifier's own :class:`Demand` in this session, if it made one.
+        kept: Of the verifier's own challenge in this session, if it made one.
         reference_values: What the operator registered; only keys of attesters are a
             verifier's business, everything else is the policy's.
     """
 
     report_data: ReportData
     init_data: bytes | None = None
-    state: JsonObject | None = field(default=None, repr=False)
+    kept: Kept | None = None
     reference_values: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -73,6 +87,7 @@ class Verifier(abc.ABC):
         self,
         announced: Any,  # noqa: ARG002
         reference_values: Mapping[str, Any],  # noqa: ARG002
+        secret: bytes,  # noqa: ARG002
     ) -> Demand | None:
         """Return what to ask of an attester before it makes evidence; None for nothing.
 
@@ -80,6 +95,7 @@ class Verifier(abc.ABC):
             announced: What it said under the TEE's name when it opened the session;
                 None if nothing.
             reference_values: What the operator registered.
+            secret: Of this challenge: 32 bytes for the attester alone, if it needs any.
 
         Raises:
             EvidenceError: what it announced can never become evidence that holds.

@@ -9,8 +9,8 @@ import base64
 import datetime as dt
 import hashlib
 import hmac
-import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -19,7 +19,6 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from cocos._types import JsonObject
 from cocos.crypto import tpm_credential
 from cocos.crypto.certificates import UNREADABLE
 from cocos.errors import ConfigError, EvidenceError, Finding, FormatError
@@ -70,11 +69,37 @@ def parse_ek_cas(pem: bytes, source: str) -> tuple[x509.Certificate, ...]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class _Announced:
+    """A key, and the certificate of the TPM that it is said to be in."""
+
+    params: TpmParams
+    certificate: bytes
+    key: RsaPublic
+    spki: bytes
+
+    @classmethod
+    def parse(cls, announced: Any) -> "_Announced":
+        """Parse the member ``tpm`` of a request's ``extra-params``.
+
+        Raises:
+            FormatError: not such a member.
+        """
+        try:
+            params = msgspec.convert(announced, TpmParams)
+        except msgspec.ValidationError as error:
+            raise FormatError(str(error)) from error
+        certificate = json.b64decode(params.ek_certificate, "ek_certificate")
+        key = RsaPublic.parse(json.b64decode(params.ak_public, "ak_public"))
+        return cls(params, certificate, key, _spki(key))
+
+
 def demand(
     announced: Any,
     reference_values: Mapping[str, Any],
     cas: Sequence[x509.Certificate],
     now: dt.datetime,
+    secret: bytes,
 ) -> Demand | None:
     """Challenge the TPM that a guest says it has, or nothing for a registered key.
 
@@ -84,41 +109,41 @@ def demand(
     if announced is None:
         return None
     try:
-        params = msgspec.convert(announced, TpmParams)
-        certificate = json.b64decode(params.ek_certificate, "ek_certificate")
-        key = RsaPublic.parse(json.b64decode(params.ak_public, "ak_public"))
-        spki = _spki(key)
-    except (msgspec.ValidationError, FormatError) as error:
+        known = _Announced.parse(announced)
+    except FormatError as error:
         raise _refusal(Finding("tpm.extra-params", str(error))) from error
-    endorsement = _endorsement_key(certificate, cas, now)
-    findings = _attribute_findings(key)
-    if isinstance(endorsement, Finding):
-        findings.append(endorsement)
-    if findings or isinstance(endorsement, Finding):
-        if _registered(spki, reference_values):
+    endorsement, findings = _endorsement(known, cas, now)
+    if endorsement is None:
+        if _registered(known.spki, reference_values):
             return None
         raise EvidenceError(
             f"the attestation key is not known to live in a TPM: {findings[0].problem}",
-            findings=tuple(findings),
+            findings=findings,
             hint="the operator of the KBS trusts the TPM's manufacturer with --tpm-ek-ca",
         )
-    secret = os.urandom(tpm_credential.SECRET_BYTES)
-    made = tpm_credential.make_credential(endorsement, key.name, secret)
+    made = tpm_credential.make_credential(endorsement, known.key.name, secret)
     challenge = TpmChallenge(_b64(made.credential_blob), _b64(made.encrypted_secret))
-    state = {"ak": hashlib.sha256(spki).hexdigest(), "secret": _b64(secret)}
-    return Demand(msgspec.to_builtins(challenge), state)
+    return Demand(msgspec.to_builtins(challenge), msgspec.to_builtins(known.params))
 
 
 def trust(
-    evidence: TpmEvidence, spki: bytes, expected: Expected
+    evidence: TpmEvidence,
+    spki: bytes,
+    expected: Expected,
+    cas: Sequence[x509.Certificate],
+    now: dt.datetime,
 ) -> tuple[str | None, tuple[Finding, ...]]:
     """Return why the key is trusted, :data:`EK_CERTIFICATE` or :data:`REGISTERED`.
 
-    None, and what is missing, if it is not.
+    None, and what is missing, if it is not. That the certificate was good when the TPM was
+    challenged counts for nothing: it has to be good now.
     """
-    if expected.state is not None:
-        finding = _credential_finding(evidence, spki, expected.state, expected.report_data)
-        return (EK_CERTIFICATE, ()) if finding is None else (None, (finding,))
+    if expected.kept is not None:
+        known = _Announced.parse(expected.kept.state)
+        _, findings = _endorsement(known, cas, now)
+        answer = _credential_finding(evidence, spki, known, expected)
+        found = (*findings, *(() if answer is None else (answer,)))
+        return (None, found) if found else (EK_CERTIFICATE, ())
     if _registered(spki, expected.reference_values):
         return REGISTERED, ()
     finding = Finding(
@@ -148,21 +173,35 @@ def load_spki(der: bytes) -> rsa.RSAPublicKey:
     return key
 
 
+def _endorsement(
+    known: _Announced, cas: Sequence[x509.Certificate], now: dt.datetime
+) -> tuple[rsa.RSAPublicKey | None, tuple[Finding, ...]]:
+    """Return the endorsement key if a good TPM can have the announced key, else why not."""
+    endorsement = _endorsement_key(known.certificate, cas, now)
+    findings = _attribute_findings(known.key)
+    if isinstance(endorsement, Finding):
+        findings.append(endorsement)
+    if findings or isinstance(endorsement, Finding):
+        return None, tuple(findings)
+    return endorsement, ()
+
+
 def _credential_finding(
-    evidence: TpmEvidence, spki: bytes, state: JsonObject, report_data: bytes
+    evidence: TpmEvidence, spki: bytes, known: _Announced, expected: Expected
 ) -> Finding | None:
-    digest = hashlib.sha256(spki).hexdigest()
-    if digest != state["ak"]:
+    """Check that the TPM which was challenged has answered, for the key of the quote."""
+    if spki != known.spki:
         problem = "the quote is by another key than the handshake announced"
-        return Finding("tpm.ak", problem, digest, state["ak"])
-    if evidence.credential is None:
+        actual, announced = (hashlib.sha256(key).hexdigest() for key in (spki, known.spki))
+        return Finding("tpm.ak", problem, actual, announced)
+    if expected.kept is None or evidence.credential is None:
         return Finding("tpm.credential", "the TPM's answer to the challenge is missing")
     try:
         shown = json.b64decode(evidence.credential.proof, "credential.proof")
     except FormatError as error:
         return Finding("tpm.credential", str(error))
-    secret = json.b64decode(state["secret"], "the session's secret")
-    if not hmac.compare_digest(shown, tpm_credential.proof(secret, report_data)):
+    wanted = tpm_credential.proof(expected.kept.secret, expected.report_data)
+    if not hmac.compare_digest(shown, wanted):
         return Finding(
             "tpm.credential",
             "the TPM of the endorsement-key certificate did not recover the secret: "

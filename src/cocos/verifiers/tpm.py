@@ -70,19 +70,23 @@ class TpmVerifier(Verifier):
         self._ek_cas = tuple(ek_cas)
         self._clock = clock
 
-    async def challenge(self, announced: Any, reference_values: Mapping[str, Any]) -> Demand | None:
+    async def challenge(
+        self, announced: Any, reference_values: Mapping[str, Any], secret: bytes
+    ) -> Demand | None:
         """Challenge the TPM to show that it holds the attestation key.
 
         Raises:
             EvidenceError: the certificate is of nobody we trust, or the key could also
                 live outside of a TPM.
         """
-        return _tpm_key.demand(announced, reference_values, self._ek_cas, self._clock())
+        return _tpm_key.demand(announced, reference_values, self._ek_cas, self._clock(), secret)
 
     async def verify(self, evidence: Any, expected: Expected) -> JsonObject:
         """Check signature, key, selection, PCRs, nonce, init data and event logs."""
         parsed = _parse(evidence)
-        trusted, findings = _tpm_key.trust(parsed.json, parsed.spki, expected)
+        trusted, findings = _tpm_key.trust(
+            parsed.json, parsed.spki, expected, self._ek_cas, self._clock()
+        )
         found = [
             *findings,
             *_quote_findings(parsed),

@@ -20,14 +20,16 @@ from cocos.wire.attestation_rpc import MAX_MESSAGE_BYTES
 
 @contextlib.asynccontextmanager
 async def attestation_server(
-    folder: Path, *, clock: Clock = system_clock, **settings: Any
+    folder: Path, *, clock: Clock = system_clock, name: str = "as", **settings: Any
 ) -> AsyncIterator[str]:
-    """Have one; yields its address."""
+    """Have one; yields its address. Those of one folder are replicas."""
     store = await SqlStore.open(storage_url(str(folder / "as")), clock=clock)
     try:
         service, keys = own_service(Settings(**settings), store, LocalEngine(), clock=clock)
         async with serve(
-            f"unix:{folder}/as.sock", services(service, keys), max_message_bytes=MAX_MESSAGE_BYTES
+            f"unix:{folder}/{name}.sock",
+            services(service, keys),
+            max_message_bytes=MAX_MESSAGE_BYTES,
         ) as address:
             yield address
     finally:

@@ -21,12 +21,13 @@ from hypothesis import strategies as st
 from cocos._types import JsonObject, ReportData
 from cocos.crypto import tpm_credential
 from cocos.errors import ConfigError, EvidenceError, Finding
-from cocos.verifiers import Demand, Expected
+from cocos.verifiers import Demand, Expected, Kept
 from cocos.verifiers._tpm_explain import explain
 from cocos.verifiers.tpm import TpmVerifier, parse_ek_cas
 
 NOW = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
+SECRET = bytes(range(32))
 KEY = rsa.generate_private_key(65537, 2048)
 CA_KEY = ec.generate_private_key(ec.SECP256R1())
 SPKI = KEY.public_key().public_bytes(
@@ -192,23 +193,23 @@ async def test_whatever_is_sent_there_is_an_answer(junk: Any, name: str, data: b
 
 
 async def test_a_certified_tpm_is_challenged() -> None:
-    demand = await VERIFIER.challenge(params(certificate()), {})
+    certificate_of_the_tpm = certificate()
+    demand = await VERIFIER.challenge(params(certificate_of_the_tpm), {}, SECRET)
     assert isinstance(demand, Demand)
     assert set(demand.params) == {"credential_blob", "encrypted_secret"}
-    secret = base64.b64decode(demand.state["secret"])
-    assert len(secret) == 32
-    assert b64(secret) not in repr(demand)
-    again = await VERIFIER.challenge(params(certificate()), {})
-    assert again is not None
-    assert again.state["secret"] != demand.state["secret"]
-    proof = {"credential": {"proof": b64(tpm_credential.proof(secret, BOUND))}}
-    wanted = Expected(BOUND, state=demand.state)
+    # What comes back is what was announced: no secret, no verdict.
+    assert demand.state == params(certificate_of_the_tpm)
+    proof = {"credential": {"proof": b64(tpm_credential.proof(SECRET, BOUND))}}
+    kept = Kept(demand.state, SECRET)
+    assert b64(SECRET) not in repr(kept)
+    assert repr(SECRET) not in repr(kept)
+    wanted = Expected(BOUND, kept=kept)
     claims = await VERIFIER.verify(evidence() | proof, wanted)
     assert claims["ak_trusted"] == "ek-certificate"
     # The truncated form is for registered keys only; with a state none counts as such.
     short = evidence(BOUND[:32]) | proof
     assert set(await checks(short, wanted)) == {"tpm.report_data"}
-    assert set(await checks(evidence(), expected(state=demand.state))) == {"tpm.credential"}
+    assert set(await checks(evidence(), expected(kept=kept))) == {"tpm.credential"}
 
 
 @pytest.mark.parametrize(
@@ -231,26 +232,26 @@ async def test_a_certificate_that_counts_for_nothing(
     ek: x509.Certificate | bytes, said: str
 ) -> None:
     with pytest.raises(EvidenceError, match=said) as caught:
-        await VERIFIER.challenge(params(ek), {})
+        await VERIFIER.challenge(params(ek), {}, SECRET)
     assert [finding.check for finding in caught.value.findings] == ["tpm.ek-certificate"]
     # A key that the operator registered needs no certificate.
-    assert await VERIFIER.challenge(params(ek), {"trusted_ak": [b64(SPKI)]}) is None
+    assert await VERIFIER.challenge(params(ek), {"trusted_ak": [b64(SPKI)]}, SECRET) is None
 
 
 async def test_an_expired_ca() -> None:
     old = certificate(ca=True, begin=NOW - 2 * DAY, end=NOW - DAY)
     with pytest.raises(EvidenceError, match="not valid now"):
-        await TpmVerifier([old], clock=lambda: NOW).challenge(params(certificate()), {})
+        await TpmVerifier([old], clock=lambda: NOW).challenge(params(certificate()), {}, SECRET)
 
 
 @pytest.mark.parametrize("bit", [1, 4, 5, 16, 18])
 async def test_every_attribute_counts(bit: int) -> None:
     weak = params(certificate(), ak_public=ak_public(0x50072 & ~(1 << bit)))
     with pytest.raises(EvidenceError, match="restricted signing key"):
-        await VERIFIER.challenge(weak, {})
+        await VERIFIER.challenge(weak, {}, SECRET)
     both = params(certificate(), ak_public=ak_public(0x50072 | 1 << 17))
     with pytest.raises(EvidenceError, match="restricted signing key"):
-        await VERIFIER.challenge(both, {})
+        await VERIFIER.challenge(both, {}, SECRET)
 
 
 @pytest.mark.parametrize(
@@ -259,12 +260,12 @@ async def test_every_attribute_counts(bit: int) -> None:
 )
 async def test_malformed_announcements(announced: Any) -> None:
     with pytest.raises(EvidenceError) as caught:
-        await VERIFIER.challenge(announced, {})
+        await VERIFIER.challenge(announced, {}, SECRET)
     assert caught.value.findings
 
 
 async def test_who_announces_nothing_is_asked_nothing() -> None:
-    assert await VERIFIER.challenge(None, {}) is None
+    assert await VERIFIER.challenge(None, {}, SECRET) is None
 
 
 def test_files_of_cas() -> None:

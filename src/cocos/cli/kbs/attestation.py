@@ -112,7 +112,7 @@ class _InProcess:
         runtime_data: JsonObject,
         init_data: InitData | None,
         *,
-        state: JsonObject | None,
+        state: str | None,
     ) -> Appraisal:
         """Appraise evidence."""
         request = AppraisalRequest.of_handshake(
@@ -153,6 +153,7 @@ def service_config(settings: Settings) -> AttestationServiceConfig:
         "build_name": settings.token_build,
         "profile_name": settings.token_profile,
         "duration_minutes": settings.token_minutes,
+        "challenge_minutes": settings.timeout,
         "verbose_token": settings.verbose_token,
         "insecure_allow_sample": settings.insecure_allow_sample,
         "sample_extractor": settings.sample_extractor,

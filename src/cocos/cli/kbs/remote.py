@@ -97,7 +97,7 @@ class RemoteAttestation:
         runtime_data: JsonObject,
         init_data: InitData | None,
         *,
-        state: JsonObject | None,
+        state: str | None,
     ) -> Appraisal:
         """Have evidence appraised; the token must hold here, and be about this attester."""
         token = await self._client.evaluate(
