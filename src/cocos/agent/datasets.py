@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from cocos.errors import FormatError
-from cocos.host.archive import MAX_ENTRIES
+from cocos.host import trees
 
 INSIDE = PurePosixPath("/cocos/datasets")
 
@@ -81,25 +81,18 @@ def _wanted(dataset: Unpacked, files: list[Path], index: int) -> str:
 
 def _files(root: Path, index: int) -> list[Path]:
     found = []
-    pending = [root]
-    while pending:
-        for item in sorted(os.scandir(pending.pop()), key=lambda each: each.name):
-            mode = item.stat(follow_symlinks=False).st_mode
-            if stat.S_ISDIR(mode):
-                pending.append(Path(item.path))
-            elif stat.S_ISREG(mode):
-                found.append(Path(item.path))
-            else:
-                where = Path(item.path).relative_to(root)
-                raise FormatError(
-                    f"datasets[{index}] holds /{where}, which is neither file nor folder",
-                    hint="make the dataset's image FROM scratch, of files only",
-                )
-        if len(found) > MAX_ENTRIES:
-            raise FormatError(f"datasets[{index}] holds more than {MAX_ENTRIES} files")
+    for name, item in trees.walk(root):
+        mode = item.stat(follow_symlinks=False).st_mode
+        if stat.S_ISREG(mode):
+            found.append(Path(item.path))
+        elif not stat.S_ISDIR(mode):
+            raise FormatError(
+                f"datasets[{index}] holds /{name}, which is neither file nor folder",
+                hint="make the dataset's image FROM scratch, of files only",
+            )
     if not found:
         raise FormatError(f"datasets[{index}] holds no file")
-    return found
+    return sorted(found)
 
 
 def _move(source: Path, target: Path) -> None:
@@ -109,5 +102,9 @@ def _move(source: Path, target: Path) -> None:
 
 
 def _seal(folder: Path) -> None:
-    for path, _, _ in os.walk(folder):
-        Path(path).chmod(0o555)
+    pending = [folder]
+    while pending:
+        path = pending.pop()
+        with os.scandir(path) as items:
+            pending += [Path(item.path) for item in items if item.is_dir(follow_symlinks=False)]
+        path.chmod(0o555)

@@ -105,6 +105,9 @@ def failure(place: Place, error: CocosError) -> JsonObject:
     if isinstance(error, ComputationError):
         details["exit_code"] = error.exit_status
         details["tail"] = error.tail
+    for name in ("reason", "hint"):
+        if name in details:  # names of files need not be text, but what we send must be
+            details[name] = details[name].encode(errors="backslashreplace").decode()
     return details
 
 

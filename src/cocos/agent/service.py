@@ -19,18 +19,17 @@ from cocos.agent.report import Happening, Level, Place, Reporter, Status, failur
 from cocos.agent.states import Event, Machine, State
 from cocos.agent.steps import Bench, Register, interrupted, make_bench, measure
 from cocos.errors import CocosError, InternalError, StateError
-from cocos.host import archive
+from cocos.host import trees
 from cocos.host.containers.runtime import Runtime
 from cocos.wire.manifest.computation import Computation
 
 STOPPED = "Stopped"
 INTERRUPTED = "Interrupted"
 
-_KILLED = StateError(
-    "the agent was killed, or it crashed, while it worked on this computation; nothing of it "
-    "is left",
-    hint="start it again, in a new VM where a policy wants it to be the only one of its VM",
-)
+_KILLED = "the agent was killed, or it crashed, while it worked on this computation; "
+_GONE = "nothing of it is left"
+_LEFT = "some of its files could not be removed; they were put aside, unreadable to programs"
+_AGAIN = "start it again, in a new VM where a policy wants it to be the only one of its VM"
 
 _log = structlog.get_logger(__name__)
 
@@ -100,12 +99,19 @@ class AgentService:
         """Remove what an agent before us left, say so, and wait for a manifest."""
         await self._runtime.sweep()
         notes = await asyncio.to_thread(interrupted, self._work)
-        await asyncio.to_thread(archive.remove_tree, self._work / "computations")
+        left = await asyncio.to_thread(self._clear)
+        killed = StateError(_KILLED + (_LEFT if left else _GONE), hint=_AGAIN)
         for note in notes:
-            details = {"manifest": note.manifest} | failure(Place("restart"), _KILLED)
+            details = {"manifest": note.manifest} | failure(Place("restart"), killed)
             _log.warning("computation.interrupted", id=note.id)
             self._reporter.event(Happening(note.id, INTERRUPTED, Status.FAILED, details))
         self._machine.fire(Event.START)
+
+    def _clear(self) -> bool:
+        """Remove what agents before us left; tell whether something stays, put aside."""
+        old = [self._work / "computations", *trees.left_in(self._work)]
+        stays = [trees.discard(each) for each in old]
+        return any(stays)
 
     def accept(self, computation: Computation) -> None:
         """Begin to work on a computation; returns at once.
@@ -194,7 +200,9 @@ class AgentService:
             package = await self._produce(computation, bench)
         finally:
             # Plaintext does not outlive the work, not even a cancelled one.
-            await asyncio.shield(asyncio.to_thread(archive.remove_tree, bench.folder))
+            left = await asyncio.shield(asyncio.to_thread(trees.discard, bench.folder))
+            if left is not None:
+                narrator.say(Level.ERROR, _LEFT)
         self._move(computation, Event.RUN_COMPLETE, Status.READY)
         narrator.at(Place("deliver"))
         await self._outlet.deliver(computation, package)

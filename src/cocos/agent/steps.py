@@ -21,7 +21,7 @@ from cocos.agent.config import AgentSettings
 from cocos.agent.fetch import TAG, Fetcher
 from cocos.agent.report import Level, Lines, Place
 from cocos.errors import ComputationError, FormatError, StateError
-from cocos.host import archive
+from cocos.host import archive, trees
 from cocos.host.containers.container import Container, Mount
 from cocos.host.containers.runtime import Outcome, Runtime
 from cocos.host.images.image_config import find_user, program
@@ -159,7 +159,7 @@ class Bench:
         root.parent.mkdir(parents=True, exist_ok=True)
         await self.runtime.unpack(layout, TAG, root)
         # In a CVM the disk is memory; the layers are not needed any more.
-        await asyncio.to_thread(archive.remove_tree, layout)
+        await asyncio.to_thread(trees.remove_tree, layout)
 
     def _lay_out_datasets(self) -> tuple[str, ...]:
         target = self.folder / "datasets"
@@ -208,12 +208,15 @@ class Bench:
         return await asyncio.to_thread(self._collect)
 
     def _collect(self) -> Path:
-        taken = set(_LOGS)
-        entries = [
-            # What the algorithm calls like a log of ours is kept beside it.
-            archive.Entry(f"{each.name}.result", each.path) if each.name in taken else each
-            for each in archive.files_below(self.folder / "results")
-        ]
+        entries = archive.files_below(self.folder / "results")
+        taken = {each.name for each in entries}
+        for index, each in enumerate(entries):
+            if each.name in _LOGS:  # what the algorithm calls like a log of ours is kept beside it
+                name = each.name
+                while name in taken or name in _LOGS:
+                    name += ".result"
+                taken.add(name)
+                entries[index] = archive.Entry(name, each.path)
         entries += [archive.Entry(name, self.folder / "logs" / name) for name in _LOGS]
         path = self.folder / "results.zip"
         with path.open("xb") as file:

@@ -9,7 +9,6 @@ SHA3-256 of this zip, the checksum of a file that of its bytes.
 import contextlib
 import hashlib
 import os
-import shutil
 import stat
 import struct
 import tempfile
@@ -21,8 +20,8 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from cocos.errors import ConfigError, FormatError, StateError, TooLargeError
+from cocos.host import trees
 
-MAX_ENTRIES = 200_000
 MAX_BYTES = 4 * 2**30
 
 _CHUNK = 2**20
@@ -58,24 +57,14 @@ def files_below(root: Path, *, follow_links: bool = False) -> list[Entry]:
             somebody else wrote: a link may point anywhere.
 
     Raises:
-        TooLargeError: more than :data:`MAX_ENTRIES` files.
+        TooLargeError: more, deeper or longer than :mod:`cocos.host.trees` takes.
         ConfigError: a folder cannot be read.
     """
-    found = []
-    pending = [root]
-    try:
-        while pending:
-            with os.scandir(pending.pop()) as items:
-                for item in items:
-                    path = Path(item.path)
-                    if item.is_dir(follow_symlinks=False):
-                        pending.append(path)
-                    elif item.is_file(follow_symlinks=follow_links):
-                        found.append(Entry(path.relative_to(root).as_posix(), path))
-                    if len(found) > MAX_ENTRIES:
-                        raise TooLargeError(f"{root} holds more than {MAX_ENTRIES} files")
-    except OSError as error:
-        raise ConfigError(f"cannot read {error.filename}: {error.strerror}") from error
+    found = [
+        Entry(name, Path(item.path))
+        for name, item in trees.walk(root)
+        if item.is_file(follow_symlinks=follow_links)
+    ]
     return sorted(found, key=lambda entry: os.fsencode(entry.name))
 
 
@@ -225,22 +214,19 @@ def unzip(archive: BinaryIO, target: Path, *, limit: int = MAX_BYTES) -> list[st
 
 
 def _extract(opened: zipfile.ZipFile, folder: Path, limit: int) -> list[str]:
-    if len(opened.infolist()) > MAX_ENTRIES:
-        raise TooLargeError(f"the zip has more than {MAX_ENTRIES} entries")
-    total = 0
+    if len(opened.infolist()) > trees.MAX_ENTRIES:
+        raise TooLargeError(f"the zip has more than {trees.MAX_ENTRIES} entries")
+    total = size = 0
     names = []
+    made: set[int] = set()
     for info in opened.infolist():
-        path = folder / _safe_name(info)
-        if info.is_dir():
-            path.mkdir(parents=True, exist_ok=True)
+        size += len(info.orig_filename)
+        if size > trees.MAX_NAMES:
+            raise TooLargeError(f"the zip has names of more than {trees.MAX_NAMES} bytes in total")
+        name = _safe_name(info)
+        descriptor = _make(folder, name, info, made)
+        if descriptor is None:
             continue
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-            raise FormatError(f"the zip has two entries for {info.filename!r}") from error
-        except OSError as error:
-            raise FormatError(f"cannot make {info.filename!r}: {error.strerror}") from error
         with os.fdopen(descriptor, "wb") as file, opened.open(info) as content:
             while chunk := content.read(_CHUNK):
                 total += len(chunk)
@@ -253,6 +239,26 @@ def _extract(opened: zipfile.ZipFile, folder: Path, limit: int) -> list[str]:
     return sorted(names)
 
 
+def _make(folder: Path, name: PurePosixPath, info: zipfile.ZipInfo, made: set[int]) -> int | None:
+    """Make an entry's folders and open its file, if it is one; ``made``: hashes of folders."""
+    new = below = name if info.is_dir() else name.parent
+    while new.parts and hash(new) not in made:
+        made.add(hash(new))
+        new = new.parent
+    if len(made) > trees.MAX_ENTRIES:
+        raise TooLargeError(f"the zip has more than {trees.MAX_ENTRIES} folders")
+    try:
+        (folder / below).mkdir(parents=True, exist_ok=True)
+        if info.is_dir():
+            return None
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        return os.open(folder / name, flags, 0o600)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise FormatError(f"the zip has two entries for {info.filename[:200]!r}") from error
+    except OSError as error:
+        raise FormatError(f"cannot make {info.filename[:200]!r}: {error.strerror}") from error
+
+
 def _safe_name(info: zipfile.ZipInfo) -> PurePosixPath:
     # What zipfile has cut off or replaced in the name is in orig_filename.
     name = info.orig_filename
@@ -262,17 +268,5 @@ def _safe_name(info: zipfile.ZipInfo) -> PurePosixPath:
         raise FormatError(f"the zip's entry {name[:200]!r} is no regular file")
     if any(part in {"", ".", ".."} for part in parts) or "\\" in name or "\0" in name:
         raise FormatError(f"the zip's entry {name[:200]!r} leads out of its folder")
+    trees.check_name(name, len(parts) - 1, "the zip")
     return PurePosixPath(*parts)
-
-
-def remove_tree(folder: Path) -> None:
-    """Remove a folder that somebody else's program has written, whatever its modes."""
-    if not folder.exists():
-        return
-    folder.chmod(0o700)
-    for path, folders, _ in os.walk(folder):
-        for name in folders:
-            below = Path(path) / name
-            if not below.is_symlink():
-                below.chmod(0o700)
-    shutil.rmtree(folder)

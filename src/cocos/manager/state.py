@@ -11,14 +11,13 @@
 
 import fcntl
 import os
-import shutil
-import stat
 from collections.abc import Callable
 from pathlib import Path
 
 import structlog
 
 from cocos.errors import ConfigError, FormatError
+from cocos.host import trees
 from cocos.host.files import write_atomic
 from cocos.manager.records import VmRecord
 
@@ -80,7 +79,7 @@ class StateFolder:
                 _log.warning("state.dropped", folder=folder.name, error=str(error))
                 if on_drop is not None:
                     on_drop(folder.name, folder / _BACKEND)
-                remove_tree(folder)
+                trees.discard(folder)
                 continue
             found.append(record)
         return sorted(found, key=lambda record: record.created)
@@ -107,25 +106,8 @@ class StateFolder:
 
     def clean(self, vm_id: str) -> None:
         """Delete what the backend left of a VM; record and console stay."""
-        remove_tree(self.folder(vm_id))
+        trees.discard(self.folder(vm_id))
 
     def forget(self, vm_id: str) -> None:
         """Delete everything of a VM."""
-        remove_tree(self._vms / vm_id)
-
-
-def remove_tree(path: Path) -> None:
-    """Delete a folder even if images left folders in it that forbid it."""
-
-    def open_up(function: Callable[..., object], name: str, _: object) -> None:
-        if isinstance(_, tuple) and isinstance(_[1], FileNotFoundError):
-            return
-        for place in (Path(name).parent, Path(name)):
-            if place.is_dir() and not place.is_symlink():
-                place.chmod(stat.S_IRWXU)
-        if Path(name).is_dir() and not Path(name).is_symlink():
-            shutil.rmtree(name, ignore_errors=True)
-        else:
-            function(name)
-
-    shutil.rmtree(path, onerror=open_up)
+        trees.discard(self._vms / vm_id)

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from _trees import dig
 
 from cocos.errors import ConfigError, FormatError, StateError, TooLargeError
-from cocos.host import archive
-from cocos.host.archive import Entry, checksum, files_below, remove_tree, unzip, write_zip
+from cocos.host import trees
+from cocos.host.archive import Entry, checksum, files_below, unzip, write_zip
+from cocos.host.trees import MAX_DEPTH, MAX_NAME, remove_tree
 
 
 @pytest.fixture
@@ -84,7 +86,7 @@ def test_limits(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TooLargeError, match="11 bytes"):
         write_zip(files_below(tree), lambda _: None, limit=11)
     write_zip(files_below(tree), lambda _: None, limit=12)
-    monkeypatch.setattr(archive, "MAX_ENTRIES", 1)
+    monkeypatch.setattr(trees, "MAX_ENTRIES", 1)
     with pytest.raises(TooLargeError, match="more than 1 files"):
         files_below(tree)
 
@@ -188,16 +190,69 @@ def test_nothing_is_overwritten(tree: Path) -> None:
     assert (tree / "a.txt").read_text() == "hello\n"
 
 
-def test_remove_tree_that_resists(tmp_path: Path) -> None:
-    victim = tmp_path / "victim"
-    (victim / "a" / "b").mkdir(parents=True)
-    (victim / "a" / "b" / "file").touch()
-    outside = tmp_path / "outside"
-    outside.mkdir(mode=0o500)
-    (victim / "a" / "link").symlink_to(outside)
-    (victim / "a" / "b").chmod(0)
-    (victim / "a").chmod(0)
-    remove_tree(victim)
-    assert not victim.exists()
-    assert outside.stat().st_mode & 0o777 == 0o500
-    remove_tree(victim)
+@pytest.mark.parametrize(("name", "depth"), [("d", 1300), ("d", MAX_DEPTH + 1), ("n" * 250, 20)])
+def test_results_that_no_path_reaches(tmp_path: Path, name: str, depth: int) -> None:
+    dig(tmp_path, depth, name)
+    try:
+        with pytest.raises(TooLargeError, match=f"deeper than {MAX_DEPTH}|longer than {MAX_NAME}"):
+            files_below(tmp_path)
+    finally:
+        remove_tree(tmp_path)
+
+
+def test_as_deep_and_long_as_it_may_be(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    dig(tmp_path / "in", MAX_DEPTH - 1)
+    long = "/".join(["n" * 250] * 11)
+    (tmp_path / "in" / long).mkdir(parents=True)
+    (tmp_path / "in" / long / ("x" * (MAX_NAME - len(long) - 1))).touch()
+    names = unzip(io.BytesIO(zipped(tmp_path / "in")), tmp_path / "out")
+    assert [len(name) for name in names] == [2 * (MAX_DEPTH - 1) + len("data.csv"), MAX_NAME]
+
+
+def test_names_take_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(10):
+        (tmp_path / f"{number}").touch()
+    monkeypatch.setattr(trees, "MAX_NAMES", 10)
+    files_below(tmp_path)
+    monkeypatch.setattr(trees, "MAX_NAMES", 9)
+    with pytest.raises(TooLargeError, match="names of more than 9 bytes"):
+        files_below(tmp_path)
+
+
+def test_folders_count_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(10):
+        (tmp_path / f"{number}").mkdir()
+    monkeypatch.setattr(trees, "MAX_ENTRIES", 9)
+    with pytest.raises(TooLargeError, match="more than 9 files"):
+        files_below(tmp_path)
+    data = attack("/".join("abcdefghijk"))
+    with pytest.raises(TooLargeError, match="more than 9"):
+        unzip(io.BytesIO(data), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a/" * (MAX_DEPTH + 1) + "b",
+        "d/" * 1300,
+        "n" * 256,
+        "n" * 256 + "/",
+        "n" * (MAX_NAME + 1),
+        "x/" * 30000,
+    ],
+)
+def test_zips_with_names_that_no_system_takes(name: str, tmp_path: Path) -> None:
+    with pytest.raises((FormatError, TooLargeError)):
+        unzip(io.BytesIO(attack(name)), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("names", [["a", "a/"], ["a", "a/b/"]])
+def test_no_folder_where_a_file_is(names: list[str], tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as opened:
+        for name in names:
+            opened.writestr(name, b"" if name.endswith("/") else b"x")
+    with pytest.raises(FormatError, match="two entries"):
+        unzip(buffer, tmp_path / "out")

@@ -7,7 +7,7 @@ import pytest
 
 from cocos.errors import ConfigError
 from cocos.manager.records import VmRecord, VmState
-from cocos.manager.state import StateFolder, remove_tree
+from cocos.manager.state import StateFolder
 
 NOW = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
 RECORD = VmRecord("one", "local", VmState.RUNNING, NOW, "h:7001")
@@ -58,16 +58,3 @@ def test_clean_keeps_record_and_console(state: StateFolder) -> None:
     assert sorted(path.name for path in folder.parent.iterdir()) == ["console.log", "vm.json"]
     state.forget("one")
     assert not folder.parent.exists()
-
-
-def test_trees_with_forbidding_folders_go(tmp_path: Path) -> None:
-    inner = tmp_path / "tree" / "a" / "b"
-    inner.mkdir(parents=True)
-    (inner / "file").write_bytes(b"")
-    (inner / "link").symlink_to("/etc")
-    inner.chmod(0)
-    inner.parent.chmod(0o500)
-    remove_tree(tmp_path / "tree")
-    assert not (tmp_path / "tree").exists()
-    remove_tree(tmp_path / "tree")
-    assert Path("/etc").is_dir()
