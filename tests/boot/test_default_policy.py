@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _boot import measured
 from _cvms import Cvms
 from _owner import BIN, PRIVATE, Owner, push_images
-from _policies import documented
+from _policies import agreed
 from _programs import Running, running
 from cryptography.hazmat.primitives import serialization
 
@@ -180,7 +181,7 @@ async def test_only_the_measured_image_gets_the_key(
     manifest = pushed.computation("")
     values = json.loads((image / REFERENCE_VALUES).read_bytes())
     del values["inputs"]
-    policy = documented("Only this computation", MANIFEST_DIGEST=manifest.digest().hex())
+    policy = agreed("Only this computation", measured(manifest))
     async with owner.kbs() as kbs:
         await owner.set_up(kbs.address, values, policy)
         world = World(owner, kbs, manifest)

@@ -27,19 +27,23 @@ from cocos.errors import EvidenceError
 from cocos.evidence.eventlog import parse_records, replay
 from cocos.verifiers import Expected
 from cocos.verifiers.tpm import TpmVerifier
+from cocos.wire.manifest.event import ComputationEvent
 
 KEY = rsa.generate_private_key(65537, 2048)
 SPKI = KEY.public_key().public_bytes(
     serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
 )
 BOUND = ReportData(hashlib.sha384(b"session").digest())
-CONTENT = '{{"algorithm":"{0}","datasets":[null],"manifest":"{0}"}}'
 FIRMWARE = boot(f"{CMDLINE} cocos.debug")
-AGENT = [
-    runtime("cocos", "computation", CONTENT.format("a" * 64)),
-    runtime("other", "thing", "x"),
-    runtime("cocos", "computation", CONTENT.format("b" * 64)),
-]
+
+
+def computation(digit: str) -> Logged:
+    digest = digit * 64
+    event = ComputationEvent(digest, digest, digest, (digest,), digest, digest)
+    return runtime(*event.measured())
+
+
+AGENT = [computation("a"), runtime("other", "thing", "x"), computation("b")]
 EVENTS = parse_records(records([*FIRMWARE, *AGENT]))
 PCRS = [replay(EVENTS, index) for index in range(24)]
 VERIFIER = TpmVerifier([], clock=system_clock)

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """One image from its registry to a verified, plain layout in a private folder.
 
-What is fetched is what was inspected: the manifest is read once, everything that the
-computation's manifest says about the image is checked on it, and the copy asks for its
-digest. Skopeo decrypts; the result is verified down to the plaintext of every layer.
+In two steps, so that what will run can be measured before any key is asked for. First the
+image is *resolved*: index, manifest and config are read once, and everything that the
+computation's manifest says about the image is checked on them. Later it is *fetched*: the
+copy asks for the manifest by its digest, Skopeo decrypts, and every layer's plaintext must
+be what the config says that was measured. That config, no second copy, says how it is run.
 """
 
 import asyncio
+import dataclasses
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,8 +38,28 @@ OnPercent = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
+class Resolved:
+    """An image by what it holds, before any layer of it is read.
+
+    Attributes:
+        source: Where from, and with which key.
+        found: Its manifest.
+        config: Its config, which names the plaintext of every layer.
+    """
+
+    source: Source
+    found: Found
+    config: oci.ImageConfig
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the config in hex, as a manifest pins it."""
+        return self.found.manifest.config.digest.removeprefix("sha256:")
+
+
+@dataclass(frozen=True, slots=True)
 class Fetcher:
-    """Fetches images.
+    """Resolves and fetches images.
 
     Attributes:
         skopeo: One that knows key providers.
@@ -48,32 +71,46 @@ class Fetcher:
     keyprovider_config: Path
     local_sources: bool = False
 
-    async def fetch(
-        self, source: Source, pin: bytes, folder: Path, on_percent: OnPercent
-    ) -> VerifiedImage:
-        """Fetch, decrypt and verify one image.
+    async def resolve(self, source: Source, pin: bytes) -> Resolved:
+        """Find out which image a name stands for now; no key is asked for.
 
         Args:
             source: Where from, and with which key.
             pin: SHA-256 of the image's config, or empty.
-            folder: Where to; a layout whose one image is tagged :data:`TAG`. Must not exist.
-            on_percent: Told of every ten percent.
 
         Raises:
             IntegrityError: the image is not what the manifest says: another hash, encrypted
-                or not, to another key, or changed. Names the layer.
-            CocosError: registry, key provider or KBS; see :mod:`cocos.host.images.skopeo`.
+                or not, or to another key. Names the layer.
+            CocosError: of the registry; see :mod:`cocos.host.images.skopeo`.
         """
         reference = oci.Reference.parse(source.url)
         if reference.transport == "oci" and not self.local_sources:
             raise AccessDeniedError(f"{source.url}: images must come from a registry")
         found = await self.skopeo.resolve(reference)
         check(found, source, pin)
+        return Resolved(source, found, await self.skopeo.config(found))
+
+    async def fetch(self, resolved: Resolved, folder: Path, on_percent: OnPercent) -> VerifiedImage:
+        """Fetch, decrypt and verify an image that was resolved.
+
+        Args:
+            resolved: The image.
+            folder: Where to; a layout whose one image is tagged :data:`TAG`. Must not exist.
+            on_percent: Told of every ten percent.
+
+        Returns:
+            The image; its config is the one that was resolved.
+
+        Raises:
+            IntegrityError: another image came, or one that was changed. Names the layer.
+            CocosError: registry, key provider or KBS; see :mod:`cocos.host.images.skopeo`.
+        """
+        source = resolved.source
         progress = _Progress(on_percent)
         target = oci.Reference("oci", str(folder), TAG)
         if source.encrypted:
             copied = await self.skopeo.copy(
-                found.reference,
+                resolved.found,
                 target,
                 decryption_key=f"cc_kbc::{source.kbs or 'null'}",
                 keyprovider_config=self.keyprovider_config,
@@ -81,16 +118,17 @@ class Fetcher:
             )
             image = copied.image
         else:
-            await self.skopeo.copy(found.reference, target, on_progress=progress)
+            await self.skopeo.copy(resolved.found, target, on_progress=progress)
             image = await asyncio.to_thread(layout.verify, folder, tag=TAG)
         if image is None:
             raise IntegrityError(f"{source.url}: nothing vouches for the decrypted image")
-        config = found.manifest.config
-        # A Docker image's config is rewritten on the way; an OCI image's never is.
-        if config.media_type == oci.CONFIG and image.config_digest != config.digest:
-            raise IntegrityError(f"{source.url}: the image was exchanged while it was copied")
+        # Skopeo rewrites a Docker image's config on the way, but no plaintext.
+        if image.config.rootfs.diff_ids != resolved.config.rootfs.diff_ids:
+            raise IntegrityError(
+                f"{source.url} is not the image any more that was measured: it was exchanged"
+            )
         _check_space(image, folder)
-        return image
+        return dataclasses.replace(image, config=resolved.config)
 
 
 def check(found: Found, source: Source, pin: bytes) -> None:

@@ -3,7 +3,7 @@
 
 import asyncio
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cocos._clock import Clock
@@ -69,6 +69,10 @@ class FolderOutlet:
         """See :class:`cocos.agent.service.Outlet`."""
         if self._folder.exists() and (not self._folder.is_dir() or any(self._folder.iterdir())):
             raise StateError(f"{self._folder} is there already", hint="name a new or empty folder")
+
+    def consumers(self, _computation: Computation) -> Sequence[bytes]:
+        """Nobody needs a key, whoever the manifest names."""
+        return ()
 
     async def pack(self, _computation: Computation, path: Path) -> bytes:
         """See :class:`cocos.agent.service.Outlet`."""

@@ -7,6 +7,7 @@ are gone before the next one can begin.
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +18,7 @@ from cocos.agent.config import AgentSettings
 from cocos.agent.fetch import Fetcher
 from cocos.agent.report import Happening, Level, Place, Reporter, Status, failure
 from cocos.agent.states import Event, Machine, State
-from cocos.agent.steps import Bench, Register, interrupted, make_bench, measure
+from cocos.agent.steps import Bench, Register, interrupted, make_bench, measure, resolve
 from cocos.errors import CocosError, InternalError, StateError
 from cocos.host import trees
 from cocos.host.containers.runtime import Runtime
@@ -43,6 +44,9 @@ class Outlet(Protocol):
         Raises:
             CallerError: it could not.
         """
+
+    def consumers(self, computation: Computation, /) -> Sequence[bytes]:
+        """Return the keys that alone can open the result; none: it stays in clear."""
 
     async def pack(self, computation: Computation, archive: Path, /) -> bytes:
         """Make the zip of the results ready to leave the machine."""
@@ -185,11 +189,13 @@ class AgentService:
 
     async def _run(self, computation: Computation, narrator: "_Narrator") -> None:
         self._tell(computation, State.RECEIVING_ALGORITHM, Status.IN_PROGRESS)
+        images = await resolve(computation, self._fetcher, narrator)
         narrator.at(Place("measure"))
-        await measure(self._register, computation)
+        await measure(self._register, computation, images, self._outlet.consumers(computation))
         narrator.at(Place("prepare"))
         bench = make_bench(
             computation,
+            images,
             work=self._work,
             fetcher=self._fetcher,
             runtime=self._runtime,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The work of one computation, step by step, in a private folder that ends with it.
 
-measure → fetch the algorithm → fetch the datasets → unpack → run → collect. Each step
+resolve → measure → fetch the algorithm → fetch the datasets → unpack → run → collect. Each step
 names its place before it begins, so that a failure says where it happened.
 """
 
@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +19,7 @@ import structlog
 
 from cocos.agent import datasets
 from cocos.agent.config import AgentSettings
-from cocos.agent.fetch import TAG, Fetcher
+from cocos.agent.fetch import TAG, Fetcher, Resolved
 from cocos.agent.report import Level, Lines, Place
 from cocos.errors import ComputationError, FormatError, StateError
 from cocos.host import archive, trees
@@ -30,7 +31,7 @@ from cocos.host.process import describe_status
 from cocos.wire import json
 from cocos.wire.kbs.protocol import Tee
 from cocos.wire.manifest.computation import Computation
-from cocos.wire.manifest.parts import Source
+from cocos.wire.manifest.parts import Algorithm, Dataset
 
 RESULTS = "/cocos/results"
 NOTE = "computation.json"
@@ -60,8 +61,50 @@ class Narrator(Protocol):
     def say(self, level: Level, message: str, /) -> None: ...
 
 
-async def measure(register: Register | None, computation: Computation) -> None:
-    """Bind the computation to the evidence, before any key is asked for.
+@dataclass(frozen=True, slots=True)
+class Images:
+    """The images of a computation, resolved: what is measured, and then fetched.
+
+    Attributes:
+        algorithm: The program's.
+        datasets: In the manifest's order.
+    """
+
+    algorithm: Resolved
+    datasets: tuple[Resolved, ...]
+
+
+async def resolve(computation: Computation, fetcher: Fetcher, narrator: Narrator) -> Images:
+    """Find out which images the computation's names stand for now.
+
+    Raises:
+        IntegrityError: one is not what the manifest says.
+        CocosError: of the registry.
+    """
+
+    async def one(resource: str, part: Algorithm | Dataset) -> Resolved:
+        narrator.at(Place("resolve", resource, part.source.url))
+        found = await fetcher.resolve(part.source, part.hash)
+        narrator.say(Level.INFO, f"{resource}: {part.source.url} is sha256:{found.digest}")
+        return found
+
+    algorithm = await one("algorithm", computation.algorithm)
+    sets = [
+        await one(f"datasets[{index}]", each) for index, each in enumerate(computation.datasets)
+    ]
+    return Images(algorithm, tuple(sets))
+
+
+async def measure(
+    register: Register | None, computation: Computation, images: Images, consumers: Sequence[bytes]
+) -> None:
+    """Bind what will run to the evidence, before any key is asked for.
+
+    Args:
+        register: Where to; None, insecurely, nowhere.
+        computation: The manifest.
+        images: What will be fetched.
+        consumers: Who will get the result.
 
     Raises:
         StateError: this machine's evidence cannot show it, and is not sample evidence.
@@ -70,7 +113,10 @@ async def measure(register: Register | None, computation: Computation) -> None:
     if register is None:
         _log.warning("computation.unmeasured", insecure=True, id=computation.id)
         return
-    result = await register.extend_runtime_measurement(*computation.event())
+    event = computation.event(
+        images.algorithm.digest, [each.digest for each in images.datasets], consumers
+    )
+    result = await register.extend_runtime_measurement(*event.measured())
     if result == "OK":
         return
     tee = await register.tee()
@@ -88,11 +134,13 @@ class Bench:
     """A computation's folder and tools.
 
     Attributes:
+        images: As they were measured.
         folder: Private; removed with everything in it when the computation ends.
         name: Of the container.
     """
 
     computation: Computation
+    images: Images
     folder: Path
     name: str
     fetcher: Fetcher
@@ -102,22 +150,22 @@ class Bench:
 
     async def fetch_algorithm(self) -> VerifiedImage:
         """Fetch and verify the algorithm's image."""
-        algorithm = self.computation.algorithm
-        return await self._fetch("algorithm", algorithm.source, algorithm.hash, "algorithm")
+        return await self._fetch("algorithm", self.images.algorithm, "algorithm")
 
     async def fetch_datasets(self) -> None:
         """Fetch and verify the datasets' images, one after the other."""
-        for index, dataset in enumerate(self.computation.datasets):
-            await self._fetch(f"datasets[{index}]", dataset.source, dataset.hash, f"{index}")
+        for index, resolved in enumerate(self.images.datasets):
+            await self._fetch(f"datasets[{index}]", resolved, f"{index}")
 
-    async def _fetch(self, resource: str, source: Source, pin: bytes, name: str) -> VerifiedImage:
+    async def _fetch(self, resource: str, resolved: Resolved, name: str) -> VerifiedImage:
+        source = resolved.source
         self.narrator.at(Place("fetch", resource, source.url))
         self.narrator.say(Level.INFO, f"fetching {resource}: {source.url}")
 
         def on_percent(percent: int) -> None:
             self.narrator.say(Level.INFO, f"fetching {resource}: {percent} %")
 
-        image = await self.fetcher.fetch(source, pin, self._images / name, on_percent)
+        image = await self.fetcher.fetch(resolved, self._layouts / name, on_percent)
         how = "decrypted and verified" if source.encrypted else "verified"
         self.narrator.say(Level.INFO, f"{resource}: every layer {how} ({len(image.layers)})")
         return image
@@ -155,7 +203,7 @@ class Bench:
         )
 
     async def _unpack(self, name: str, root: Path) -> None:
-        layout = self._images / name
+        layout = self._layouts / name
         root.parent.mkdir(parents=True, exist_ok=True)
         await self.runtime.unpack(layout, TAG, root)
         # In a CVM the disk is memory; the layers are not needed any more.
@@ -226,7 +274,7 @@ class Bench:
         return path
 
     @property
-    def _images(self) -> Path:
+    def _layouts(self) -> Path:
         return self.folder / "images"
 
 
@@ -249,6 +297,7 @@ def interrupted(work: Path) -> list[Note]:
 
 def make_bench(
     computation: Computation,
+    images: Images,
     *,
     work: Path,
     fetcher: Fetcher,
@@ -263,7 +312,7 @@ def make_bench(
     folder.mkdir(mode=0o700, parents=True)
     note = Note(computation.id, computation.digest().hex())
     (folder / NOTE).write_bytes(json.encode(note))
-    return Bench(computation, folder, name, fetcher, runtime, settings, narrator)
+    return Bench(computation, images, folder, name, fetcher, runtime, settings, narrator)
 
 
 def _describe(outcome: Outcome, container: Container) -> str:

@@ -3,7 +3,7 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
@@ -91,11 +91,14 @@ class SealedOutlet:
                 hint="cvms-test -public-key-path FILE names one",
             )
 
+    def consumers(self, computation: Computation) -> Sequence[bytes]:
+        """See :class:`cocos.agent.service.Outlet`."""
+        return computation.result_consumers
+
     async def pack(self, computation: Computation, archive: Path) -> bytes:
         """See :class:`cocos.agent.service.Outlet`."""
-        return await asyncio.to_thread(
-            lambda: sealed.seal(archive.read_bytes(), computation.result_consumers)
-        )
+        consumers = self.consumers(computation)
+        return await asyncio.to_thread(lambda: sealed.seal(archive.read_bytes(), consumers))
 
     async def deliver(self, computation: Computation, package: bytes) -> None:
         """See :class:`cocos.agent.service.Outlet`."""

@@ -11,10 +11,9 @@ import msgspec
 from cocos._types import JsonObject
 from cocos.errors import EvidenceError, Finding
 from cocos.evidence import eventlog
-from cocos.evidence.event_details import RuntimeEvent, details, runtime_event, summary
+from cocos.evidence.event_details import details, runtime_event, summary
 from cocos.evidence.eventlog import NO_ACTION, SHA256, Event
-from cocos.wire import json
-from cocos.wire.manifest.computation import EVENT_DOMAIN, EVENT_OPERATION
+from cocos.wire.manifest.event import EVENT_DOMAIN, EVENT_OPERATION, ComputationEvent
 
 COMPUTATION_PCR: Final = 14
 INIT_DATA_PCR: Final = 8
@@ -32,14 +31,6 @@ _OVER_DATA: Final = {"EV_SEPARATOR", "EV_EFI_ACTION", "EV_EFI_VARIABLE_DRIVER_CO
 _CMDLINE_LABEL: Final = b".cmdline\0"
 _ENDS: Final = (b"", b"\n", b"\0", b"\n\0")
 _LOOKED_THROUGH: Final = 256  # events of a PCR in which a single one to blame is looked for
-
-
-class _Content(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Content of the event that the agent measures before a computation."""
-
-    manifest: str
-    algorithm: str | None
-    datasets: tuple[str | None, ...]
 
 
 def check_logs(events: Sequence[Event], pcrs: Sequence[bytes], *, firmware: int) -> list[Finding]:
@@ -106,7 +97,7 @@ def runtime_claims(events: Sequence[Event]) -> JsonObject:
             continue
         named = (found.domain, found.operation) == (EVENT_DOMAIN, EVENT_OPERATION)
         if named and event.index == COMPUTATION_PCR:
-            computations.append(_computation(found))
+            computations.append(ComputationEvent.parse(found.content).claims())
         else:
             others.append({"index": event.index, **msgspec.to_builtins(found)})
     claims: JsonObject = {"computations": computations, "runtime_events": others}
@@ -134,15 +125,6 @@ def cmdline_claims(events: Sequence[Event], cmdline: str | None) -> JsonObject:
     problem = f"this is not the command line that was measured into PCR {KERNEL_IMAGE_PCR}"
     finding = Finding("tpm.cmdline", problem, cmdline, f"SHA-256 {measured.hex()}")
     raise EvidenceError(problem, findings=(finding,))
-
-
-def _computation(event: RuntimeEvent) -> JsonObject:
-    content: _Content = json.decode(event.content, _Content, "the event of a computation")
-    return {
-        "manifest_digest": content.manifest,
-        "algorithm_digest": content.algorithm,
-        "dataset_digests": list(content.datasets),
-    }
 
 
 def _disguised(events: Sequence[Event], firmware: int) -> list[Finding]:

@@ -24,13 +24,13 @@ from typing import Any
 
 import pytest
 from _agent import ALGO_KEY, DATA_KEY, Bed
-from _boot import boot, reference_values
+from _boot import boot, measured, reference_values
 from _cvms import Cvms
 from _guest import GuestPython, guest_python
 from _images import algorithm
 from _manager import eventually
 from _owner import BIN, ENV, PUBLIC, Owner, push_images
-from _policies import documented
+from _policies import agreed
 from _programs import Running, running
 from _tpm import TpmCa, running_tpm
 from _tpm_guest import Guest
@@ -60,11 +60,11 @@ VALUES = reference_values(boot())
 class Gate:
     """A way to a server that, while it is armed, holds back the answers to some requests.
 
-    It knows requests by bytes in them. What was held back goes on when it is opened.
+    It knows requests by ``mark`` in them. What was held back goes on when it is opened.
     """
 
     def __init__(self, mark: bytes) -> None:
-        self._mark = mark
+        self.mark = mark
         self._open = asyncio.Event()
         self._open.set()
         self.armed = False
@@ -111,7 +111,7 @@ class Gate:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, held: list[bool]
     ) -> None:
         while data := await reader.read(2**16):
-            if self.armed and self._mark in data:
+            if self.armed and self.mark in data:
                 self.armed = False
                 self._open.clear()
                 held.append(True)
@@ -176,9 +176,10 @@ async def last_event(bed: Bed, service: AgentService, computation: Computation) 
     return bed.memory.events[-1]
 
 
-def measured(finding: dict[str, Any], *computations: Computation) -> bool:
+def shows(finding: dict[str, Any], *computations: Computation) -> bool:
     """Tell whether a finding shows exactly these manifests."""
-    return bool(json.loads(finding["actual"]) == [each.digest().hex() for each in computations])
+    manifests = [each["manifest"] for each in json.loads(finding["actual"])]
+    return manifests == [each.digest().hex() for each in computations]
 
 
 async def test_the_keys_are_for_what_the_owner_agreed_to(owner: Owner, machine: Machine) -> None:
@@ -187,10 +188,8 @@ async def test_the_keys_are_for_what_the_owner_agreed_to(owner: Owner, machine: 
         wanted = images.computation(kbs.address)
         other = images.computation(kbs.address, algo="other")
         swapped = images.computation(kbs.address, data="more")
-        agreed = wanted.digest().hex()
-        await owner.set_up(
-            kbs.address, VALUES, documented("Only this computation", MANIFEST_DIGEST=agreed)
-        )
+        policy = agreed("Only this computation", measured(wanted))
+        await owner.set_up(kbs.address, VALUES, policy)
         async with machine("one") as bed, bed.agent() as service:
             assert (await last_event(bed, service, wanted)).type == State.COMPLETE
             assert opened(bed.memory.results[0])["copy"] == b"a,b\n1,2\n"
@@ -217,7 +216,7 @@ async def denied(  # noqa: PLR0917 - who, where, what, and what must be shown
     assert (event.type, event.details["code"]) == (State.FAILED, "denied"), event.details
     assert event.details["resource"] == "algorithm"
     findings = await owner.explain(kbs.address, f"{event.details}")
-    assert measured(findings["tpm.computations"], *shown)
+    assert shows(findings["tpm.computations"], *shown)
     assert findings["cpu0.ear.status"]["actual"].startswith("affirming")
     # The KBS's log says the same.
     words = ("http.failed", "tpm.computations", shown[-1].digest().hex())
@@ -235,10 +234,8 @@ async def test_a_key_on_its_way_does_not_reach_the_next_computation(
         thief = replace(
             images.computation(f"http://{way}", algo="other"), algorithm=await plain(owner)
         )
-        agreed = wanted.digest().hex()
-        await owner.set_up(
-            kbs.address, VALUES, documented("Only this computation", MANIFEST_DIGEST=agreed)
-        )
+        policy = agreed("Only this computation", measured(wanted))
+        await owner.set_up(kbs.address, VALUES, policy)
         async with machine("one") as bed, bed.agent() as service:
             gate.armed = True
             service.accept(wanted)
@@ -249,7 +246,7 @@ async def test_a_key_on_its_way_does_not_reach_the_next_computation(
             assert event.details["code"] == "denied", event.details
             assert event.details["resource"] == "datasets[0]"
             findings = await owner.explain(kbs.address, f"{event.details}")
-            assert measured(findings["tpm.computations"], wanted, thief)
+            assert shows(findings["tpm.computations"], wanted, thief)
             assert bed.memory.results == []
 
 
@@ -261,9 +258,11 @@ async def plain(owner: Owner) -> Algorithm:
 
 
 async def test_a_kbs_that_is_killed_half_way(owner: Owner, machine: Machine, registry: str) -> None:
-    gate = Gate(b"/v2/data/manifests")
+    gate = Gate(b"")
     async with gate.before(registry) as owner.registry, machine("one") as bed:
         images = await push_images(owner)
+        data = await owner.tool.resolve(images.pushed["data"][0])
+        gate.mark = data.manifest.layers[0].digest.encode()
         async with bed.agent() as service:
             async with owner.kbs() as kbs:
                 url = kbs.address

@@ -33,13 +33,21 @@ from cocos.evidence.eventlog import parse_records, replay
 from cocos.evidence.tpm import Quote, extend
 from cocos.host import process
 from cocos.wire.kbs.protocol import ResourcePath, ResourceUri, Tee
+from cocos.wire.manifest.event import ComputationEvent
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("tpm-guest")]
 
 PATH = ResourcePath.parse("default/key/algo-key")
 URI = ResourceUri.parse(PATH.uri)
 OTHER_INIT_DATA = INIT_DATA.replace(b"host", b"thief")
-CONTENT = f'{{"algorithm":"{"a" * 64}","datasets":[],"manifest":"{"b" * 64}"}}'
+CONTENT = ComputationEvent(
+    algorithm="a" * 64,
+    arguments="b" * 64,
+    consumers="c" * 64,
+    datasets=(),
+    environment="d" * 64,
+    manifest="e" * 64,
+).content()
 POLICY = """package policy
 import rego.v1
 default hardware := 97
@@ -117,9 +125,12 @@ async def test_a_vm_gets_its_key_and_the_claims_say_what_it_is(
     assert tpm["ak_trusted"] == "ek-certificate"
     assert claims["init_data"] == tpm["pcr08"] == measured
     assert tpm["computation"] == {
-        "manifest_digest": "b" * 64,
+        "manifest_digest": "e" * 64,
         "algorithm_digest": "a" * 64,
         "dataset_digests": [],
+        "arguments_digest": "b" * 64,
+        "environment_digest": "d" * 64,
+        "consumers_digest": "c" * 64,
     }
     assert len(bytes.fromhex(claims["report_data"])) == 48
     assert tpm["pcr14"] == replay(parse_records(guest.log.read_bytes()), 14).hex()

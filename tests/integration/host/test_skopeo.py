@@ -378,3 +378,18 @@ async def test_install_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.Mo
     assert "apt-get install mmdebstrap" in (caught.value.hint or "")
     left = [path.name for path in (tmp_path / "cocos" / "tools").iterdir()]
     assert left == ["lock"]
+
+
+async def test_what_a_digest_names_is_checked_whatever_skopeo_says(tmp_path: Path) -> None:
+    """What is measured follows from these two documents; a Skopeo that looked away gave others."""
+    (tmp_path / "skopeo").write_text(f"#!/bin/sh\nprintf %s '{{}}' | tee {tmp_path}/asked\n")
+    (tmp_path / "skopeo").chmod(0o755)
+    careless = Skopeo((str(tmp_path / "skopeo"),))
+    digest = oci.digest_of(b"[]")
+    reference = oci.Reference.parse(f"docker://localhost:1/a@{digest}")
+    with pytest.raises(IntegrityError, match=f"something else than .*{digest}"):
+        await careless.resolve(reference)
+    manifest = oci.Manifest(2, oci.Descriptor(oci.CONFIG, digest, 2), ())
+    with pytest.raises(IntegrityError, match=f"it is not {digest}"):
+        await careless.config(skopeo.Source(reference, digest, manifest))
+    assert (tmp_path / "asked").read_text() == "{}", "it was asked"

@@ -3,9 +3,11 @@
 
 Issue 3, point 6, and of "It must fail like this": a second algorithm with the same key
 path, a dataset swapped, and a manifest swapped after measurement (a second one measured).
-Point 7: what was measured and what was wanted is in the explanation.
+Point 7: what was measured and what was wanted is in the explanation. Issue 8, B5 and B8:
+images that the manifest does not pin, arguments, environment, consumers.
 """
 
+import base64
 import contextlib
 import json
 from collections.abc import AsyncIterator
@@ -20,20 +22,23 @@ from _boot import (
     INIT_DATA,
     OTHER,
     boot,
-    event_of,
     manifest,
+    measured,
     reference_values,
     start,
 )
 from _kbs import InProcessKbs, kbs_in_process
-from _policies import documented
+from _policies import agreed, documented
 from _rcar import Handshake, denial
 from _tpm import Tpm, TpmCa, runtime
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from cocos._clock import system_clock
 from cocos.wire.init_data import build
 from cocos.wire.kbs.protocol import ResourcePath
 from cocos.wire.manifest.computation import Computation
+from cocos.wire.manifest.event import ComputationEvent
 
 pytestmark = pytest.mark.integration
 
@@ -41,12 +46,30 @@ ALGO, DATA = "default/key/algo", "default/key/data"
 SECRETS = {ALGO: b"a" * 32, DATA: b"d" * 32}
 
 
-def computation(**changes: str) -> Computation:
+def computation(**changes: Any) -> Computation:
     return Computation.from_json(json.dumps(manifest(**changes)).encode())
 
 
-WANTED = computation()
-SWAPPED = [computation(algorithm=OTHER), computation(dataset=OTHER), computation(key="a/b/c")]
+def ran(*, algorithm: str = ALGORITHM, dataset: str = DATASET, **changes: Any) -> ComputationEvent:
+    """A computation whose manifest pins nothing, of the images that it resolved to."""
+    unpinned = computation(algorithm="", dataset="", result_consumers=CONSUMERS, **changes)
+    return measured(unpinned, algorithm, dataset)
+
+
+def consumers() -> list[dict[str, str]]:
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    der = key.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return [{"user_key": base64.b64encode(der).decode()}]
+
+
+CONSUMERS = consumers()
+WANTED = measured(computation(result_consumers=CONSUMERS))
+SWAPPED = [
+    measured(computation(result_consumers=CONSUMERS, **change))
+    for change in ({"algorithm": OTHER}, {"dataset": OTHER}, {"key": "a/b/c"})
+]
 
 
 @contextlib.asynccontextmanager
@@ -146,10 +169,10 @@ async def test_only_told_this(
             assert findings["tpm.init_data"]["actual"] == wrong
 
 
-async def run(tpm: Tpm, *computations: Computation) -> None:
+async def run(tpm: Tpm, *events: ComputationEvent) -> None:
     await start(tpm)
-    for each in computations:
-        await tpm.measure(event_of(each))
+    for each in events:
+        await tpm.measure(runtime(*each.measured()))
 
 
 CASES = [
@@ -163,61 +186,122 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("computations", "allowed"), CASES)
+@pytest.mark.parametrize(
+    ("events", "allowed"),
+    [
+        *CASES,
+        pytest.param([SWAPPED[2]], False, id="the same with another key path"),
+        pytest.param(
+            # cocos-agent run
+            [measured(computation(result_consumers=CONSUMERS), consumers=())],
+            False,
+            id="the result left in clear",
+        ),
+    ],
+)
 async def test_only_this_computation(
-    ca: TpmCa, tpm: Tpm, tmp_path: Path, computations: list[Computation], allowed: bool
+    ca: TpmCa, tpm: Tpm, tmp_path: Path, events: list[ComputationEvent], allowed: bool
 ) -> None:
-    await run(tpm, *computations)
-    policy = documented("Only this computation", MANIFEST_DIGEST=WANTED.digest().hex())
+    await run(tpm, *events)
+    policy = agreed("Only this computation", WANTED)
     async with owner(ca, tmp_path / "kbs", policy, ALGO, DATA) as kbs:
         assert await gets(kbs, tpm, ALGO) is allowed
         assert await gets(kbs, tpm, DATA) is allowed
         if not allowed:
             guest = await attested(kbs, tpm)
             finding = (await denial(kbs, await guest.get(DATA)))["tpm.computations"]
-            measured = [each.digest().hex() for each in computations]
-            assert json.loads(finding["actual"]) == measured
-            assert finding["expected"] == WANTED.digest().hex()
+            shown = [
+                (each["manifest"], each["algorithm"]) for each in json.loads(finding["actual"])
+            ]
+            assert shown == [(each.manifest, each.algorithm) for each in events]
+            assert json.loads(finding["expected"])["manifest"] == WANTED.manifest
 
 
 @pytest.mark.parametrize(
-    ("computations", "allowed"),
+    ("event", "allowed"),
+    [
+        pytest.param(ran(), True, id="what the owner saw"),
+        pytest.param(ran(algorithm=OTHER), False, id="started in another way"),
+        pytest.param(ran(dataset=OTHER), False, id="other data"),
+    ],
+)
+@pytest.mark.parametrize("heading", ["Only this computation", "Two owners, two KBSs"])
+async def test_only_this_computation_although_nothing_is_pinned(  # noqa: PLR0917 - a table
+    ca: TpmCa, tpm: Tpm, tmp_path: Path, heading: str, event: ComputationEvent, allowed: bool
+) -> None:
+    """A registry changes the config of an image, which is in clear, under the very manifest."""
+    await run(tpm, event)
+    policy = agreed(heading, ran(), number=1 if heading.startswith("Two") else 0)
+    async with owner(ca, tmp_path / "kbs", policy, DATA) as kbs:
+        assert event.manifest == ran().manifest
+        assert await gets(kbs, tpm, DATA) is allowed
+
+
+OTHERWISE = [
+    pytest.param(ran(args=["cat", "/cocos/datasets/data.csv"]), False, id="other arguments"),
+    pytest.param(ran(args=[""]), False, id="an empty argument"),
+    pytest.param(ran(filename="script.py"), False, id="the data under another name"),
+    pytest.param(ran(agent_config={"log_level": "debug"}), False, id="output for everybody"),
+    pytest.param(ran(algorithm=OTHER), False, id="another entry point or environment"),
+    pytest.param(ran(dataset=OTHER), False, id="data not pinned, another"),
+    pytest.param(ran(), True, id="not pinned, the same"),
+    pytest.param(ran(key="a/b/c"), True, id="another key path"),
+]
+
+
+@pytest.mark.parametrize(
+    ("events", "allowed"),
     [
         *CASES,
-        pytest.param([SWAPPED[2]], True, id="the same with another key path"),
-        pytest.param([computation(algorithm="")], False, id="algorithm not pinned"),
-        pytest.param([computation(dataset="")], False, id="dataset not pinned"),
+        *(pytest.param(list(each.values[:1]), each.values[1], id=each.id) for each in OTHERWISE),
+        pytest.param(
+            [measured(computation(result_consumers=consumers()))], False, id="another consumer"
+        ),
+        pytest.param(
+            [measured(computation(result_consumers=[*CONSUMERS, *consumers()]))],
+            False,
+            id="one more consumer",
+        ),
+        pytest.param([measured(computation())], False, id="no consumer"),
     ],
 )
 async def test_only_this_algorithm_for_this_dataset(
-    ca: TpmCa, tpm: Tpm, tmp_path: Path, computations: list[Computation], allowed: bool
+    ca: TpmCa, tpm: Tpm, tmp_path: Path, events: list[ComputationEvent], allowed: bool
 ) -> None:
-    await run(tpm, *computations)
-    policy = documented(
-        "Only this algorithm for this dataset", ALGORITHM_DIGEST=ALGORITHM, DATASET_DIGEST=DATASET
-    )
+    await run(tpm, *events)
+    policy = agreed("Only this algorithm for this dataset", WANTED)
     async with owner(ca, tmp_path / "kbs", policy, ALGO, DATA) as kbs:
         assert await gets(kbs, tpm, DATA) is allowed
         assert not await gets(kbs, tpm, ALGO)
 
 
+async def test_arguments_are_those_that_were_agreed_to(ca: TpmCa, tpm: Tpm, tmp_path: Path) -> None:
+    """As before, of a program that has arguments: none is another way to run it."""
+    wanted = ran(args=["--fit", "/cocos/datasets/data.csv"])
+    policy = agreed("Only this algorithm for this dataset", wanted)
+    async with owner(ca, tmp_path / "kbs", policy, DATA) as kbs:
+        await run(tpm, wanted)
+        assert await gets(kbs, tpm, DATA)
+        await tpm.measure(runtime(*ran().measured()))
+        assert not await gets(kbs, tpm, DATA)
+
+
 @pytest.mark.parametrize(
-    ("ran", "algo", "data"),
+    ("event", "algo", "data"),
     [
         pytest.param(WANTED, True, True, id="what both agreed to"),
-        pytest.param(SWAPPED[0], True, False, id="another algorithm"),
+        pytest.param(SWAPPED[0], False, False, id="another algorithm"),
         pytest.param(SWAPPED[1], False, False, id="another dataset"),
+        pytest.param(SWAPPED[2], True, False, id="another key path"),
+        *(pytest.param(each.values[0], each.values[1], False, id=each.id) for each in OTHERWISE),
     ],
 )
 async def test_two_owners(  # noqa: PLR0917 - a table
-    ca: TpmCa, tpm: Tpm, tmp_path: Path, ran: Computation, algo: bool, data: bool
+    ca: TpmCa, tpm: Tpm, tmp_path: Path, event: ComputationEvent, algo: bool, data: bool
 ) -> None:
-    await run(tpm, ran)
+    await run(tpm, event)
     heading = "Two owners, two KBSs"
-    of_algorithm = documented(heading, 0, DATASET_DIGEST=DATASET)
-    of_data = documented(
-        heading, 1, ALGORITHM_DIGEST=ALGORITHM, MANIFEST_DIGEST=WANTED.digest().hex()
-    )
+    of_algorithm, of_data = agreed(heading, WANTED), agreed(heading, WANTED, number=1)
     async with (
         owner(ca, tmp_path / "algorithm", of_algorithm, ALGO) as first,
         owner(ca, tmp_path / "data", of_data, DATA) as second,
@@ -234,7 +318,10 @@ async def test_two_owners(  # noqa: PLR0917 - a table
         assert answer.status_code == 401
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", "x", '{"manifest":"a"}', '{"manifest":1}'])
+OLD = f'{{"algorithm":"{ALGORITHM}","datasets":["{DATASET}"],"manifest":"{WANTED.manifest}"}}'
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "x", '{"manifest":"a"}', OLD])
 async def test_a_computation_that_does_not_read(
     ca: TpmCa, tpm: Tpm, tmp_path: Path, content: Any
 ) -> None:

@@ -86,6 +86,9 @@ async def test_the_genuine_guest_gets_its_key(kbs: InProcessKbs, tpm: Tpm) -> No
             "manifest_digest": wanted.digest().hex(),
             "algorithm_digest": wanted.algorithm.hash.hex(),
             "dataset_digests": [DATASET],
+            "arguments_digest": wanted.arguments_digest().hex(),
+            "environment_digest": wanted.environment_digest().hex(),
+            "consumers_digest": wanted.consumers_digest().hex(),
         }
     ]
     assert [e["details"]["string"] for e in found["uefi"] if e["index"] == 11][::2] == [

@@ -11,9 +11,19 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from _boot import CMDLINE, INIT_DATA, OTHER, boot, event_of, manifest, reference_values, start
+from _boot import (
+    CMDLINE,
+    INIT_DATA,
+    OTHER,
+    boot,
+    event_of,
+    manifest,
+    measured,
+    reference_values,
+    start,
+)
 from _kbs import InProcessKbs
-from _policies import documented
+from _policies import agreed
 from _rcar import Handshake, claims, denial
 from _tpm import EV_EVENT_TAG, EV_IPL, LOG_HEADER, Logged, Tpm, b64, records, runtime
 
@@ -67,8 +77,7 @@ async def test_a_computation_cannot_be_hidden(kbs: InProcessKbs, tpm: Tpm, log: 
     hidden, shown = event_of(SWAPPED), event_of(WANTED)
     await tpm.measure(hidden, shown)
     async with kbs.admin() as admin:
-        digest = WANTED.digest().hex()
-        await admin.set_resource_policy(documented("Only this computation", MANIFEST_DIGEST=digest))
+        await admin.set_resource_policy(agreed("Only this computation", measured(WANTED)))
     for disguise in (retyped, without_magic, renamed, without_text):
         guest = await session(kbs, tpm)
         evidence = await guest.evidence(cmdline=CMDLINE)

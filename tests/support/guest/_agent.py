@@ -54,7 +54,11 @@ class Blind(Attester):
 
 
 class RegisterTpm(Blind):
-    """A machine with one runtime register; ``order`` gets what happens to it."""
+    """A machine with one runtime register; ``order`` gets what happens to it.
+
+    Attributes:
+        and_then: Called when something has been measured.
+    """
 
     register_hash = "sha256"
     default_register = 14
@@ -62,6 +66,7 @@ class RegisterTpm(Blind):
     def __init__(self, order: list[str]) -> None:
         self._order = order
         self._value = bytes(32)
+        self.and_then: Callable[[], object] = lambda: None
 
     async def read_register(self, index: int) -> bytes:
         return self._value
@@ -69,6 +74,7 @@ class RegisterTpm(Blind):
     async def extend_register(self, index: int, digest: bytes) -> None:
         self._value = hashlib.sha256(self._value + digest).digest()
         self._order.append(f"measured {digest.hex()}")
+        self.and_then()
 
 
 class OrderedProvider(KeyProvider):
@@ -105,6 +111,9 @@ class Memory:
 
     def check(self, computation: Computation) -> None:
         pass
+
+    def consumers(self, computation: Computation) -> tuple[bytes, ...]:
+        return computation.result_consumers
 
     async def pack(self, _computation: Computation, archive: Path) -> bytes:
         return await asyncio.to_thread(archive.read_bytes)
@@ -143,6 +152,7 @@ class Bed:
 
     Attributes:
         order: Events measured and keys asked for, in order.
+        machine: Its evidence.
     """
 
     folder: Path
@@ -151,6 +161,7 @@ class Bed:
     register: AttestationAgent
     order: list[str]
     keys: KeyFolder
+    machine: Attester | None = None
     memory: Memory = field(default_factory=Memory)
 
     @property
@@ -224,7 +235,7 @@ async def bed(
             serve("127.0.0.1:0", [attestation_service(agent)])
         )
         register = await stack.enter_async_context(AttestationAgent(address))
-        yield Bed(folder, skopeo, config, register, order, keys)
+        yield Bed(folder, skopeo, config, register, order, keys, attester)
 
 
 def sample() -> InsecureSampleAttester:

@@ -10,6 +10,7 @@ from _tpm import EV_EFI_ACTION, EV_EFI_APPLICATION, EV_SEPARATOR, Logged, Tpm, r
 
 from cocos.evidence import eventlog
 from cocos.wire.manifest.computation import Computation
+from cocos.wire.manifest.event import ComputationEvent
 
 CMDLINE = "root=/dev/mapper/root ro roothash=0123"
 INIT_DATA = """version = "0.1.0"
@@ -50,7 +51,13 @@ def reference_values(events: Sequence[Logged], *pcrs: int) -> dict[str, Any]:
 
 
 def manifest(
-    *, algorithm: str = ALGORITHM, dataset: str = DATASET, key: str = "default/key/algo"
+    *,
+    algorithm: str = ALGORITHM,
+    dataset: str = DATASET,
+    key: str = "default/key/algo",
+    args: Sequence[str] = (),
+    filename: str = "",
+    **more: Any,
 ) -> dict[str, Any]:
     """A manifest in the form of the guide."""
     return {
@@ -60,6 +67,7 @@ def manifest(
             "encrypted": True,
             "kbs_resource_path": key,
             "hash": algorithm,
+            "args": args,
         },
         "datasets": [
             {
@@ -67,15 +75,38 @@ def manifest(
                 "encrypted": True,
                 "kbs_resource_path": "default/key/data",
                 "hash": dataset,
+                "filename": filename,
             }
         ],
         "kbs_url": "",
+        **more,
     }
 
 
+def measured(
+    computation: Computation,
+    algorithm: str = ALGORITHM,
+    dataset: str = DATASET,
+    consumers: Sequence[bytes] | None = None,
+) -> ComputationEvent:
+    """What the agent measures before it runs a computation.
+
+    Args:
+        computation: The manifest.
+        algorithm: What the algorithm resolves to where the manifest does not pin it.
+        dataset: What such a dataset resolves to.
+        consumers: Who gets the result; by default those of the manifest.
+    """
+    return computation.event(
+        computation.algorithm.hash.hex() or algorithm,
+        [each.hash.hex() or dataset for each in computation.datasets],
+        computation.result_consumers if consumers is None else consumers,
+    )
+
+
 def event_of(computation: Computation) -> Logged:
-    """What the agent measures before it runs a computation."""
-    return runtime(*computation.event())
+    """The event in the log of a machine that runs it."""
+    return runtime(*measured(computation).measured())
 
 
 async def start(tpm: Tpm, *events: Logged, init_data: str | None = INIT_DATA) -> None:

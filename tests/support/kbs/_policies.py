@@ -4,15 +4,31 @@
 import re
 from pathlib import Path
 
+from cocos.wire.manifest.event import ComputationEvent
+
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "policies.md"
+_WORD = re.compile(r'"[A-Z]+_[A-Z0-9]+"')
 
 
 def documented(heading: str, number: int = 0, **values: str) -> str:
     """Return a policy of a section, with the words in capitals replaced."""
-    section = PAGE.read_text("utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    text = re.findall(r"^```rego\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)[number]
+    text = _written(heading, number)
     for name, value in values.items():
         assert f'"{name}"' in text, f"{heading} has no {name}"
         text = text.replace(f'"{name}"', f'"{value}"')
-    assert not re.search(r'"[A-Z]+_[A-Z0-9]+"', text), "a word in capitals is left"
-    return str(text)
+    assert not _WORD.search(text), "a word in capitals is left"
+    return text
+
+
+def agreed(heading: str, event: ComputationEvent, number: int = 0) -> str:
+    """Return a policy of a section for one computation, as its owner fills it in."""
+    values = {name.upper(): value for name, value in event.claims().items()}
+    (values["DATASET_DIGEST"],) = values.pop("DATASET_DIGESTS")
+    wanted = {found[1:-1] for found in _WORD.findall(_written(heading, number))}
+    return documented(heading, number, **{name: values[name] for name in wanted})
+
+
+def _written(heading: str, number: int) -> str:
+    section = PAGE.read_text("utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    texts: list[str] = re.findall(r"^```rego\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    return texts[number]

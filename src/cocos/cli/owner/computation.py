@@ -23,8 +23,9 @@ def digest(
     """Print what a resource policy compares with to release a key to this computation only.
 
     These are the members of tpm.computations in the claims: what the machine measures
-    before it asks for any key. "not pinned" means that the manifest has no hash for it, so
-    that whoever runs the computation can put something else there.
+    before it asks for any key. "not pinned" means that the manifest has no hash for it: the
+    registry chooses the image, the claims name the one that it chose, and a policy on
+    manifest_digest alone accepts any.
     """
     text = read_input(manifest, "the manifest", limit=MAX_MANIFEST_BYTES)
     computation = Computation.from_json(text)
@@ -32,13 +33,14 @@ def digest(
         "manifest_digest": computation.digest().hex(),
         "algorithm_digest": computation.algorithm.hash.hex() or None,
         "dataset_digests": [each.hash.hex() or None for each in computation.datasets],
+        "arguments_digest": computation.arguments_digest().hex(),
+        "environment_digest": computation.environment_digest().hex(),
+        "consumers_digest": computation.consumers_digest().hex(),
     }
 
     def human() -> None:
-        lines = [("manifest_digest", shown["manifest_digest"])]
-        lines += [("algorithm_digest", shown["algorithm_digest"])]
-        lines += [("dataset_digests", each) for each in shown["dataset_digests"]]
-        for name, value in lines:
-            common.stdout.print(f"{name:>16}: {value or 'not pinned'}", markup=False)
+        for name, value in shown.items():
+            for each in value if isinstance(value, list) else [value]:
+                common.stdout.print(f"{name:>18}: {each or 'not pinned'}", markup=False)
 
     common.emit(shown, human, as_json=as_json)

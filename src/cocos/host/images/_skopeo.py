@@ -95,12 +95,21 @@ class Skopeo:
         """Return the manifest or index behind a reference, byte for byte.
 
         Raises:
+            IntegrityError: the reference has a digest, and the registry sent something else.
             CocosError: as translated from what Skopeo says; names the registry tried.
         """
         reference = _parsed(reference)
+        data = await self._inspect(reference)
+        if reference.digest and oci.digest_of(data) != reference.digest:
+            raise IntegrityError(f"the registry sent something else than {reference}")
+        return data
+
+    async def _inspect(self, reference: oci.Reference, *options: str) -> bytes:
         with self._prepared() as prepared:
-            words = [*prepared, "inspect", "--raw", *self._auth("--authfile"), str(reference)]
-            return await run(words, f"reading {reference}", timeout=_INSPECT_SECONDS)
+            words = [*prepared, "inspect", "--raw", *options, *self._auth("--authfile")]
+            return await run(
+                [*words, str(reference)], f"reading {reference}", timeout=_INSPECT_SECONDS
+            )
 
     async def resolve(self, reference: oci.Reference | str) -> Source:
         """Return the one image for this machine behind a reference, pinned by digest.
@@ -125,9 +134,29 @@ class Skopeo:
             raise NotFoundError(f"{reference} is an index of indexes")
         return Source(reference.pinned(digest), digest, found)
 
+    async def config(self, source: Source) -> oci.ImageConfig:
+        """Return an image's config, checked against the digest in its manifest.
+
+        Raises:
+            IntegrityError: it is another one.
+        """
+        expected = source.manifest.config
+        if source.reference.transport == "oci":
+            folder = Path(source.reference.name)
+            data = await asyncio.to_thread(
+                layout.read_document, folder, expected, "the image config"
+            )
+        else:
+            data = await self._inspect(source.reference, "--config")
+        if oci.digest_of(data) != expected.digest:
+            raise IntegrityError(
+                f"the config of {source.reference} was changed: it is not {expected.digest}"
+            )
+        return oci.parse_config(data)
+
     async def copy(
         self,
-        source: oci.Reference | str,
+        source: oci.Reference | str | Source,
         destination: oci.Reference | str,
         *,
         encryption_key: str | None = None,
@@ -138,7 +167,7 @@ class Skopeo:
         """Copy one image and check what came out.
 
         Args:
-            source: Where from.
+            source: Where from; what was resolved before is not looked up again.
             destination: Where to; after a decryption only a layout, which is made private.
             encryption_key: What follows ``provider:attestation-agent:``; every layer of the
                 result is encrypted, or this fails.
@@ -157,7 +186,7 @@ class Skopeo:
         target = _parsed(destination)
         if decryption_key is not None and target.transport != "oci":
             raise UsageError(f"an image is decrypted to a folder only, not to {target}")
-        found = await self.resolve(source)
+        found = source if isinstance(source, Source) else await self.resolve(source)
         if encryption_key is not None:
             require_plain(found)
         if decryption_key is not None:
@@ -213,10 +242,7 @@ class Skopeo:
 
     async def _not_decrypted(self, source: Source, target: Path) -> str:
         """Name the first layer whose plaintext has not arrived; Skopeo does not always."""
-        with self._prepared() as prepared:
-            words = [*prepared, "inspect", "--config", "--raw", *self._auth("--authfile")]
-            data = await run([*words, str(source.reference)], f"reading {source.reference}")
-        diff_ids = oci.parse_config(data).rootfs.diff_ids
+        diff_ids = (await self.config(source)).rootfs.diff_ids
         arrived = await asyncio.to_thread(layout.plaintexts, target)
         for number, (layer, diff_id) in enumerate(
             zip(source.manifest.layers, diff_ids, strict=False), 1

@@ -95,7 +95,7 @@ def verify(
         TooLargeError: more plaintext than ``limit``.
     """
     manifest_digest, manifest = read_manifest(layout, tag=tag)
-    config_data = _document(layout, manifest.config, "the image config")
+    config_data = read_document(layout, manifest.config, "the image config")
     found = oci.digest_of(config_data)
     if config_digest is not None and found != config_digest:
         raise IntegrityError(f"the image's config is {found}, not {config_digest} as demanded")
@@ -148,10 +148,28 @@ def read_manifest(layout: Path, *, tag: str | None = None) -> tuple[oci.Digest, 
         raise NotFoundError(f"{layout} holds no image" + (f" {tag!r}" if tag else ""))
     if len(entries) > 1:
         raise FormatError(f"{layout} holds {len(entries)} images; say which by its tag")
-    manifest = oci.parse_manifest(_document(layout, entries[0], "the image manifest"))
+    manifest = oci.parse_manifest(read_document(layout, entries[0], "the image manifest"))
     if not isinstance(manifest, oci.Manifest):
         raise FormatError(f"{layout} holds an index of images, not one image")
     return oci.parse_digest(entries[0].digest), manifest
+
+
+def read_document(layout: Path, descriptor: oci.Descriptor, what: str) -> bytes:
+    """Return a document of a layout, checked against its descriptor.
+
+    Args:
+        layout: The folder.
+        descriptor: Names it.
+        what: What it is, for the message.
+
+    Raises:
+        IntegrityError: missing, or another one.
+        TooLargeError: more than :data:`DOCUMENT_BYTES`.
+    """
+    data = _read(_blob(layout, descriptor), what)
+    if len(data) != descriptor.size or oci.digest_of(data) != descriptor.digest:
+        raise IntegrityError(f"{what} was changed: it is not {descriptor.digest}")
+    return data
 
 
 def plaintexts(layout: Path) -> set[oci.Digest]:
@@ -275,13 +293,6 @@ def _name(number: int, layer: oci.Descriptor) -> str:
 
 def _blob(layout: Path, descriptor: oci.Descriptor) -> Path:
     return layout / "blobs" / "sha256" / descriptor.digest.removeprefix("sha256:")
-
-
-def _document(layout: Path, descriptor: oci.Descriptor, what: str) -> bytes:
-    data = _read(_blob(layout, descriptor), what)
-    if len(data) != descriptor.size or oci.digest_of(data) != descriptor.digest:
-        raise IntegrityError(f"{what} was changed: it is not {descriptor.digest}")
-    return data
 
 
 def _read(path: Path, what: str) -> bytes:

@@ -140,6 +140,8 @@ def _content(text: str, subject: str) -> CocosError | None:
         return errors.IntegrityError(
             f"{subject}: layer {expected} was changed: its content has the digest {found}"
         )
+    if "does not match provided manifest digest" in text or "does not match expected sha" in text:
+        return errors.IntegrityError(f"{subject}: it is not what was asked for: {text[-300:]}")
     if "is rejected by policy" in text:
         return errors.AccessDeniedError(f"{subject}: the trust policy rejects it: {text[-300:]}")
     if "should be decrypted, but we can't modify the manifest" in text:

@@ -8,8 +8,8 @@ influences the run is in it.
 """
 
 import dataclasses
-import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,15 +17,12 @@ from google.protobuf.message import DecodeError
 
 from cocos.errors import FormatError
 from cocos.wire._generated import cvms_pb2 as pb
-from cocos.wire.json import canonical
 from cocos.wire.manifest import rules, shapes
+from cocos.wire.manifest.event import ComputationEvent, consumers_digest, digest_of_part
 from cocos.wire.manifest.parts import OCI_IMAGE, AgentConfig, Algorithm, Dataset, Source
 
 MAX_MANIFEST_BYTES = 4 * 2**20
 HASH_BYTES = 32
-
-EVENT_DOMAIN = "cocos"
-EVENT_OPERATION = "computation"
 
 _SCHEMES = {"docker": OCI_IMAGE, "oci": OCI_IMAGE, "gs": "gcs"}
 
@@ -146,22 +143,50 @@ class Computation:
         return message.SerializeToString(deterministic=True)
 
     def digest(self) -> bytes:
-        """Return the SHA-256 of the RFC 8785 JSON of this computation, 32 bytes."""
-        # The number is that of this layout of members; it changes when they do.
-        return hashlib.sha256(canonical({"version": 1, "computation": self})).digest()
+        """Return the digest of the whole manifest, 32 bytes."""
+        return digest_of_part("computation", self)
 
-    def event(self) -> tuple[str, str, str]:
-        """Return domain, operation and content of the event that is measured before a run.
+    def arguments_digest(self) -> bytes:
+        """Return the digest of what the program is told: arguments, names of its data.
 
-        The content is canonical JSON without blanks: ``manifest`` is :meth:`digest`,
-        ``algorithm`` and each of ``datasets`` the pinned hash, all hex; null: not pinned.
+        Without arguments it gets the paths of its data, which those names are part of.
         """
-        content = {
-            "algorithm": self.algorithm.hash.hex() or None,
-            "datasets": [each.hash.hex() or None for each in self.datasets],
-            "manifest": self.digest().hex(),
+        told = {
+            "args": self.algorithm.args,
+            "filenames": [each.filename for each in self.datasets],
         }
-        return EVENT_DOMAIN, EVENT_OPERATION, canonical(content).decode("ascii")
+        return digest_of_part("arguments", told)
+
+    def environment_digest(self) -> bytes:
+        """Return the digest of how the program is run, and of who sees what it prints.
+
+        Its variables come from its image alone.
+        """
+        how = {"algo_type": self.algorithm.kind, "agent_config": self.agent_config}
+        return digest_of_part("environment", how)
+
+    def consumers_digest(self) -> bytes:
+        """Return the digest of the keys that can open the result."""
+        return consumers_digest(self.result_consumers)
+
+    def event(
+        self, algorithm: str, datasets: Sequence[str], consumers: Sequence[bytes]
+    ) -> ComputationEvent:
+        """Return the event that is measured before a run.
+
+        Args:
+            algorithm: Digest of the config of the image that will run, hex.
+            datasets: The same of each dataset, in order.
+            consumers: The keys that the result really goes to.
+        """
+        return ComputationEvent(
+            algorithm=algorithm,
+            arguments=self.arguments_digest().hex(),
+            consumers=consumers_digest(consumers).hex(),
+            datasets=tuple(datasets),
+            environment=self.environment_digest().hex(),
+            manifest=self.digest().hex(),
+        )
 
 
 def _check_size(data: bytes) -> None:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from _boot import ALGORITHM, DATASET, manifest
@@ -31,17 +30,14 @@ def test_what_policies_compare_with(tmp_path: Path) -> None:
     computation = Computation.from_json(text.encode())
     shown = json.loads(digest(file, "--json"))
     # The same as what is measured, and so what the claims show.
-    measured: dict[str, Any] = json.loads(computation.event()[2])
-    assert shown == {
-        "manifest_digest": measured["manifest"],
-        "algorithm_digest": measured["algorithm"],
-        "dataset_digests": measured["datasets"],
-    }
-    assert shown["algorithm_digest"] == ALGORITHM
+    assert shown == computation.event(ALGORITHM, [DATASET], ()).claims()
     assert [line.split(": ")[1] for line in digest(file).splitlines()] == [
         shown["manifest_digest"],
         ALGORITHM,
         DATASET,
+        shown["arguments_digest"],
+        shown["environment_digest"],
+        shown["consumers_digest"],
     ]
 
 

@@ -155,18 +155,6 @@ def test_order_of_datasets_and_arguments_is_in_the_digest() -> None:
     assert first.digest() != parse(joined).digest()
 
 
-def test_measured_event_names_manifest_algorithm_and_datasets() -> None:
-    pinned = parse(changed(GUIDE, "algorithm", "hash", value="ab" * 32))
-    domain, operation, content = pinned.event()
-    assert (domain, operation) == ("cocos", "computation")
-    assert " " not in content
-    assert json.loads(content) == {
-        "manifest": pinned.digest().hex(),
-        "algorithm": "ab" * 32,
-        "datasets": [None],
-    }
-
-
 @pytest.mark.parametrize(
     ("path", "value", "problem"),
     [
