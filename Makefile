@@ -10,7 +10,9 @@ BIN := .venv/bin
 PYTHON ?= python3
 BACKEND ?= qemu
 BENCH ?=
-PYTEST_FLAGS ?= -n 2 --dist loadgroup
+MUTANTS ?=
+# In the order that tests/conftest.py puts them: the long ones first.
+PYTEST_FLAGS ?= -n 2 --dist loadgroup --no-loadscope-reorder
 # The environment must not decide which packages our Python sees.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
@@ -41,6 +43,14 @@ format: setup ## Rewrite the sources in the project's format
 .PHONY: test
 test: lint ## Everything that must pass before a change is merged
 	$(BIN)/pytest $(PYTEST_FLAGS)
+
+.PHONY: test-quick
+test-quick: setup ## The same without virtual machines and databases, and without lint
+	$(BIN)/pytest $(PYTEST_FLAGS) -m "not vm and not database"
+
+.PHONY: mutants
+mutants: setup ## Put faults into what trust rests on, and see tests fail (MUTANTS="kbs/session" less of it)
+	@$(BIN)/python tools/mutants.py $(MUTANTS)
 
 .PHONY: bench
 bench: setup ## Measure, as ratios within one run (BENCH="--quick kbs" less of it)

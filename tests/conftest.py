@@ -4,6 +4,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Final
 
 import databases
 import pytest
@@ -17,6 +18,33 @@ from cocos.host.images.skopeo import Skopeo
 # How long an example takes says how busy the machine is.
 settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ours")
+
+DATABASES: Final = {"postgres", "valkey"}
+LONGEST_FIRST: Final = ("vm", "database", "integration")
+"""Markers: two workers that begin with the long tests end at the same time."""
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist makes its groups of what it finds then
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what uses a database; put the tests in order; have nothing set up by both workers."""
+    for item in items:
+        if DATABASES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("database")
+            item.add_marker(pytest.mark.xdist_group("database"))
+        elif _shares_with_its_module(item) and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    items.sort(key=_place)
+
+
+def _shares_with_its_module(item: pytest.Item) -> bool:
+    """Tell whether a test uses a fixture that is made once for all tests of its module."""
+    found = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
+    return any(each.scope == "module" for fixtures in found.values() for each in fixtures)
+
+
+def _place(item: pytest.Item) -> int:
+    marks = [number for number, name in enumerate(LONGEST_FIRST) if item.get_closest_marker(name)]
+    return min(marks, default=len(LONGEST_FIRST))
 
 
 @pytest.fixture(scope="session")

@@ -177,7 +177,7 @@ async def _running(
 async def _follow(
     child: asyncio.subprocess.Process, log: list[str], ready: str, answers: asyncio.Event
 ) -> None:
-    assert child.stdout is not None  # noqa: S101 - we gave it a pipe
+    assert child.stdout is not None  # we gave it a pipe
     while line := (await child.stdout.readline()).decode(errors="replace"):
         log.append(line.rstrip("\n"))
         if ready in line:

@@ -52,7 +52,7 @@ class Server:
 
     async def follow(self) -> None:
         """Write its output to the log; note what somebody waits for."""
-        assert self._child.stdout is not None  # noqa: S101 - we gave it a pipe
+        assert self._child.stdout is not None
         with self._log.open("wb") as file:
             while chunk := await self._child.stdout.read(2**16):
                 file.write(chunk)

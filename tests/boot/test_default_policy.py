@@ -41,7 +41,12 @@ from cocos.wire.image_folder import REFERENCE_VALUES, UKI
 from cocos.wire.init_data import from_disk
 from cocos.wire.pe import Image
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("image"), pytest.mark.timeout(1800)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.vm,
+    pytest.mark.xdist_group("image"),
+    pytest.mark.timeout(1800),
+]
 
 BOOT_SECONDS = 800  # emulated, on a busy machine
 NAMES = ("good", "told", "changed", "debug")

@@ -19,7 +19,12 @@ from cocos.image.inputs import gather, locked_cache
 from cocos.wire.image_folder import FIRMWARE, ROOT, UKI
 from cocos.wire.pe import Image
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("image"), pytest.mark.timeout(1800)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.vm,
+    pytest.mark.xdist_group("image"),
+    pytest.mark.timeout(1800),
+]
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "operate" / "image.md"
 

@@ -20,7 +20,12 @@ from sevsnpmeasure.sev_hashes import SevHashes
 from cocos.host import process
 from cocos.wire.image_folder import FIRMWARE
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("image"), pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.vm,
+    pytest.mark.xdist_group("image"),
+    pytest.mark.timeout(600),
+]
 
 TINY = _tiny.efi(_tiny.SHUTS_DOWN)
 _TICKS = os.sysconf("SC_CLK_TCK")

@@ -40,7 +40,7 @@ from cocos.wire._generated import manager_pb2 as pb
 from cocos.wire._generated import manager_pb2_grpc as pb_grpc
 from cocos.wire.init_data import InitDocument
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.vm, pytest.mark.timeout(240)]
 
 REQUEST = CreateRequest("http://127.0.0.1:7001", kbs_params="cc_kbc::http://localhost:8080")
 BOOT_SECONDS = 120.0

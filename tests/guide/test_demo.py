@@ -65,7 +65,10 @@ async def output(child: asyncio.subprocess.Process) -> str:
 
 @pytest.mark.parametrize(
     ("backend", "said"),
-    [("qemu", "a VM whose TPM"), ("local", "proves nothing")],
+    [
+        pytest.param("qemu", "a VM whose TPM", marks=pytest.mark.vm),
+        ("local", "proves nothing"),
+    ],
 )
 async def test_demo_takes_free_ports_and_leaves_nothing(
     tmp_path: Path, backend: str, said: str

@@ -146,6 +146,7 @@ def require_free_ports() -> None:
 
 
 @pytest.mark.guide
+@pytest.mark.vm
 @pytest.mark.usefixtures("guide_ports")
 @pytest.mark.xdist_group("guide")
 @pytest.mark.timeout(2 * LIMIT_SECONDS)  # another run may have to end first

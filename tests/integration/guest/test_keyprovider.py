@@ -235,13 +235,6 @@ async def test_refused_registration_is_loud(kbs: Kbs, agent: str, tmp_path: Path
     assert KeyFolder(tmp_path / "keys").read(KEY) is None
 
 
-async def test_nothing_is_made_without_having_looked(agent: str) -> None:
-    async with provider("--aa", agent) as program:
-        for parameter in (f"cc_kbc::{KEY.uri}", "Enabled"):
-            with pytest.raises(CocosError):
-                await wrap(program.address, parameter)
-
-
 async def test_sample_key_must_be_allowed_by_name(agent: str) -> None:
     async with provider("--aa", agent) as program:
         with pytest.raises(CocosError, match="a key that everybody knows"):

@@ -141,6 +141,7 @@ async def the_log_holds(brokers: Brokers, program: Running) -> None:
     await process.run([client, "--url", program.address, *words], timeout=120)
 
 
+@pytest.mark.database
 async def test_kill_9_of_postgres(tmp_path: Path) -> None:
     """The KBS stays, and goes on when PostgreSQL is there again."""
     data, model, port = tmp_path / "postgres", Model(SEED + 1), None
@@ -232,6 +233,7 @@ async def processes(pid: int) -> list[int]:
     return found[1:]  # not bubblewrap itself
 
 
+@pytest.mark.database
 async def test_servers_that_hang_are_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
