@@ -11,9 +11,10 @@ import collections
 import contextlib
 import os
 import re
+import secrets
 import signal
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,7 +22,8 @@ import msgspec
 import structlog
 
 from cocos.errors import ConfigError, FormatError, ProcessError
-from cocos.host import process
+from cocos.host import process, trees
+from cocos.host.containers import mount_points
 from cocos.host.containers.container import Container, configuration
 from cocos.host.files import write_atomic
 from cocos.wire.json import encode
@@ -110,11 +112,20 @@ class Runtime:
             FormatError: umoci does not accept it; its sentence is in the message.
         """
         rootless = ["--rootless"] if os.geteuid() != 0 else []
-        words = ["raw", "unpack", *rootless, "--image", f"{layout}:{tag}", str(rootfs)]
+        # A layer can have umoci remove the folder that the root is in: a whiteout of "..".
+        around = rootfs.with_name(f".unpack-{secrets.token_hex(8)}")
+        around.mkdir(mode=0o700)
+        inner = around / rootfs.name
+        words = ["raw", "unpack", *rootless, "--image", f"{layout}:{tag}", str(inner)]
         try:
             await process.run([self.umoci, *words], timeout=UNPACK_SECONDS)
+            if inner.is_symlink() or not inner.is_dir():
+                raise FormatError("the image's root is no folder")
+            inner.rename(rootfs)
         except ProcessError as error:
             raise FormatError(f"the image cannot be unpacked: {error.message}") from error
+        finally:
+            await asyncio.shield(asyncio.to_thread(trees.discard, around))
 
     async def run(
         self, container: Container, logs: Path, *, on_output: OnOutput | None = None
@@ -127,6 +138,8 @@ class Runtime:
             on_output: Gets the output as it comes.
 
         Raises:
+            IntegrityError: the image has no folder where something is to be mounted.
+            FormatError: it names no sound working folder.
             ProcessError: the container could not be started.
         """
         if not _NAME.fullmatch(container.name):
@@ -135,7 +148,10 @@ class Runtime:
         bundle.mkdir(parents=True, mode=0o700)
         try:
             rootless = os.geteuid() != 0
+            where = mount_points.working_folder(container.rootfs, container.workdir)
+            container = replace(container, workdir=where)
             settings = configuration(container, cgroups=self.cgroups, rootless=rootless)
+            mount_points.prepare(settings)
             write_atomic(bundle / "config.json", encode(settings))
             return await self._run(container, bundle, logs, on_output)
         finally:
