@@ -16,6 +16,7 @@ from typing import Any
 
 from _boot import CMDLINE, boot
 from _tpm import LOG_HEADER, Logged, records, runtime
+from _verified import verified
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from hypothesis import given, settings
@@ -78,7 +79,7 @@ def decided_by(firmware: list[Logged], agent: list[Logged], cmdline: str) -> Jso
         "aael": b64(records(agent)),
         "cmdline": cmdline,
     }
-    claims = asyncio.run(VERIFIER.verify(evidence, EXPECTED))
+    claims = asyncio.run(verified(VERIFIER, evidence, EXPECTED))
     names = ("cmdline", "debug", "computations", "runtime_events")
     # The order of events of different PCRs is nobody's word; runtime events fit into both logs.
     shown = [(event["index"], event["digest"]) for event in claims["uefi"]]

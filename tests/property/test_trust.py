@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from _tokens import trusting
+from _verified import verified
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
@@ -304,4 +305,4 @@ def test_every_value_has_one_tier(value: int) -> None:
 def test_any_sample_evidence_is_refused(evidence: Any) -> None:
     expected = Expected(report_data({"nonce": "n"}))
     with pytest.raises(EvidenceError):
-        asyncio.run(InsecureSampleVerifier().verify(evidence, expected))
+        asyncio.run(verified(InsecureSampleVerifier(), evidence, expected))

@@ -8,8 +8,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from cocos._apart import apart
 from cocos.attestation_service.messages import appraisal_request, attester, check_count, tee_of
-from cocos.attestation_service.request import Attester
+from cocos.attestation_service.request import AppraisalRequest, Attester
 from cocos.attestation_service.service import AttestationService
 from cocos.errors import FormatError
 from cocos.transport.web import read_json
@@ -30,9 +31,8 @@ def routes(service: AttestationService) -> list[Route]:
 
     async def attestation(request: Request) -> Response:
         body: AttestationBody = await read_json(request, AttestationBody, "the request")
-        check_count(body.verification_requests)
-        attesters = [_attester(each) for each in body.verification_requests]
-        appraisal = await service.appraise(appraisal_request(attesters, body.policy_ids))
+        size = len(await request.body())
+        appraisal = await service.appraise(await apart(size, _appraisal_request, body))
         return PlainTextResponse(appraisal.token)
 
     async def challenge(request: Request) -> Response:
@@ -44,6 +44,12 @@ def routes(service: AttestationService) -> list[Route]:
         Route(f"/{ATTESTATION_ROUTE}", attestation, methods=["POST"]),
         Route(f"/{CHALLENGE_ROUTE}", challenge, methods=["POST"]),
     ]
+
+
+def _appraisal_request(body: AttestationBody) -> AppraisalRequest:
+    check_count(body.verification_requests)
+    attesters = [_attester(each) for each in body.verification_requests]
+    return appraisal_request(attesters, body.policy_ids)
 
 
 def _attester(request: VerificationRequest) -> Attester:

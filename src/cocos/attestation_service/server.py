@@ -11,6 +11,7 @@ from typing import Any
 
 from grpc import aio
 
+from cocos._apart import apart
 from cocos._types import JsonObject
 from cocos.attestation_service.messages import appraisal_request, attester, check_count, tee_of
 from cocos.attestation_service.request import AppraisalRequest, Attester
@@ -38,7 +39,9 @@ class _Attestation(pb_grpc.AttestationServiceServicer):
         self, request: pb.AttestationRequest, context: aio.ServicerContext[Any, Any]
     ) -> pb.AttestationResponse:
         try:
-            appraisal = await self._service.appraise(_appraisal_request(request))
+            appraisal = await self._service.appraise(
+                await apart(request.ByteSize(), _appraisal_request, request)
+            )
         except EvidenceError as error:
             context.set_trailing_metadata(((FINDINGS, encode_findings(error.findings)),))
             raise
@@ -57,7 +60,10 @@ class _Attestation(pb_grpc.AttestationServiceServicer):
     ) -> pb.ChallengeResponse:
         tee = tee_of(request.inner.get("tee", ""))
         text = request.inner.get("tee_params", "")
-        params: Any = json.decode(text, Any, "tee_params") if text else ""
+        params: Any = ""
+        if text:
+            raw = text.encode()
+            params = await apart(len(raw), json.decode_strict, raw, Any, "tee_params")
         try:
             asked = await self._service.demand(tee, params)
         except EvidenceError as error:
@@ -155,7 +161,7 @@ def _attester(request: pb.IndividualAttestationRequest) -> Attester:
 
 
 def _object(text: str, what: str) -> JsonObject:
-    decoded: JsonObject = json.decode(text, JsonObject, what)
+    decoded: JsonObject = json.decode_strict(text.encode(), JsonObject, what)
     return decoded
 
 

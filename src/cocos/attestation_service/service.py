@@ -215,15 +215,16 @@ class AttestationService:
         count: Counter[str] = Counter()
         for attester in request.attesters:
             try:
+                verifier = self._verifiers.find(attester.tee)
+                expected = Expected(attester.report_data, await self._kept(attester), values)
+                authentic = await verifier.authenticate(attester.evidence, expected)
+                # Nothing that costs more comes before this.
                 shown = None
                 if attester.init_data is not None:
                     # A large document takes its time: others must not wait for it.
                     shown = await asyncio.to_thread(parse_init_data, attester.init_data)
-                verifier = self._verifiers.find(attester.tee)
                 digest = attester.init_data_digest if shown is None else shown.digest
-                kept = await self._kept(attester)
-                expected = Expected(attester.report_data, digest, kept, values)
-                claims = await verifier.verify(attester.evidence, expected)
+                claims = await authentic.claims(digest)
             except EvidenceError as error:
                 failures.append(error)
                 continue

@@ -17,6 +17,8 @@ from cocos.crypto.signature import SigningPrivateKey, SigningPublicKey, algorith
 from cocos.errors import AuthenticationError, FormatError
 
 MAX_BYTES: Final = 2**20
+MAX_HEADER: Final = 2**18
+"""Characters of a header, which is read before anything is verified; chains have room."""
 LEEWAY: Final = dt.timedelta(seconds=60)
 
 
@@ -82,8 +84,8 @@ def verify(
 
 
 def _split(token: str) -> tuple[str, str, str]:
-    parts = token.split(".") if len(token) <= MAX_BYTES else []
-    if len(parts) != 3 or not token.isascii():  # noqa: PLR2004 - RFC 7515 §3.1
+    parts = token.split(".", 3) if len(token) <= MAX_BYTES else []
+    if len(parts) != 3 or len(parts[0]) > MAX_HEADER or not token.isascii():  # noqa: PLR2004
         raise FormatError("the token is not a signed JWT (three base64url parts with dots)")
     return parts[0], parts[1], parts[2]
 

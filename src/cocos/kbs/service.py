@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol, TypeAlias
 import msgspec
 import structlog
 
+from cocos._apart import apart
 from cocos._clock import Clock
 from cocos._types import JsonObject, UnverifiedToken
 from cocos.crypto import early_jwe, jwe
@@ -222,8 +223,7 @@ class KbsService:
             raise AuthenticationError(_NO_SESSION, hint=_HANDSHAKE)
         session = rcar.waiting(rcar.load(stored), self._clock())
         trail.tee, trail.evidence = session.tee.value, hashlib.sha256(body).hexdigest()
-        attestation = decode_attestation(body, session.generation, session.nonce)
-        additional = _check(attestation, session)
+        attestation, additional = await apart(len(body), _decode, body, session)
         nonce = attestation.runtime_data.nonce
         spent = rcar.spend(session, nonce, self._clock(), trail.evidence)
         # Two attestations at once both got here; the store lets one of them pass.
@@ -342,6 +342,11 @@ class _Shown:
     generation: Generation = NEWEST
     tee: str = ""
     evidence: str = ""
+
+
+def _decode(body: bytes, session: rcar.Authed) -> tuple[kbs.Attestation, AdditionalEvidence]:
+    attestation = decode_attestation(body, session.generation, session.nonce)
+    return attestation, _check(attestation, session)
 
 
 def _check(attestation: kbs.Attestation, session: rcar.Authed) -> AdditionalEvidence:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import grpc
 import structlog
@@ -20,11 +20,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from cocos import errors
-from cocos.errors import CocosError, ConfigError, FormatError, UnreachableError
+from cocos.errors import CocosError, ConfigError, FormatError, InternalError, UnreachableError
 from cocos.host.files import read_certificates, read_file
 
 MAX_MESSAGE_BYTES = 4 * 2**20  # the default of gRPC's peers
 GRACE_SECONDS = 5.0
+
+_LOGGED: Final = 1000  # characters of a stranger's text
 
 _log = structlog.get_logger(__name__)
 
@@ -118,13 +120,13 @@ def failure(method: str, error: Exception) -> tuple[grpc.StatusCode, str]:
     if not isinstance(error, CocosError):
         _log.error("rpc.crashed", method=method, exc_info=error)
         return grpc.StatusCode.INTERNAL, "internal error; the server's log has the cause"
-    _log.info(
-        "rpc.failed",
-        method=method,
-        code=error.code,
-        error=error.message,
-        exc_info=error.__cause__,
-    )
+    more: dict[str, Any] = {}
+    if isinstance(error, InternalError):
+        more["exc_info"] = error
+    elif error.__cause__ is not None:
+        # No traceback: a stranger's mistake is not worth it, as often as he likes.
+        more["cause"] = repr(error.__cause__)[:_LOGGED]
+    _log.info("rpc.failed", method=method, code=error.code, error=error.message[:_LOGGED], **more)
     text = error.message if error.hint is None else f"{error.message} ({error.hint})"
     return grpc.StatusCode[error.grpc_status], text
 

@@ -30,6 +30,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
+from cocos._apart import apart
 from cocos.errors import (
     AuthenticationError,
     CallerError,
@@ -97,7 +98,8 @@ async def read_json(request: Request, shape: type[T] | Any, what: str) -> T:
         FormatError: not JSON of that shape, or beyond the limits for a stranger's JSON.
         TooLargeError: more bytes than the server takes.
     """
-    decoded: T = json.decode_strict(await request.body(), shape, what)
+    body = await request.body()
+    decoded: T = await apart(len(body), json.decode_strict, body, shape, what)
     return decoded
 
 

@@ -8,13 +8,14 @@ from cryptography import x509
 
 from cocos._clock import Clock
 from cocos.errors import EvidenceError, Finding
-from cocos.verifiers._base import Demand, Expected, Kept, Verifier
+from cocos.verifiers._base import Authentic, Demand, Expected, Kept, Verifier
 from cocos.verifiers.sample import InsecureSampleDeviceVerifier, InsecureSampleVerifier
 from cocos.verifiers.tpm import TpmVerifier
 from cocos.wire.kbs.protocol import Tee
 
 __all__ = [
     "INSECURE_SAMPLE_FLAG",
+    "Authentic",
     "Demand",
     "Expected",
     "Kept",

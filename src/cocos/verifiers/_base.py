@@ -46,14 +46,12 @@ class Expected:
 
     Attributes:
         report_data: Digest of the runtime data: nonce and TEE key. Never absent.
-        init_data: Digest of the init data; None when the guest showed none.
         kept: Of the verifier's own challenge in this session, if it made one.
         reference_values: What the operator registered; only keys of attesters are a
             verifier's business, everything else is the policy's.
     """
 
     report_data: ReportData
-    init_data: bytes | None = None
     kept: Kept | None = None
     reference_values: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
@@ -68,10 +66,30 @@ class Expected:
             )
 
 
+class Authentic(abc.ABC):
+    """Evidence whose key, signature and nonce hold: only this is worth any work."""
+
+    @abc.abstractmethod
+    async def claims(self, init_data: bytes | None) -> JsonObject:
+        """Check everything else and return what the evidence claims.
+
+        Args:
+            init_data: Digest of the init data; None when the guest showed none.
+
+        Returns:
+            Claims; ``report_data`` and ``init_data`` among them as the evidence has them.
+
+        Raises:
+            EvidenceError: it does not hold; the findings have every check that failed.
+        """
+
+
 class Verifier(abc.ABC):
     """Checks that evidence is genuine and fresh, and says what it claims.
 
-    Whether the claims are good is for the policy.
+    Anybody may send evidence. Before its key and signature have been checked nothing is
+    done with it whose cost depends on more than a few bounded fields. Whether the claims are
+    good is for the policy.
 
     Attributes:
         kind: The TEE.
@@ -103,18 +121,15 @@ class Verifier(abc.ABC):
         return None
 
     @abc.abstractmethod
-    async def verify(self, evidence: Any, expected: Expected) -> JsonObject:
-        """Check evidence and return its claims.
+    async def authenticate(self, evidence: Any, expected: Expected) -> Authentic:
+        """Check the key that signed evidence, the signature, and the nonce.
 
         Args:
             evidence: Decoded JSON, of the TEE's form.
             expected: What it must be bound to.
 
-        Returns:
-            Claims; ``report_data`` and ``init_data`` among them as the evidence has them.
-
         Raises:
-            EvidenceError: it does not hold; the findings have every check that failed.
+            EvidenceError: malformed, or one of them does not hold; says nothing of the rest.
         """
 
     def explain(

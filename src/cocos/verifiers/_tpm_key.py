@@ -33,9 +33,12 @@ TRUSTED_AK: Final = "trusted_ak"
 EK_CERTIFICATE: Final = "ek-certificate"
 REGISTERED: Final = "registered"
 
+_USABLE: Final = "an RSA key of 2048 to 4096 bits with an exponent of 32 bits"
 _KP_EK_CERTIFICATE: Final = x509.ObjectIdentifier("2.23.133.8.1")  # tcg-kp-EKCertificate
 _EK: Final = "tpm.ek-certificate"
-_MIN_BITS: Final = 2048
+_BITS: Final = range(2048, 4096 + 1)
+_EXPONENT: Final = range(3, 2**32, 2)  # a TPM's has 32 bits; a long one costs whoever verifies
+_CERTIFICATE_TEXT: Final = 16 * 1024  # characters; a TPM's NV index holds less
 _WANTED: Final = (
     Attributes.FIXED_TPM
     | Attributes.FIXED_PARENT
@@ -89,6 +92,8 @@ class _Announced:
             params = msgspec.convert(announced, TpmParams)
         except msgspec.ValidationError as error:
             raise FormatError(str(error)) from error
+        if len(params.ek_certificate) > _CERTIFICATE_TEXT:
+            raise FormatError(f"ek_certificate has more than {_CERTIFICATE_TEXT} characters")
         certificate = json.b64decode(params.ek_certificate, "ek_certificate")
         key = RsaPublic.parse(json.b64decode(params.ak_public, "ak_public"))
         return cls(params, certificate, key, _spki(key))
@@ -160,14 +165,14 @@ def load_spki(der: bytes) -> rsa.RSAPublicKey:
     """Return the key in a DER SubjectPublicKeyInfo.
 
     Raises:
-        FormatError: no RSA key of at least 2048 bits, or not its only spelling.
+        FormatError: no RSA key of 2048 to 4096 bits, or not its only spelling.
     """
     try:
         key = serialization.load_der_public_key(der)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise FormatError("ak_public is not a public key in DER") from error
-    if not isinstance(key, rsa.RSAPublicKey) or key.key_size < _MIN_BITS:
-        raise FormatError(f"ak_public is not an RSA key of {_MIN_BITS} bits or more")
+    if not isinstance(key, rsa.RSAPublicKey) or not _is_usable(key.public_numbers()):
+        raise FormatError(f"ak_public is not {_USABLE}")
     if _der(key) != der:
         raise FormatError("ak_public is not in DER")
     return key
@@ -285,9 +290,16 @@ def _registered(spki: bytes, reference_values: Mapping[str, Any]) -> bool:
     return any(form in listed for form in (_b64(spki), hashlib.sha256(spki).hexdigest()))
 
 
+def _is_usable(numbers: rsa.RSAPublicNumbers) -> bool:
+    return numbers.n.bit_length() in _BITS and numbers.n % 2 == 1 and numbers.e in _EXPONENT
+
+
 def _spki(key: RsaPublic) -> bytes:
+    numbers = rsa.RSAPublicNumbers(key.exponent, key.modulus)
+    if not _is_usable(numbers):
+        raise FormatError(f"ak_public is not {_USABLE}")
     try:
-        return _der(rsa.RSAPublicNumbers(key.exponent, key.modulus).public_key())
+        return _der(numbers.public_key())
     except ValueError as error:
         raise FormatError("ak_public is not a usable RSA key") from error
 

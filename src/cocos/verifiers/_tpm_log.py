@@ -3,14 +3,14 @@
 
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
 
 from cocos._types import JsonObject
 from cocos.errors import EvidenceError, Finding
-from cocos.evidence import eventlog
+from cocos.evidence import eventlog, tpm
 from cocos.evidence.event_details import details, runtime_event, summary
 from cocos.evidence.eventlog import NO_ACTION, SHA256, Event
 from cocos.wire.manifest.event import EVENT_DOMAIN, EVENT_OPERATION, ComputationEvent
@@ -30,11 +30,17 @@ _NEVER: Final = frozenset({INIT_DATA_PCR, 10})
 _OVER_DATA: Final = {"EV_SEPARATOR", "EV_EFI_ACTION", "EV_EFI_VARIABLE_DRIVER_CONFIG"}
 _CMDLINE_LABEL: Final = b".cmdline\0"
 _ENDS: Final = (b"", b"\n", b"\0", b"\n\0")
-_LOOKED_THROUGH: Final = 256  # events of a PCR in which a single one to blame is looked for
+SHOWN: Final = 16
+"""Events that are described of those with the same fault."""
+EXPLAINED: Final = 4096
+"""Extensions of PCRs that the search for one event to blame may take, for all PCRs together."""
 
 
 def check_logs(events: Sequence[Event], pcrs: Sequence[bytes], *, firmware: int) -> list[Finding]:
     """Replay a machine's events; return every PCR, and event, that does not fit.
+
+    Every event is looked at a few times, however many there are; of those that do not fit,
+    the first :data:`SHOWN` are described.
 
     Args:
         events: All of them, in order.
@@ -42,25 +48,19 @@ def check_logs(events: Sequence[Event], pcrs: Sequence[bytes], *, firmware: int)
         firmware: How many of them are the firmware's log; without it only runtime events
             can be replayed.
     """
-    findings = [
-        Finding(
-            f"tpm.event-log.{number}",
-            f"the text of {_name(events, number)} is not what was measured",
-            actual=hashlib.sha256(event.data).hexdigest(),
-            expected=event.digests[SHA256].hex() if SHA256 in event.digests else "no digest",
-        )
-        for number, event in enumerate(events)
-        if _is_over_data(event) and not event.digest_matches(SHA256)
-    ]
-    findings += _disguised(events, firmware)
+    findings = [*_shown(_changed(events)), *_shown(_disguised(events, firmware))]
+    logs: dict[int, list[int]] = {}
+    for number, event in enumerate(events):
+        logs.setdefault(event.index, []).append(number)
     known = _ALWAYS if firmware else frozenset({COMPUTATION_PCR})
     vouched = {event.index for event in events if _is_vouched(event)}
+    budget = _Budget(EXPLAINED)
     for index in sorted(known | vouched):
-        value = eventlog.replay(events, index)
-        if value != pcrs[index]:
+        log = _Log(events, logs.get(index, []), index)
+        if log.values[-1] != pcrs[index]:
             problem = "the event log does not lead to the quoted value: "
-            problem += _blame(events, index, pcrs[index])
-            found, replayed = pcrs[index].hex(), value.hex()
+            problem += log.blame(pcrs[index], budget)
+            found, replayed = pcrs[index].hex(), log.values[-1].hex()
             findings.append(Finding(f"tpm.pcr{index:02}", problem, found, replayed))
     return findings
 
@@ -127,24 +127,40 @@ def cmdline_claims(events: Sequence[Event], cmdline: str | None) -> JsonObject:
     raise EvidenceError(problem, findings=(finding,))
 
 
-def _disguised(events: Sequence[Event], firmware: int) -> list[Finding]:
-    """Return the events that stand where only runtime events may.
+def _changed(events: Sequence[Event]) -> Iterator[Finding]:
+    """Yield the events whose digest is by definition over their text, and is not."""
+    for number, event in enumerate(events):
+        if _is_over_data(event) and not event.digest_matches(SHA256):
+            yield Finding(
+                f"tpm.event-log.{number}",
+                f"the text of {_name(events, number)} is not what was measured",
+                actual=hashlib.sha256(event.data).hexdigest(),
+                expected=event.digests[SHA256].hex() if SHA256 in event.digests else "no digest",
+            )
+
+
+def _disguised(events: Sequence[Event], firmware: int) -> Iterator[Finding]:
+    """Yield the events that stand where only runtime events may.
 
     The type of an event is not measured: as another one it would be replayed all the same,
     and a computation would be missing from the claims.
     """
-    return [
-        Finding(
-            f"tpm.event-log.{number}",
-            f"{_name(events, number)} is no runtime event, and nothing else belongs into "
-            f"PCR {COMPUTATION_PCR} or into the attestation agent's log",
-            actual=f"PCR {event.index}, {event.type_name}",
-            expected="EV_EVENT_TAG of the attestation agent",
-        )
-        for number, event in enumerate(events)
-        if (number >= firmware or (event.index == COMPUTATION_PCR and event.type != NO_ACTION))
-        and runtime_event(event) is None
-    ]
+    for number, event in enumerate(events):
+        in_its_pcr = event.index == COMPUTATION_PCR and event.type != NO_ACTION
+        if (number >= firmware or in_its_pcr) and runtime_event(event) is None:
+            yield Finding(
+                f"tpm.event-log.{number}",
+                f"{_name(events, number)} is no runtime event, and nothing else belongs into "
+                f"PCR {COMPUTATION_PCR} or into the attestation agent's log",
+                actual=f"PCR {event.index}, {event.type_name}",
+                expected="EV_EVENT_TAG of the attestation agent",
+            )
+
+
+def _shown(findings: Iterator[Finding]) -> Iterator[Finding]:
+    yield from itertools.islice(findings, SHOWN)
+    if next(findings, None) is not None:
+        yield Finding("tpm.event-log", f"more than {SHOWN} events are like the last one")
 
 
 def _is_vouched(event: Event) -> bool:
@@ -169,24 +185,63 @@ def _cmdline_digest(events: Sequence[Event]) -> bytes | None:
     return following.get(label)
 
 
-def _blame(events: Sequence[Event], index: int, quoted: bytes) -> str:
-    """Say which event of a PCR is the first that cannot be right."""
-    log = {number: event for number, event in enumerate(events) if event.index == index}
-    own = [number for number, event in log.items() if event.type != NO_ACTION]
-    if not own:
-        return "it has no events of this PCR, but something was measured"
-    for number, before in zip(own, eventlog.values(log.values(), index), strict=False):
-        if before == quoted:
-            return f"{_name(events, number)} and what follows were never measured"
-    # Quadratic: not for whatever a stranger sends.
-    for number in own if len(log) <= _LOOKED_THROUGH else ():
-        others = (event for place, event in log.items() if place != number)
-        if eventlog.replay(others, index) == quoted:
-            return f"{_name(events, number)} was never measured"
-    for number in own:
-        if not log[number].digest_matches(SHA256) and _is_over_data(log[number]):
-            return f"{_name(events, number)} is the first that is not what was measured"
-    return f"events are missing, or others than measured; it begins with {_name(events, own[0])}"
+class _Budget:
+    """How much an explanation may cost, in extensions of a PCR."""
+
+    def __init__(self, left: int) -> None:
+        self._left = left
+
+    def spend(self, count: int) -> bool:
+        """Tell whether so many are left, and take them."""
+        if count > self._left:
+            return False
+        self._left -= count
+        return True
+
+
+class _Log:
+    """The events of one PCR, replayed.
+
+    Args:
+        events: Of all PCRs.
+        numbers: Which of them are of this one.
+        index: The PCR.
+
+    Raises:
+        FormatError: one of them has no SHA-256 digest.
+    """
+
+    def __init__(self, events: Sequence[Event], numbers: Sequence[int], index: int) -> None:
+        self._events = events
+        self._own = [number for number in numbers if events[number].type != NO_ACTION]
+        self.values = tuple(eventlog.values((events[number] for number in numbers), index))
+        """Before the first event, and after each."""
+
+    def blame(self, quoted: bytes, budget: _Budget) -> str:
+        """Say which event is the first that cannot be right, as far as the budget goes."""
+        events, own = self._events, self._own
+        if not own:
+            return "it has no events of this PCR, but something was measured"
+        for number, before in zip(own, self.values, strict=False):
+            if before == quoted:
+                return f"{_name(events, number)} and what follows were never measured"
+        for place, number in enumerate(own):
+            if not budget.spend(len(own) - place):
+                break  # it would take the square of what was sent
+            if self._without(place) == quoted:
+                return f"{_name(events, number)} was never measured"
+        for number in own:
+            if _is_over_data(events[number]) and not events[number].digest_matches(SHA256):
+                return f"{_name(events, number)} is the first that is not what was measured"
+        return (
+            f"events are missing, or others than measured; it begins with {_name(events, own[0])}"
+        )
+
+    def _without(self, place: int) -> bytes:
+        value = self.values[place]
+        for number in self._own[place + 1 :]:
+            value = tpm.extend(value, self._events[number].digests[SHA256])
+        return value
 
 
 def _name(events: Sequence[Event], number: int) -> str:

@@ -7,13 +7,14 @@ protocol.
 
 import base64
 import hmac
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import msgspec
 
 from cocos._types import JsonObject
 from cocos.errors import EvidenceError, Finding, FormatError
-from cocos.verifiers._base import Expected, Verifier
+from cocos.verifiers._base import Authentic, Expected, Verifier
 from cocos.wire import json
 from cocos.wire.kbs.protocol import Tee
 
@@ -31,20 +32,9 @@ class InsecureSampleVerifier(Verifier):
     kind: ClassVar[Tee] = Tee.SAMPLE
     insecure: ClassVar[bool] = True
 
-    async def verify(self, evidence: Any, expected: Expected) -> JsonObject:
+    async def authenticate(self, evidence: Any, expected: Expected) -> Authentic:
         """Check that the evidence carries the expected report data, all of it."""
-        sample = _check(evidence, expected, self.kind)
-        claims: JsonObject = {
-            "svn": sample.svn,
-            "report_data": sample.report_data,
-            "launch_digest": "abcde",
-            "platform_version": {"major": 1, "minor": 4},
-            "debug": False,
-        }
-        if expected.init_data is not None:
-            # Nothing binds init data to a sample: the claim is the guest's word.
-            claims["init_data"] = base64.b64encode(expected.init_data).decode("ascii")
-        return claims
+        return _Sample(_check(evidence, expected, self.kind))
 
 
 class InsecureSampleDeviceVerifier(Verifier):
@@ -54,10 +44,35 @@ class InsecureSampleDeviceVerifier(Verifier):
     category: ClassVar[str] = "gpu"
     insecure: ClassVar[bool] = True
 
-    async def verify(self, evidence: Any, expected: Expected) -> JsonObject:
+    async def authenticate(self, evidence: Any, expected: Expected) -> Authentic:
         """Check that the evidence carries the expected report data, all of it."""
-        sample = _check(evidence, expected, self.kind)
-        return {"svn": sample.svn, "report_data": sample.report_data}
+        return _SampleDevice(_check(evidence, expected, self.kind))
+
+
+@dataclass(frozen=True, slots=True)
+class _SampleDevice(Authentic):
+    sample: SampleEvidence
+
+    async def claims(self, init_data: bytes | None) -> JsonObject:  # noqa: ARG002 - devices have none
+        return {"svn": self.sample.svn, "report_data": self.sample.report_data}
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample(Authentic):
+    sample: SampleEvidence
+
+    async def claims(self, init_data: bytes | None) -> JsonObject:
+        claims: JsonObject = {
+            "svn": self.sample.svn,
+            "report_data": self.sample.report_data,
+            "launch_digest": "abcde",
+            "platform_version": {"major": 1, "minor": 4},
+            "debug": False,
+        }
+        if init_data is not None:
+            # Nothing binds init data to a sample: the claim is the guest's word.
+            claims["init_data"] = base64.b64encode(init_data).decode("ascii")
+        return claims
 
 
 def _check(evidence: Any, expected: Expected, kind: Tee) -> SampleEvidence:

@@ -6,6 +6,7 @@ Beside what Trustee checks: the attestation key lives in a genuine TPM
 the report data is bound, and the event logs lead to the quoted values.
 """
 
+import asyncio
 import hmac
 import re
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,7 @@ from cocos.evidence import tpm
 from cocos.evidence.eventlog import Event, parse_log, parse_records
 from cocos.evidence.tpm_json import TpmEvidence
 from cocos.verifiers import _tpm_explain, _tpm_key, _tpm_log
-from cocos.verifiers._base import Demand, Expected, Verifier
+from cocos.verifiers._base import Authentic, Demand, Expected, Verifier
 from cocos.verifiers._tpm_key import parse_ek_cas
 from cocos.wire import json
 from cocos.wire.kbs.protocol import Tee
@@ -34,26 +35,73 @@ __all__ = ["TpmVerifier", "parse_ek_cas"]
 
 _PCR: Final = re.compile(r"[0-9a-f]{64}", re.ASCII | re.IGNORECASE)
 _TRUNCATED: Final = 32
+_MOST_TEXT: Final = 4096  # of a base64 member; RSA-4096 and a quote of many banks have room
 _SELECTION: Final = (tpm.Selection(tpm.ALG_SHA256, tpm.ALL_PCRS),)
 
 
 @dataclass(frozen=True, slots=True)
-class _Parsed:
-    """Evidence after every part of it has parsed.
-
-    Attributes:
-        firmware: Its log; empty without one.
-        runtime: The attestation agent's log; None without one.
-    """
+class _Signed:
+    """The parts of evidence that a stranger's work is bounded by: key, quote, signature."""
 
     json: TpmEvidence
     key: rsa.RSAPublicKey
     spki: bytes
     quote: tpm.Quote
     signature: bytes
+
+    @classmethod
+    def parse(cls, evidence: Any) -> "_Signed":
+        try:
+            shape = msgspec.convert(evidence, TpmEvidence)
+            quote = shape.tpm_quote
+            signature, message, spki = (
+                _bounded(text, what)
+                for text, what in (
+                    (quote.signature, "signature"),
+                    (quote.message, "message"),
+                    (shape.ak_public, "ak_public"),
+                )
+            )
+            return cls(
+                json=shape,
+                key=_tpm_key.load_spki(spki),
+                spki=spki,
+                quote=tpm.Quote.parse(message),
+                signature=tpm.Signature.parse(signature).value,
+            )
+        except (msgspec.ValidationError, FormatError) as error:
+            raise _malformed(error) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Logs:
+    """What the quote vouches for.
+
+    Attributes:
+        firmware: Its log; empty without one.
+        runtime: The attestation agent's log; None without one.
+    """
+
     pcrs: tuple[bytes, ...]
     firmware: tuple[Event, ...]
     runtime: tuple[Event, ...] | None
+
+    @classmethod
+    def parse(cls, evidence: TpmEvidence) -> "_Logs":
+        try:
+            firmware = json.b64decode(evidence.event_log or "", "event_log")
+            runtime = None if evidence.aael is None else json.b64decode(evidence.aael, "aael")
+            return cls(
+                pcrs=_pcrs(evidence.tpm_quote.pcrs),
+                firmware=parse_log(firmware),
+                runtime=None if runtime is None else parse_records(runtime),
+            )
+        except FormatError as error:
+            raise _malformed(error) from error
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        return (*self.firmware, *(self.runtime or ()))
 
 
 class TpmVerifier(Verifier):
@@ -81,24 +129,20 @@ class TpmVerifier(Verifier):
         """
         return _tpm_key.demand(announced, reference_values, self._ek_cas, self._clock(), secret)
 
-    async def verify(self, evidence: Any, expected: Expected) -> JsonObject:
-        """Check signature, key, selection, PCRs, nonce, init data and event logs."""
-        parsed = _parse(evidence)
+    async def authenticate(self, evidence: Any, expected: Expected) -> Authentic:
+        """Check the key, the quote's signature, and that it is bound to this session."""
+        signed = _Signed.parse(evidence)
         trusted, findings = _tpm_key.trust(
-            parsed.json, parsed.spki, expected, self._ek_cas, self._clock()
+            signed.json, signed.spki, expected, self._ek_cas, self._clock()
         )
         found = [
             *findings,
-            *_quote_findings(parsed),
-            *_bound_findings(parsed, expected, truncated=trusted == _tpm_key.REGISTERED),
-            *_log_findings(parsed),
+            *_signature_findings(signed),
+            *_freshness_findings(signed.quote, expected, truncated=trusted == _tpm_key.REGISTERED),
         ]
-        claims = _claims(parsed, found)
         if found or trusted is None:
-            raise EvidenceError(
-                f"the TPM evidence does not hold: {found[0].problem}", findings=tuple(found)
-            )
-        return {**claims, "ak_trusted": trusted}
+            raise _refused(found)
+        return _Authentic(signed, trusted)
 
     def explain(
         self, finding: Finding, claims: JsonObject, reference_values: Mapping[str, Any]
@@ -107,28 +151,47 @@ class TpmVerifier(Verifier):
         return _tpm_explain.explain(finding, claims.get("uefi", []), reference_values)
 
 
-def _parse(evidence: Any) -> _Parsed:
-    try:
-        shape = msgspec.convert(evidence, TpmEvidence)
-        quote = shape.tpm_quote
-        signature = tpm.Signature.parse(json.b64decode(quote.signature, "signature"))
-        spki = json.b64decode(shape.ak_public, "ak_public")
-        firmware = json.b64decode(shape.event_log or "", "event_log")
-        runtime = None if shape.aael is None else json.b64decode(shape.aael, "aael")
-        return _Parsed(
-            json=shape,
-            key=_tpm_key.load_spki(spki),
-            spki=spki,
-            quote=tpm.Quote.parse(json.b64decode(quote.message, "message")),
-            signature=signature.value,
-            pcrs=_pcrs(quote.pcrs),
-            firmware=parse_log(firmware),
-            runtime=None if runtime is None else parse_records(runtime),
-        )
-    except (msgspec.ValidationError, FormatError) as error:
-        raise EvidenceError(
-            "the TPM evidence is malformed", findings=(Finding("tpm.evidence", str(error)),)
-        ) from error
+@dataclass(frozen=True, slots=True)
+class _Authentic(Authentic):
+    signed: _Signed
+    trusted: str
+
+    async def claims(self, init_data: bytes | None) -> JsonObject:
+        """Check selection, PCRs, init data and event logs."""
+        # Logs take their time, also those of a genuine guest: others must not wait for it.
+        return await asyncio.to_thread(self._claims, init_data)
+
+    def _claims(self, init_data: bytes | None) -> JsonObject:
+        evidence, quote = self.signed.json, self.signed.quote
+        logs = _Logs.parse(evidence)
+        found = [
+            *_pcr_findings(quote, logs.pcrs),
+            *_init_data_findings(logs.pcrs, init_data),
+            *_log_findings(logs),
+        ]
+        claims = _claims(evidence, logs, found)
+        if found:
+            raise _refused(found)
+        report_data = quote.extra_data.hex()
+        return {**claims, "report_data": report_data, "ak_trusted": self.trusted}
+
+
+def _malformed(error: Exception) -> EvidenceError:
+    return EvidenceError(
+        "the TPM evidence is malformed", findings=(Finding("tpm.evidence", str(error)),)
+    )
+
+
+def _refused(found: Sequence[Finding]) -> EvidenceError:
+    return EvidenceError(
+        f"the TPM evidence does not hold: {found[0].problem}", findings=tuple(found)
+    )
+
+
+def _bounded(text: str, what: str) -> bytes:
+    if len(text) > _MOST_TEXT:
+        raise FormatError(f"{what} has {len(text)} characters; {_MOST_TEXT} are allowed")
+    return json.b64decode(text, what)
 
 
 def _pcrs(listed: Sequence[str]) -> tuple[bytes, ...]:
@@ -137,71 +200,75 @@ def _pcrs(listed: Sequence[str]) -> tuple[bytes, ...]:
     return tuple(map(bytes.fromhex, listed))
 
 
-def _quote_findings(parsed: _Parsed) -> list[Finding]:
-    findings = []
+def _signature_findings(signed: _Signed) -> list[Finding]:
     try:
         scheme = padding.PKCS1v15()
-        parsed.key.verify(parsed.signature, parsed.quote.signed, scheme, hashes.SHA256())
+        signed.key.verify(signed.signature, signed.quote.signed, scheme, hashes.SHA256())
     except InvalidSignature:
-        findings.append(Finding("tpm.signature", "the quote is not signed by ak_public"))
-    if parsed.quote.selections != _SELECTION:
+        return [Finding("tpm.signature", "the quote is not signed by ak_public")]
+    return []
+
+
+def _freshness_findings(quote: tpm.Quote, expected: Expected, *, truncated: bool) -> list[Finding]:
+    carried, wanted = quote.extra_data, bytes(expected.report_data)
+    # Guest components of others have room for 32 bytes; only where an operator vouches.
+    forms = (wanted, wanted[:_TRUNCATED]) if truncated else (wanted,)
+    if any(hmac.compare_digest(carried, form) for form in forms):
+        return []
+    problem = "the quote is not bound to this nonce and TEE key: another session's, or old"
+    return [Finding("tpm.report_data", problem, carried.hex(), wanted.hex())]
+
+
+def _pcr_findings(quote: tpm.Quote, pcrs: tuple[bytes, ...]) -> list[Finding]:
+    findings = []
+    if quote.selections != _SELECTION:
         # The list of values says nothing about which PCRs they are of.
-        actual = " ".join(map(str, parsed.quote.selections)) or "none"
+        actual = " ".join(map(str, quote.selections)) or "none"
         problem = "the quote is not over all PCRs of the SHA-256 bank"
         findings.append(Finding("tpm.selection", problem, actual, str(_SELECTION[0])))
-    digest = tpm.pcr_digest(parsed.pcrs)
-    if digest != parsed.quote.pcr_digest:
+    digest = tpm.pcr_digest(pcrs)
+    if digest != quote.pcr_digest:
         problem = "the PCRs listed are not those quoted"
-        actual, wanted = digest.hex(), parsed.quote.pcr_digest.hex()
+        actual, wanted = digest.hex(), quote.pcr_digest.hex()
         findings.append(Finding("tpm.pcr-digest", problem, actual, wanted))
     return findings
 
 
-def _bound_findings(parsed: _Parsed, expected: Expected, *, truncated: bool) -> list[Finding]:
-    """Check what the evidence is bound to: report data, init data."""
-    findings = []
-    carried, wanted = parsed.quote.extra_data, bytes(expected.report_data)
-    # Guest components of others have room for 32 bytes; only where an operator vouches.
-    forms = (wanted, wanted[:_TRUNCATED]) if truncated else (wanted,)
-    if not any(hmac.compare_digest(carried, form) for form in forms):
-        problem = "the quote is not bound to this nonce and TEE key: another session's, or old"
-        findings.append(Finding("tpm.report_data", problem, carried.hex(), wanted.hex()))
-    if expected.init_data is not None:
-        found = parsed.pcrs[_tpm_log.INIT_DATA_PCR]
-        start = bytes(len(found))
-        measured = tpm.extend(start, expected.init_data)
-        if len(expected.init_data) != len(start):
-            problem = "a TPM takes init data whose hash has 32 bytes"
-            length = f"{len(expected.init_data)} bytes"
-            findings.append(Finding("init_data.algorithm", problem, length, "sha256"))
-        elif not hmac.compare_digest(found, measured):
-            problem = "the init data shown is not what was measured into PCR 8"
-            findings.append(Finding("tpm.pcr08", problem, found.hex(), measured.hex()))
-    return findings
+def _init_data_findings(pcrs: Sequence[bytes], init_data: bytes | None) -> list[Finding]:
+    if init_data is None:
+        return []
+    found = pcrs[_tpm_log.INIT_DATA_PCR]
+    start = bytes(len(found))
+    measured = tpm.extend(start, init_data)
+    if len(init_data) != len(start):
+        problem = "a TPM takes init data whose hash has 32 bytes"
+        return [Finding("init_data.algorithm", problem, f"{len(init_data)} bytes", "sha256")]
+    if hmac.compare_digest(found, measured):
+        return []
+    problem = "the init data shown is not what was measured into PCR 8"
+    return [Finding("tpm.pcr08", problem, found.hex(), measured.hex())]
 
 
-def _log_findings(parsed: _Parsed) -> list[Finding]:
-    if not parsed.firmware and parsed.runtime is None:
+def _log_findings(logs: _Logs) -> list[Finding]:
+    if not logs.firmware and logs.runtime is None:
         return []  # as the public guest components send it: there is nothing to replay
-    events = (*parsed.firmware, *(parsed.runtime or ()))
     try:
-        return _tpm_log.check_logs(events, parsed.pcrs, firmware=len(parsed.firmware))
+        return _tpm_log.check_logs(logs.events, logs.pcrs, firmware=len(logs.firmware))
     except FormatError as error:
         return [Finding("tpm.event-log", str(error))]
 
 
-def _claims(parsed: _Parsed, found: list[Finding]) -> JsonObject:
+def _claims(evidence: TpmEvidence, logs: _Logs, found: list[Finding]) -> JsonObject:
     """Return the claims; adds to ``found`` what keeps one from being made."""
-    claims: JsonObject = {f"pcr{index:02}": value.hex() for index, value in enumerate(parsed.pcrs)}
-    claims["ak_public"] = parsed.json.ak_public
-    claims["report_data"] = parsed.quote.extra_data.hex()
-    claims["init_data"] = parsed.pcrs[_tpm_log.INIT_DATA_PCR].hex()
+    claims: JsonObject = {f"pcr{index:02}": value.hex() for index, value in enumerate(logs.pcrs)}
+    claims["ak_public"] = evidence.ak_public
+    claims["init_data"] = logs.pcrs[_tpm_log.INIT_DATA_PCR].hex()
     try:
-        if parsed.firmware:
-            claims["uefi"] = _tpm_log.uefi_claims(parsed.firmware)
-            claims |= _tpm_log.cmdline_claims(parsed.firmware, parsed.json.cmdline)
-        if parsed.runtime is not None:
-            claims |= _tpm_log.runtime_claims((*parsed.firmware, *parsed.runtime))
+        if logs.firmware:
+            claims["uefi"] = _tpm_log.uefi_claims(logs.firmware)
+            claims |= _tpm_log.cmdline_claims(logs.firmware, evidence.cmdline)
+        if logs.runtime is not None:
+            claims |= _tpm_log.runtime_claims(logs.events)
     except FormatError as error:
         found.append(Finding("tpm.event-log", str(error)))
     except EvidenceError as error:

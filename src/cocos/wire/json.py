@@ -20,7 +20,8 @@ MAX_DEPTH: Final = 64
 MAX_VALUES: Final = 100_000
 """Values in a stranger's JSON; certificates as arrays of numbers have some thousand."""
 
-_TEXT: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+# It also matches what does not end: nothing is scanned twice, whatever it is.
+_TEXT: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
 _NO_BRACKET: Final = bytes(set(range(256)) - set(b"[]{}"))
 
 
@@ -52,15 +53,17 @@ def decode_strict(data: bytes, shape: type[T] | Any, what: str) -> T:
         FormatError: as :func:`decode`, a name that stands twice, more than
             :data:`MAX_DEPTH` levels or :data:`MAX_VALUES` values.
     """
+    # Before anything is made of it: a value of two bytes becomes an object of a hundred.
+    if problem := _excess(data):
+        raise FormatError(f"{what} is malformed: {problem}")
     result: T = decode(data, shape, what)
-    problem = _excess(data) or _repetition(data)
-    if problem:
+    if problem := _repetition(data):
         raise FormatError(f"{what} is malformed: {problem}")
     return result
 
 
 def _excess(data: bytes) -> str | None:
-    """Say what is too much in ``data``, which is JSON."""
+    """Say what is too much in ``data``, if it is JSON."""
     # With few brackets and commas nothing can be: what honest peers send is not searched.
     if data.count(b"{") + data.count(b"[") <= MAX_DEPTH and data.count(b",") < MAX_VALUES:
         return None

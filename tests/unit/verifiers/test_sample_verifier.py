@@ -5,6 +5,7 @@ import base64
 from typing import Any
 
 import pytest
+from _verified import verified
 
 from cocos._clock import system_clock
 from cocos._types import ReportData
@@ -28,16 +29,16 @@ def table(*, insecure_allow_sample: bool) -> VerifierTable:
 
 async def test_claims() -> None:
     text = evidence()["report_data"]
-    assert await InsecureSampleVerifier().verify(evidence(), Expected(BOUND)) == {
+    assert await verified(InsecureSampleVerifier(), evidence(), Expected(BOUND)) == {
         "svn": "1",
         "report_data": text,
         "launch_digest": "abcde",
         "platform_version": {"major": 1, "minor": 4},
         "debug": False,
     }
-    shown = await InsecureSampleVerifier().verify(evidence(), Expected(BOUND, b"\x01" * 32))
+    shown = await verified(InsecureSampleVerifier(), evidence(), Expected(BOUND), b"\x01" * 32)
     assert shown["init_data"] == base64.b64encode(b"\x01" * 32).decode()
-    device = await InsecureSampleDeviceVerifier().verify(evidence(), Expected(BOUND))
+    device = await verified(InsecureSampleDeviceVerifier(), evidence(), Expected(BOUND))
     assert device == {"svn": "1", "report_data": text}
 
 
@@ -60,7 +61,7 @@ async def test_claims() -> None:
 )
 async def test_wrong_report_data(kind: Any, bound: bytes) -> None:
     with pytest.raises(EvidenceError) as caught:
-        await kind().verify(evidence(bound), Expected(BOUND))
+        await verified(kind(), evidence(bound), Expected(BOUND))
     (finding,) = caught.value.findings
     assert finding.check.endswith(".report_data")
     assert finding.actual == bound.hex()
@@ -88,7 +89,7 @@ async def test_wrong_report_data(kind: Any, bound: bytes) -> None:
 )
 async def test_malformed_evidence(broken: Any) -> None:
     with pytest.raises(EvidenceError) as caught:
-        await InsecureSampleVerifier().verify(broken, Expected(BOUND))
+        await verified(InsecureSampleVerifier(), broken, Expected(BOUND))
     assert caught.value.findings
 
 
@@ -121,8 +122,10 @@ async def test_a_refusal_does_not_repeat_megabytes() -> None:
     """Whoever is refused would fill log and store with them, as often as he likes."""
     carried = base64.b64encode(bytes(1_400_000)).decode()
     with pytest.raises(EvidenceError) as caught:
-        await InsecureSampleVerifier().verify(
-            {"svn": "1", "report_data": carried}, Expected(ReportData(bytes(48)))
+        await verified(
+            InsecureSampleVerifier(),
+            {"svn": "1", "report_data": carried},
+            Expected(ReportData(bytes(48))),
         )
     (finding,) = caught.value.findings
     assert finding.actual.startswith("00")

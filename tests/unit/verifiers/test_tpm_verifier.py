@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from _vectors import vector
+from _verified import verified
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from cocos._types import JsonObject, ReportData
 from cocos.crypto import tpm_credential
 from cocos.errors import ConfigError, EvidenceError, Finding
+from cocos.evidence import tpm
 from cocos.verifiers import Demand, Expected, Kept
 from cocos.verifiers._tpm_explain import explain
 from cocos.verifiers.tpm import TpmVerifier, parse_ek_cas
@@ -59,9 +61,9 @@ def evidence(
     }
 
 
-def expected(init_data: bytes | None = None, **more: Any) -> Expected:
+def expected(**more: Any) -> Expected:
     values = {"reference_values": {"trusted_ak": [b64(SPKI)]}, **more}
-    return Expected(BOUND, init_data, **values)
+    return Expected(BOUND, **values)
 
 
 def ak_public(attributes: int = 0x50072) -> str:
@@ -107,9 +109,11 @@ def params(ek: x509.Certificate | bytes, **changes: Any) -> JsonObject:
     return {"ek_certificate": b64(der), "ak_public": ak_public(), **changes}
 
 
-async def checks(evidence: Any, wanted: Expected) -> dict[str, Finding]:
+async def checks(
+    evidence: Any, wanted: Expected, init_data: bytes | None = None
+) -> dict[str, Finding]:
     with pytest.raises(EvidenceError) as caught:
-        await VERIFIER.verify(evidence, wanted)
+        await verified(VERIFIER, evidence, wanted, init_data)
     return {finding.check: finding for finding in caught.value.findings}
 
 
@@ -122,7 +126,7 @@ async def checks(evidence: Any, wanted: Expected) -> dict[str, Finding]:
 async def test_a_registered_key(form: str) -> None:
     for listed in ([form], ["other", form], form):
         values = {"trusted_ak": listed}
-        claims = await VERIFIER.verify(evidence(), Expected(BOUND, reference_values=values))
+        claims = await verified(VERIFIER, evidence(), Expected(BOUND, reference_values=values))
         assert claims["ak_trusted"] == "registered"
         assert claims["init_data"] == bytes(32).hex()
         assert not {"uefi", "debug", "computations"} & claims.keys()
@@ -136,29 +140,30 @@ async def test_a_key_that_nobody_knows(values: JsonObject) -> None:
 
 
 async def test_everything_that_is_wrong_is_said_at_once() -> None:
-    bad = evidence(b"other", bitmap=b"\xff\xff\x7f")
-    bad["tpm_quote"]["pcrs"][3] = "11" * 32
-    found = await checks(bad, Expected(BOUND, b"\1" * 32))
-    assert set(found) == {
-        "tpm.ak",
-        "tpm.selection",
-        "tpm.pcr-digest",
-        "tpm.report_data",
-        "tpm.pcr08",
-    }
+    """Of evidence by a key that counts; of any other nothing but that is said."""
+    bad = evidence(bitmap=b"\xff\xff\x7f") | {"aael": b64(b"")}
+    bad["tpm_quote"]["pcrs"][3:15:11] = ["11" * 32] * 2
+    found = await checks(bad, expected(), b"\1" * 32)
+    assert set(found) == {"tpm.selection", "tpm.pcr-digest", "tpm.pcr08", "tpm.pcr14"}
+    old = evidence(b"other", bitmap=b"\xff\xff\x7f")
+    assert set(await checks(old, expected(), b"\1" * 32)) == {"tpm.report_data"}
+    old["tpm_quote"]["signature"] = evidence()["tpm_quote"]["signature"]
+    assert set(await checks(old, expected())) == {"tpm.signature", "tpm.report_data"}
+    found = await checks(old, Expected(BOUND))
+    assert set(found) == {"tpm.ak", "tpm.signature", "tpm.report_data"}
 
 
 @pytest.mark.parametrize("length", [0, 20, 31, 33, 48, 64])
 async def test_init_data_of_any_length_is_no_crash(length: int) -> None:
-    assert set(await checks(evidence(), expected(bytes(length)))) == {"init_data.algorithm"}
+    assert set(await checks(evidence(), expected(), bytes(length))) == {"init_data.algorithm"}
 
 
 async def test_init_data() -> None:
     digest = hashlib.sha256(b"init data").digest()
     pcrs = (*PCRS[:8], hashlib.sha256(bytes(32) + digest).digest(), *PCRS[9:])
-    claims = await VERIFIER.verify(evidence(pcrs=pcrs), expected(digest))
+    claims = await verified(VERIFIER, evidence(pcrs=pcrs), expected(), digest)
     assert claims["init_data"] == pcrs[8].hex()
-    assert set(await checks(evidence(), expected(digest))) == {"tpm.pcr08"}
+    assert set(await checks(evidence(), expected(), digest)) == {"tpm.pcr08"}
 
 
 async def test_the_real_quote_is_of_another_session() -> None:
@@ -167,8 +172,11 @@ async def test_the_real_quote_is_of_another_session() -> None:
     found = await checks(real, Expected(BOUND, reference_values=values))
     assert set(found) == {"tpm.report_data"}
     assert set(await checks(real, Expected(BOUND))) == {"tpm.ak", "tpm.report_data"}
+    bound = tpm.Quote.parse(base64.b64decode(real["tpm_quote"]["message"])).extra_data
+    theirs = Expected(ReportData(bound.ljust(48, b"\0")), reference_values=values)
+    assert await verified(VERIFIER, real, theirs)
     real["tpm_quote"]["pcrs"][7] = "00" * 31 + "01"
-    assert "tpm.pcr-digest" in await checks(real, Expected(BOUND, reference_values=values))
+    assert "tpm.pcr-digest" in await checks(real, theirs)
 
 
 JSON = st.recursive(
@@ -184,7 +192,7 @@ NAMES = ["tpm_quote", "ak_public", "event_log", "aael", "credential", "cmdline"]
 async def test_whatever_is_sent_there_is_an_answer(junk: Any, name: str, data: bytes) -> None:
     for value in (junk, b64(data)):
         try:
-            await VERIFIER.verify({**evidence(), name: value} if name else value, expected())
+            await verified(VERIFIER, {**evidence(), name: value} if name else value, expected())
         except EvidenceError as error:
             assert error.findings  # noqa: PT017 - most are refused, some are harmless
 
@@ -204,7 +212,7 @@ async def test_a_certified_tpm_is_challenged() -> None:
     assert b64(SECRET) not in repr(kept)
     assert repr(SECRET) not in repr(kept)
     wanted = Expected(BOUND, kept=kept)
-    claims = await VERIFIER.verify(evidence() | proof, wanted)
+    claims = await verified(VERIFIER, evidence() | proof, wanted)
     assert claims["ak_trusted"] == "ek-certificate"
     # The truncated form is for registered keys only; with a state none counts as such.
     short = evidence(BOUND[:32]) | proof
@@ -340,7 +348,7 @@ def booted(**changes: Any) -> dict[str, Any]:
 
 
 async def test_the_log_of_a_real_boot_leads_to_its_pcrs() -> None:
-    claims = await VERIFIER.verify(booted(aael="", cmdline=BOOT["cmdline"]), expected())
+    claims = await verified(VERIFIER, booted(aael="", cmdline=BOOT["cmdline"]), expected())
     assert claims["debug"] is True
     assert claims["computations"] == []
     own = [event for event in claims["uefi"] if event["index"] == 4]
@@ -359,5 +367,5 @@ async def test_another_command_line_is_refused(cmdline: str) -> None:
 
 
 async def test_without_the_command_line_nothing_is_said_of_debugging() -> None:
-    claims = await VERIFIER.verify(booted(), expected())
+    claims = await verified(VERIFIER, booted(), expected())
     assert not {"debug", "cmdline"} & claims.keys()

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import structlog
 from cryptography import x509
 
+from cocos._apart import apart
 from cocos._clock import Clock
 from cocos._types import JsonObject
 from cocos.attestation_service.config import AttestationServiceConfig
@@ -115,8 +116,15 @@ class _InProcess:
         state: str | None,
     ) -> Appraisal:
         """Appraise evidence."""
-        request = AppraisalRequest.of_handshake(
-            tee, evidence, additional, runtime_data, init_data, state=state
+        request = await apart(
+            len(runtime_data.get("additional-evidence") or ""),
+            AppraisalRequest.of_handshake,
+            tee,
+            evidence,
+            additional,
+            runtime_data,
+            init_data,
+            state=state,
         )
         return await self._service.appraise(request)
 
