@@ -4,7 +4,7 @@
 import base64
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 from urllib.parse import quote
 
 from cocos._types import JsonObject
@@ -14,6 +14,8 @@ from cocos.crypto import base64url
 from cocos.errors import ProtocolError
 from cocos.wire import audit, json
 from cocos.wire.kbs.protocol import ResourcePath
+
+_NEW: Final = {"If-None-Match": "*"}  # RFC 9110 §13.1.2: nothing is overwritten
 
 
 class KbsAdmin:
@@ -67,7 +69,7 @@ class KbsAdmin:
             f"to store {path}",
             data,
             "application/octet-stream",
-            headers={} if overwrite else {"If-None-Match": "*"},
+            headers={} if overwrite else _NEW,
         )
 
     async def delete_resource(self, path: ResourcePath) -> None:
@@ -83,19 +85,32 @@ class KbsAdmin:
         query = f"?prefix={quote(prefix, safe='')}" if prefix else ""
         return await self._names(f"resource{query}", "the list of resources")
 
-    async def set_resource_policy(self, text: str, policy_id: str | None = None) -> None:
+    async def set_resource_policy(
+        self, text: str, policy_id: str | None = None, *, overwrite: bool = True
+    ) -> None:
         """Set a Rego policy that decides who gets which resource.
 
         Args:
             text: The policy.
             policy_id: What its resources' routes begin with, such as ``resource/default``;
                 None for the policy of everything else. Trustee's KBS knows only that one.
+            overwrite: Replace an old one; that of everything else always is.
+
+        Raises:
+            StateError: there is one and it may not be overwritten.
         """
         if policy_id is None:
             body = {"policy": base64url.encode(text.encode())}
             await self._call("POST", "resource-policy", "the resource policy", json.encode(body))
         else:
-            await self._put_policy("resource-policy", policy_id, text)
+            await self._call(
+                "PUT",
+                f"resource-policy/{quote(policy_id)}",
+                f"the resource policy {policy_id}",
+                text.encode(),
+                "text/plain",
+                headers={} if overwrite else _NEW,
+            )
 
     async def list_resource_policies(self) -> list[str]:
         """Return the ids of resource policies."""
@@ -236,10 +251,6 @@ class KbsAdmin:
             return answer.body.decode("utf-8")
         except UnicodeDecodeError as error:
             raise ProtocolError(f"the KBS sent a {kind} that is not UTF-8") from error
-
-    async def _put_policy(self, kind: str, policy_id: str, text: str) -> None:
-        what = f"the {kind} {policy_id}"
-        await self._call("PUT", f"{kind}/{quote(policy_id)}", what, text.encode(), "text/plain")
 
     async def _delete(self, kind: str, name: str) -> None:
         await self._call("DELETE", f"{kind}/{quote(name)}", f"to delete the {kind} {name}")

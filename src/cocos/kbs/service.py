@@ -265,7 +265,9 @@ class KbsService:
     ) -> kbs.Response:
         """Release a resource, encrypted to the key in the caller's token.
 
-        The policy is asked before the store, so that it also guards what exists.
+        It is read before its policy is: who binds a key to a policy, and then stores it,
+        must not find that a request was decided by the policies of a moment before. What
+        exists is guarded, too: until the policy allows it nothing depends on what was read.
 
         Raises:
             AuthenticationError: neither an attested session nor a token.
@@ -280,11 +282,11 @@ class KbsService:
         trail.saw_token(shown.token)
         claims = await self._tokens.verify(UnverifiedToken(shown.token), self._clock())
         trail.saw_claims(claims)
+        secret = await self._store.get(Namespace.RESOURCE, str(path))
         segments = (path.repository, path.type, path.tag)
         await self._policy.check(
             RESOURCE, segments, query, claims, shown.findings, note=trail.saw_policy
         )
-        secret = await self._store.get(Namespace.RESOURCE, str(path))
         if secret is None:
             raise NotFoundError(
                 f"there is no resource {path}",

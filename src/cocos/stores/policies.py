@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from cocos.errors import FormatError, NotFoundError
+from cocos.errors import FormatError, NotFoundError, StateError
 from cocos.policy.engine import PolicyEngine
 from cocos.stores.base import Namespace, Store
 from cocos.stores.view import View
@@ -48,17 +48,21 @@ class StoredPolicies:
         self._seen: Mapping[str, bytes] | None = None
         self._texts: dict[str, str] = dict(defaults)
 
-    async def set(self, policy_id: str, text: str) -> None:
+    async def set(self, policy_id: str, text: str, *, overwrite: bool = True) -> None:
         """Store a policy over the one of the same id.
 
         Raises:
+            StateError: there is one and it may not be overwritten.
             FormatError: an impossible id, or the text is not Rego, crashes the engine, or
                 needs too much time or memory.
         """
         if len(policy_id) > MAX_ID or not self._ids.fullmatch(policy_id):
             raise FormatError(f"{policy_id[:64]!r} is no id of a {self._what}", hint=self._hint)
         await self._engine.check(text)
-        await self._view.put({policy_id: text.encode()})
+        if overwrite:
+            await self._view.put({policy_id: text.encode()})
+        elif not await self._view.put_new(policy_id, text.encode()):
+            raise StateError(f"there is already a {self._what} {policy_id}")
 
     async def delete(self, policy_id: str) -> None:
         """Delete a stored policy; a default of that id holds again.

@@ -51,6 +51,13 @@ class View:
         finally:
             await self._renew()
 
+    async def put_new(self, key: str, value: bytes) -> bool:
+        """Write a value unless there is one; return whether it was written."""
+        written = await self._store.put_new(self._namespace, key, value)
+        if written:
+            await self._renew()
+        return written
+
     async def delete(self, key: str) -> bool:
         """Delete a value; return whether there was one."""
         if key == REVISION:

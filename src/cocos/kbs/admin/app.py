@@ -94,9 +94,8 @@ class _Api:
     async def set_resource(self, request: Request) -> Response:
         admin = await self._admit(request)
         path = kbs.ResourcePath.parse(request.path_params["path"])
-        # RFC 9110 §13.1.2: "*" asks that nothing is overwritten.
-        overwrite = request.headers.get("If-None-Match") != "*"
-        await self._administration.set_resource(path, await request.body(), overwrite=overwrite)
+        data = await request.body()
+        await self._administration.set_resource(path, data, overwrite=_may_overwrite(request))
         _log.info("kbs.resource-set", admin=admin, resource=str(path))
         return Response()
 
@@ -120,7 +119,9 @@ class _Api:
         body: PolicyBody = await read_json(request, PolicyBody, "the resource policy request")
         return await self._store_resource_policy(request, admin, POLICY_ID, _policy_text(body))
 
-    @operation("Set a resource policy", body=_REGO, security=ADMIN)
+    @operation(
+        "Set a resource policy", body=_REGO, errors=[StateError], headers=_NEW, security=ADMIN
+    )
     async def put_resource_policy(self, request: Request) -> Response:
         admin, policy_id = await self._enter(request), request.path_params["id"]
         return await self._store_resource_policy(request, admin, policy_id, await _text(request))
@@ -129,7 +130,8 @@ class _Api:
         self, request: Request, admin: str, policy_id: str, text: str
     ) -> Response:
         await self._note_policy(request, policy_id, text)
-        await self._administration.set_resource_policy(text, policy_id)
+        overwrite = _may_overwrite(request)
+        await self._administration.set_resource_policy(text, policy_id, overwrite=overwrite)
         _log.info("kbs.resource-policy-set", admin=admin, policy=policy_id)
         return Response()
 
@@ -248,6 +250,11 @@ class _Api:
         trail = self._auditor.trail(request.scope)
         trail.saw_policy(policy_id, text)
         await self._auditor.administered(trail)
+
+
+def _may_overwrite(request: Request) -> bool:
+    # RFC 9110 §13.1.2: "*" asks that nothing is overwritten.
+    return request.headers.get("If-None-Match") != "*"
 
 
 def _policy_text(body: PolicyBody) -> str:

@@ -97,13 +97,16 @@ class Administration:
         """Return the names of resources that start with ``prefix``, sorted."""
         return await self._store.keys(Namespace.RESOURCE, prefix)
 
-    async def set_resource_policy(self, text: str, policy_id: str = POLICY_ID) -> None:
+    async def set_resource_policy(
+        self, text: str, policy_id: str = POLICY_ID, *, overwrite: bool = True
+    ) -> None:
         """Set a policy that decides who gets which resource.
 
         Raises:
             FormatError: an impossible id, or it is not Rego.
+            StateError: there is one and it may not be overwritten.
         """
-        await self._policy.set(policy_id, text)
+        await self._policy.set(policy_id, text, overwrite=overwrite)
 
     async def resource_policy_ids(self) -> list[str]:
         """Return the ids of all resource policies."""
