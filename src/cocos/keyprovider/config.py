@@ -47,6 +47,8 @@ class Settings(BaseModel):
     """The only CA to trust for KBSs, PEM."""
     auth_private_key: Path | None = None
     """Ed25519 key of the KBS's administrator, PEM: new keys are made and registered."""
+    key_policy: Path | None = None
+    """With ``auth_private_key``: the resource policy of each new key, Rego."""
     keys: Path | None = None
     """The owner's key folder."""
     aa: str | None = None

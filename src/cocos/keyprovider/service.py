@@ -11,6 +11,7 @@ Layer keys never reach a log, a message or an exception.
 
 import asyncio
 import uuid
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -21,10 +22,13 @@ from cocos.errors import ConfigError, FormatError, IntegrityError, NotFoundError
 from cocos.host.files import read_file
 from cocos.host.key_folder import KeyFolder
 from cocos.keyprovider import parameters
-from cocos.keyprovider.keys import Registrar, fetch, resource_path
+from cocos.keyprovider.keys import fetch, resource_path
 from cocos.keyprovider.parameters import WrapParameters
 from cocos.wire import ocicrypt
 from cocos.wire.kbs.protocol import ResourceUri
+
+if TYPE_CHECKING:
+    from cocos.keyprovider.registration import Registrar
 
 SAMPLE_KEY_ID = ResourceUri("resource", "default/test-key/1")
 # Published with the original key provider: it protects nothing.
@@ -50,7 +54,7 @@ class KeyProvider:
         *,
         folder: KeyFolder | None = None,
         resources: ResourceSource | None = None,
-        registrar: Registrar | None = None,
+        registrar: "Registrar | None" = None,
         insecure_sample: bool = False,
         insecure_ctr: bool = False,
     ) -> None:
@@ -181,7 +185,7 @@ class KeyProvider:
         return self._folder.read(path)
 
     async def _register(
-        self, key_id: ResourceUri, key: bytes, registrar: Registrar, *, new: bool
+        self, key_id: ResourceUri, key: bytes, registrar: "Registrar", *, new: bool
     ) -> None:
         path = resource_path(key_id)
         if path is None:

@@ -40,6 +40,8 @@ from cocos.errors import (
 from cocos.host import process
 from cocos.host.images.skopeo import Copied, Skopeo
 from cocos.host.key_folder import KeyFolder
+from cocos.policy import owners
+from cocos.policy.owners import Terms
 from cocos.transport.rpc import client_error
 from cocos.wire import oci, ocicrypt
 from cocos.wire._generated import keyprovider_pb2 as pb
@@ -50,6 +52,7 @@ from cocos.wire.kbs.protocol import ResourcePath, ResourceUri
 pytestmark = pytest.mark.integration
 
 KEY = ResourcePath.parse("default/key/algo-key")
+ANY = Terms()
 OPTIONS = encode(
     {
         "symkey": bytes(range(32)),
@@ -112,6 +115,13 @@ async def unwrap(address: str, annotation: bytes, parameter: str = "cc_kbc::null
         except grpc.RpcError as error:
             raise client_error(address, error, "it") from error
     return ocicrypt.parse_unwrap_output(reply.KeyProviderKeyWrapProtocolOutput)
+
+
+def administering(private_key: Path, terms: Terms = ANY) -> list[str | Path]:
+    """Flags of a provider that registers keys under a policy."""
+    file = private_key.with_suffix(".rego")
+    file.write_text(owners.write(terms, said="a test"))
+    return ["--auth-private-key", private_key, "--key-policy", file]
 
 
 def packet(key: bytes, uri: str = KEY.uri) -> bytes:
@@ -189,7 +199,7 @@ async def test_kbs_down_and_agent_down(tmp_path: Path, kbs: Kbs, agent: str) -> 
 async def test_new_key_is_made_once_and_registered(kbs: Kbs, agent: str, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     flags = ["--kbs", kbs.url, "--aa", agent, "--keys", str(keys)]
-    async with provider(*flags, "--auth-private-key", kbs.key_file) as program:
+    async with provider(*flags, *administering(kbs.key_file)) as program:
         annotations = await asyncio.gather(
             *(wrap(program.address, f"keyid={KEY.uri}") for _ in range(8))
         )
@@ -211,7 +221,7 @@ async def test_key_file_is_registered_too(kbs: Kbs, agent: str, tmp_path: Path) 
     file.write_bytes(kek.generate())
     parameter = f"algorithm=A256CTR::keyid={KEY.uri}::keypath={file}"
     flags = ["--kbs", kbs.url, "--aa", agent, "--insecure-ctr"]
-    async with provider(*flags, "--auth-private-key", kbs.key_file) as program:
+    async with provider(*flags, *administering(kbs.key_file)) as program:
         annotation = await wrap(program.address, parameter)
         assert b'"wrap_type":"A256CTR"' in annotation
         file.write_bytes(b"x" * 33)
@@ -219,6 +229,28 @@ async def test_key_file_is_registered_too(kbs: Kbs, agent: str, tmp_path: Path) 
             await wrap(program.address, parameter)
     async with provider(*flags) as program:
         assert await unwrap(program.address, annotation) == OPTIONS
+
+
+async def test_new_keys_get_the_policy_that_was_named(kbs: Kbs, agent: str, tmp_path: Path) -> None:
+    """WrapKey registers, too: under a policy that no sample evidence satisfies."""
+    flags = ["--kbs", kbs.url, "--aa", agent]
+    without = [*flags, "--socket", "127.0.0.1:0", "--auth-private-key", str(kbs.key_file)]
+    program = Path(sys.executable).parent / "coco-keyprovider"
+    refused = await process.run([program, *without], check=False)
+    assert refused.exit_status == 2
+    assert b"--key-policy" in refused.stderr
+    terms = Terms(computations=(owners.only_algorithm("a" * 64),))
+    named = administering(kbs.key_file, terms)
+    async with provider(*flags, *named, "--keys", str(tmp_path / "keys")) as running_one:
+        annotation = await wrap(running_one.address, f"keyid={KEY.uri}")
+    async with provider(*flags) as guest:
+        with pytest.raises(CocosError, match="policy"):
+            await unwrap(guest.address, annotation)
+    async with provider(*flags, *administering(kbs.key_file)) as another:
+        file = tmp_path / "kek.bin"
+        file.write_bytes(kek.generate())
+        with pytest.raises(CocosError, match="another policy"):
+            await wrap(another.address, f"keyid={KEY.uri}::keypath={file}")
 
 
 async def test_refused_registration_is_loud(kbs: Kbs, agent: str, tmp_path: Path) -> None:
@@ -229,8 +261,8 @@ async def test_refused_registration_is_loud(kbs: Kbs, agent: str, tmp_path: Path
         )
     )
     flags = ["--kbs", kbs.url, "--aa", agent, "--keys", str(tmp_path / "keys")]
-    async with provider(*flags, "--auth-private-key", stranger) as program:
-        with pytest.raises(AuthenticationError, match=f"{kbs.url} refused to store {KEY}"):
+    async with provider(*flags, *administering(stranger)) as program:
+        with pytest.raises(AuthenticationError, match=f"{kbs.url} refused.*{KEY.uri} was not reg"):
             await wrap(program.address, f"cc_kbc::{KEY.uri}")
     assert KeyFolder(tmp_path / "keys").read(KEY) is None
 

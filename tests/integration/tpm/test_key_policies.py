@@ -18,7 +18,7 @@ from _rcar import Handshake, denial
 from _tpm import Tpm
 
 from cocos.errors import AccessDeniedError, StateError
-from cocos.keyprovider.keys import Binding, register
+from cocos.keyprovider.registration import Binding, register
 from cocos.policy import owners
 from cocos.policy.owners import Terms
 from cocos.wire.kbs.protocol import ResourcePath
@@ -133,9 +133,7 @@ async def test_one_of_several_computations(kbs: InProcessKbs, tpm: Tpm) -> None:
     await run(tpm, WANTED)
     both = tuple(owners.only_computation(each) for each in (ATTACKERS, WANTED))
     async with kbs.admin() as admin:
-        await register(
-            admin, KEY, SECRET, new=True, binding=binding(Terms(computations=both))
-        )
+        await register(admin, KEY, SECRET, new=True, binding=binding(Terms(computations=both)))
     assert await gets(kbs, tpm)
 
 
@@ -224,9 +222,7 @@ async def test_a_policy_is_never_loosened_unasked(kbs: InProcessKbs, tpm: Tpm) -
                 await register(admin, KEY, b"x" * 32, new=new, binding=binding(Terms()))
         # Somebody else's new key of that name: their word does not replace the owner's.
         with pytest.raises(StateError, match="already"):
-            await register(
-                admin, KEY, b"x" * 32, new=True, binding=binding(Terms(), replace=True)
-            )
+            await register(admin, KEY, b"x" * 32, new=True, binding=binding(Terms(), replace=True))
         assert not await gets(kbs, tpm)
         await register(admin, KEY, SECRET, new=False, binding=binding(Terms(), replace=True))
         assert await gets(kbs, tpm)

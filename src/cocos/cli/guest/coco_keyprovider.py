@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import structlog
 import typer
@@ -20,15 +20,17 @@ from cocos.cli.guest import _settings as guest
 from cocos.clients.attestation_agent import AttestationAgent
 from cocos.clients.kbs import EvidenceSource, TokenSource
 from cocos.clients.resources import KbsResources, ResourceSource
-from cocos.errors import FormatError, UsageError
+from cocos.errors import ConfigError, FormatError, UsageError
 from cocos.host.files import read_file
 from cocos.host.key_folder import KeyFolder
 from cocos.host.offline_fs import OfflineResources
 from cocos.keyprovider.config import AGENT_ADDRESS, Settings
-from cocos.keyprovider.keys import Registrar
 from cocos.keyprovider.server import service
 from cocos.keyprovider.service import KeyProvider
 from cocos.wire.kbs.protocol import InitData
+
+if TYPE_CHECKING:
+    from cocos.keyprovider.registration import Registrar
 
 NAME = "coco-keyprovider"
 ENVIRONMENT = {
@@ -65,7 +67,14 @@ AuthPrivateKey = Annotated[
         "-a",
         "--auth-private-key",
         help="Ed25519 key of the KBS's administrator, PEM: make and register keys that the "
-        "KBS does not have.",
+        "KBS does not have. Needs --key-policy.",
+    ),
+]
+KeyPolicy = Annotated[
+    Path | None,
+    typer.Option(
+        help="Who may get the keys that are made here: the policy that each gets, Rego. "
+        "cocos-cli policy prints one."
     ),
 ]
 Keys = Annotated[
@@ -109,6 +118,7 @@ def main_command(
     kbs: Kbs = None,
     kbs_ca: KbsCa = None,
     auth_private_key: AuthPrivateKey = None,
+    key_policy: KeyPolicy = None,
     keys: Keys = None,
     aa: Agent = None,
     initdata_toml: InitDataToml = None,
@@ -140,6 +150,7 @@ def main_command(
             "offline_files": guest.offline_files(),
             "kbs_ca": kbs_ca,
             "auth_private_key": auth_private_key,
+            "key_policy": key_policy,
             "keys": keys,
             "aa": aa,
             "initdata_toml": initdata_toml,
@@ -229,11 +240,29 @@ async def _source(settings: Settings) -> AsyncIterator[EvidenceSource | TokenSou
         yield agent
 
 
-def _registrar(settings: Settings) -> Registrar | None:
+def _registrar(settings: Settings) -> "Registrar | None":
     if settings.auth_private_key is None or settings.kbs_url is None:
         return None
+    if settings.key_policy is None:
+        raise UsageError(
+            "nothing says who may get the keys that are made here",
+            hint="--key-policy FILE; cocos-cli policy prints one: --for MANIFEST, --for-image "
+            "FOLDER, --for-algorithm DIGEST, or --any-computation",
+        )
+    # A guest, which never comes here, has no such modules.
+    from cocos.keyprovider.registration import Binding, Registrar  # noqa: PLC0415
+
     key = read_file(settings.auth_private_key, "the administrator's private key", limit=2**16)
-    return Registrar(settings.kbs_url, private_key=key, clock=system_clock, ca_file=settings.kbs_ca)
+    policy = read_file(settings.key_policy, "the policy of new keys", limit=2**18)
+    if not policy.isascii():
+        raise ConfigError(f"{settings.key_policy} is not ASCII text")
+    return Registrar(
+        settings.kbs_url,
+        private_key=key,
+        clock=system_clock,
+        binding=Binding(policy.decode("ascii")),
+        ca_file=settings.kbs_ca,
+    )
 
 
 def _init_data(settings: Settings) -> InitData | None:

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from cocos.cli import _common as common
+from cocos.cli import _terms as terms
 from cocos.cli.kbs_client.admin import done, read_text, run_admin, show_names
 from cocos.errors import UsageError
 from cocos.policy import defaults
@@ -70,25 +71,32 @@ def set_resource_policy(
     default: Annotated[
         bool, typer.Option("--default", help="What a new KBS does: --affirming.")
     ] = False,
+    for_manifest: terms.For = None,
+    for_image: terms.ForImage = None,
+    for_algorithm: terms.ForAlgorithm = None,
+    any_computation: terms.AnyComputation = False,
     policy_id: ResourcePolicyId = GLOBAL,
     as_json: common.JsonFlag = False,
 ) -> None:
     """Set the policy that decides who gets which resource.
 
-    Example: set-resource-policy --id resource/team-a --policy-file team-a.rego
+    Examples: set-resource-policy --id resource/team-a --policy-file team-a.rego
+    set-resource-policy --id resource/default/key/algo-key --for m.json
     """
+    word = terms.Word.of(for_manifest, for_image, for_algorithm, any_computation)
     choices: dict[str, tuple[bool, Callable[[], str]]] = {
         "allow-all": (allow_all, lambda: ALLOW_ALL),
         "deny-all": (deny_all, lambda: DENY_ALL),
         "affirming": (affirming, lambda: defaults.text(defaults.RESOURCE)),
         "default": (default, lambda: defaults.text(defaults.RESOURCE)),
         "file": (policy_file is not None, lambda: read_text(Path(policy_file or ""), "the policy")),
+        word.options(): (bool(word), word.policy),
     }
     chosen = [name for name, (wanted, _) in choices.items() if wanted]
     if len(chosen) != 1:
         raise UsageError(
             "choose one policy",
-            hint="--policy-file, --allow-all, --deny-all, --affirming or --default",
+            hint=f"--policy-file, --allow-all, --deny-all, --affirming, --default, {terms.OPTIONS}",
         )
     if allow_all:
         common.stderr.print(
@@ -96,6 +104,8 @@ def set_resource_policy(
             style="yellow",
         )
     text = choices[chosen[0]][1]()
+    if word.caveat() and word:
+        common.stderr.print(f"note: {word.caveat()}", markup=False)
     where = None if policy_id == GLOBAL else policy_id
     run_admin(context.obj, lambda admin: admin.set_resource_policy(text, where))
     done(

@@ -2,7 +2,18 @@
 """cocos-cli: everything that an owner of programs, data or machines does by hand."""
 
 from cocos.cli import _common as common
-from cocos.cli.owner import agents, computation, doctor, encrypt, env, image, keys, result, secret
+from cocos.cli.owner import (
+    agents,
+    computation,
+    doctor,
+    encrypt,
+    env,
+    image,
+    keys,
+    policy,
+    result,
+    secret,
+)
 
 NAME = "cocos-cli"
 
@@ -10,6 +21,7 @@ app = common.make_app("Encrypt programs and data, start agents that run them, re
 
 app.command("keys")(keys.keys)
 app.command("encrypt")(encrypt.encrypt)
+app.command("policy")(policy.policy)
 app.add_typer(agents.app, name="agent")
 app.add_typer(computation.app, name="computation")
 app.command("result")(result.result)

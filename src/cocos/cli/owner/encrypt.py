@@ -14,15 +14,17 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeE
 
 from cocos._clock import system_clock
 from cocos.cli import _common as common
+from cocos.cli import _terms as terms
 from cocos.crypto import kek
 from cocos.errors import CocosError, FormatError, IntegrityError, StateError, UsageError
 from cocos.host.files import read_file
 from cocos.host.images import skopeo
 from cocos.host.images.skopeo import Copied, Skopeo
 from cocos.host.key_folder import KeyFolder
-from cocos.keyprovider.keys import Registrar
+from cocos.keyprovider.registration import Binding, Registrar
 from cocos.wire import oci, ocicrypt
 from cocos.wire.kbs.protocol import ResourcePath, ResourceUri
+from cocos.wire.manifest.parts import Algorithm, Dataset
 
 _MAX_KEY_FILE = 4096
 
@@ -34,6 +36,7 @@ class _Job:
     key: ResourcePath
     folder: KeyFolder
     key_file: Path | None
+    word: terms.Word
     registrar: Registrar | None
     authfile: Path | None
     registries: Path | None
@@ -54,6 +57,10 @@ Keys = Annotated[
 ]
 KeyFile = Annotated[
     Path | None, typer.Option(help="Take the key from this file and keep it in the folder.")
+]
+ReplacePolicy = Annotated[
+    bool,
+    typer.Option("--replace-policy", help="Also where the KBS has another policy for the key."),
 ]
 AuthFile = Annotated[
     Path | None,
@@ -83,39 +90,97 @@ def encrypt(
     kbs_ca: KbsCa = None,
     keys: Keys = None,
     key_file: KeyFile = None,
+    for_manifest: terms.For = None,
+    for_image: terms.ForImage = None,
+    for_algorithm: terms.ForAlgorithm = None,
+    any_computation: terms.AnyComputation = False,
+    replace_policy: ReplacePolicy = False,
     authfile: AuthFile = None,
     registries: Registries = None,
     log_level: common.LogLevel = "warning",
     as_json: common.JsonFlag = False,
     debug: common.DebugFlag = False,
 ) -> None:
-    """Encrypt an image so that only machines that the KBS trusts can read it.
+    """Encrypt an image so that only those can read it of whom you say so.
 
-    The key is made if it is not in your key folder, registered at the KBS, and used to
-    encrypt every layer. Fails if anything of the result is readable without it.
+    The key is made if it is not in your key folder, registered at the KBS under a policy of
+    its own, and used to encrypt every layer. Fails if anything of the result is readable
+    without it. Say who may get the key: --for, --for-image, --for-algorithm or
+    --any-computation; on a terminal you are asked.
     """
     common.configure_logs(log_level, debug=debug)
     if auth_private_key is not None and kbs is None:
         raise UsageError("--auth-private-key needs --kbs URL")
     path = ResourcePath.parse(key.removeprefix("kbs:///"))
-    private_key = None
-    if auth_private_key is not None:
-        private_key = read_file(auth_private_key, "the administrator's private key", limit=2**16)
+    word = terms.Word.of(for_manifest, for_image, for_algorithm, any_computation)
+    if word and kbs is None:
+        raise UsageError("who may get the key is the KBS's to know: --kbs URL is missing")
     registrar = None
     if kbs is not None:
-        registrar = Registrar(kbs, private_key=private_key, clock=system_clock, ca_file=kbs_ca)
+        admin = None if auth_private_key is None else _admin_key(auth_private_key)
+        word = _said(word, path, admin, as_json=as_json)
+        binding = Binding(word.policy(), replace=replace_policy) if word else None
+        registrar = Registrar(
+            kbs, private_key=admin, clock=system_clock, binding=binding, ca_file=kbs_ca
+        )
     job = _Job(
         source=oci.Reference.parse(source),
         destination=oci.Reference.parse(destination),
         key=path,
         folder=KeyFolder.default() if keys is None else KeyFolder(keys),
         key_file=key_file,
+        word=word,
         registrar=registrar,
         authfile=authfile,
         registries=registries,
     )
     copied, made = common.run_async(_encrypt(job))
+    _warn_of_others(job, copied)
     _show(job, copied, made=made, as_json=as_json)
+
+
+def _admin_key(file: Path) -> bytes:
+    return read_file(file, "the administrator's private key", limit=2**16)
+
+
+def _said(
+    word: terms.Word, key: ResourcePath, private_key: bytes | None, *, as_json: bool
+) -> terms.Word:
+    """Return who may get the key: as said, or as answered.
+
+    A KBS that asks for no administrator's key lets everybody replace policies. Of one such
+    nobody needs to say anything: what would hold?
+    """
+    if not word and private_key is not None:
+        if not terms.can_ask(as_json=as_json):
+            raise UsageError(f"say who may get the key {key.uri}", hint=terms.OPTIONS)
+        word = terms.ask(f"the key {key.uri}")
+    if not word:
+        common.stderr.print(
+            f"warning: the key {key.uri} stands under the KBS's global policy, and who reaches "
+            f"this KBS can change that; {word.caveat()}",
+            style="yellow",
+            markup=False,
+        )
+    elif word.caveat():
+        common.stderr.print(f"note: {word.caveat()}", markup=False)
+    return word
+
+
+def _warn_of_others(job: _Job, copied: Copied) -> None:
+    """Say if the computations that may have the key do not use this image."""
+    ours = (str(job.key), copied.manifest.config.digest)
+    parts: list[Algorithm | Dataset] = []
+    for each in job.word.computations():
+        parts += [each.algorithm, *each.datasets]
+    used = {(part.source.key, f"sha256:{part.hash.hex()}") for part in parts}
+    if used and ours not in used:
+        common.stderr.print(
+            f"warning: the manifest has no resource with the key {ours[0]} and the hash "
+            f"{ours[1]}: it names another image, which this key is for now",
+            style="yellow",
+            markup=False,
+        )
 
 
 async def _encrypt(job: _Job) -> tuple[Copied, bool]:
@@ -156,16 +221,10 @@ async def _encrypt(job: _Job) -> tuple[Copied, bool]:
 async def _register(job: _Job, registrar: Registrar, key: bytes, *, new: bool) -> None:
     try:
         await registrar.register(job.key, key, new=new)
-    except CocosError as error:
+    except CocosError:
         if new:
             # Kept, it would look like a registered key at the next try.
             job.folder.discard(job.key)
-        if isinstance(error, StateError):
-            raise StateError(
-                f"the KBS at {registrar.url} already has a key {job.key.uri}, and "
-                f"{job.folder.folder} does not",
-                hint="choose another --key, or bring that key with --key-file",
-            ) from error
         raise
 
 
@@ -223,6 +282,7 @@ def _show(job: _Job, copied: Copied, *, made: bool, as_json: bool) -> None:
         "key_file": str(job.folder.path(job.key)),
         "key_made": made,
         "registered_at": None if job.registrar is None else job.registrar.url,
+        "policy": f"resource/{job.key}" if job.word else None,
     }
 
     def human() -> None:
