@@ -85,6 +85,14 @@ class KbsAdmin:
         query = f"?prefix={quote(prefix, safe='')}" if prefix else ""
         return await self._names(f"resource{query}", "the list of resources")
 
+    async def unbound_keys(self) -> list[str]:
+        """Return the names of keys of images that only the KBS's open global policy guards.
+
+        Raises:
+            NotFoundError: the KBS does not tell.
+        """
+        return await self._names("unbound-key", "the list of unbound keys")
+
     async def set_resource_policy(
         self, text: str, policy_id: str | None = None, *, overwrite: bool = True
     ) -> None:

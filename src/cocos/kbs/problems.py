@@ -30,6 +30,7 @@ _ENDPOINTS: Final[Mapping[str, str | None]] = {
     "reference-value": "RvpsError",
     "resource": "PluginInternalError",
     "resource-policy": "ParsePolicyError",
+    "unbound-key": None,
 }
 _SETS: Final = frozenset({"POST", "PUT"})
 _WORDS: Final = {

@@ -12,7 +12,7 @@ and is also the id of its policy.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from cocos._types import JsonObject, VerifiedClaims
@@ -23,6 +23,7 @@ from cocos.errors import (
     PolicyFailedError,
 )
 from cocos.kbs.metrics import KbsMetrics
+from cocos.policy import defaults, owners
 from cocos.policy.appraisal import explanations
 from cocos.policy.engine import PolicyEngine
 from cocos.stores.base import Namespace, Store
@@ -30,11 +31,14 @@ from cocos.stores.policies import StoredPolicies
 from cocos.wire import json
 from cocos.wire.kbs.protocol import SEGMENT
 
+RESOURCE: Final = "resource"
+"""What routes to resources begin with."""
 POLICY_ID: Final = "resource-policy"
 """Id of the global policy, as Trustee calls it."""
 
 # What no route begins with would never be asked.
 _IDS: Final = re.compile(rf"{POLICY_ID}|resource(/{SEGMENT}){{0,3}}", re.ASCII)
+_OPEN: Final = (defaults.text(defaults.RESOURCE), defaults.ALLOW_ALL)
 _VERDICT: Final = "allow"
 _FINDINGS: Final = "findings"
 _SHOWN: Final = 200  # characters of a verdict that is no boolean
@@ -86,7 +90,7 @@ class ResourcePolicy(StoredPolicies):
         wanted = {"plugin": plugin, "resource-path": list(path), "query": dict(query)}
         self._metrics.policy_evaluations.inc()
         texts = await self.texts()
-        policy_id = next(each for each in prefixes([plugin, *path]) if each in texts)
+        policy_id = _deciding(texts, [plugin, *path])
         policy = texts[policy_id]
         note(policy_id, policy)
         verdict = await self._ask(policy, _VERDICT, claims, wanted)
@@ -104,6 +108,16 @@ class ResourcePolicy(StoredPolicies):
             raise PolicyFailedError("Policy engine error", findings=found, hint=_FAILED)
         raise AccessDeniedError("Access denied by policy", findings=found, hint=_HINT)
 
+    async def unbound(self, routes: Iterable[Sequence[str]]) -> list[Sequence[str]]:
+        """Return the routes of which nobody said who may have what is there.
+
+        The global policy decides on them, and it is one of those that let every computation.
+        """
+        texts = await self.texts()
+        if not any(owners.same(texts[POLICY_ID], text) for text in _OPEN):
+            return []
+        return [route for route in routes if _deciding(texts, route) == POLICY_ID]
+
     async def _ask(self, text: str, rule: str, claims: VerifiedClaims, wanted: JsonObject) -> Any:
         """Return a rule's value; the error of a policy that fails."""
         try:
@@ -111,6 +125,10 @@ class ResourcePolicy(StoredPolicies):
         except CocosError as error:
             return error
         return said[rule]
+
+
+def _deciding(texts: Mapping[str, str], route: Sequence[str]) -> str:
+    return next(each for each in prefixes(route) if each in texts)
 
 
 def prefixes(route: Sequence[str]) -> Iterator[str]:

@@ -33,7 +33,7 @@ from cocos.kbs import session as rcar
 from cocos.kbs.admission import OpenSessions
 from cocos.kbs.audit import Auditor, Trail
 from cocos.kbs.metrics import KbsMetrics
-from cocos.kbs.resource_policy import ResourcePolicy
+from cocos.kbs.resource_policy import RESOURCE, ResourcePolicy
 from cocos.policy.appraisal import INSECURE
 from cocos.stores.base import Namespace, Store
 from cocos.tokens.check import TokenVerifier, tee_public_key
@@ -46,7 +46,6 @@ from cocos.wire.kbs.generations import (
     decode_attestation,
 )
 
-RESOURCE: Final = "resource"
 SESSION_LIFETIME: Final = dt.timedelta(minutes=5)
 
 _SESSION_ID: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)

@@ -14,6 +14,22 @@ from cocos.errors import NotFoundError
 RESOURCE: Final = "resource"
 ATTESTATION: Final = ("default_cpu", "default_gpu")
 
+DENY_ALL: Final = """\
+package policy
+
+default allow := false
+"""
+ALLOW_ALL: Final = """\
+# Insecure: whoever completes a handshake gets every resource.
+package policy
+
+import rego.v1
+
+default allow := false
+
+allow if data.plugin == "resource"
+"""
+
 
 @functools.cache
 def text(name: str) -> str:

@@ -135,13 +135,13 @@ async def test_who_may_get_the_key(tool: Skopeo, plain: str, tmp_path: Path) -> 
     manifest = tmp_path / 'it\'s \n"the" manifest.json'
     manifest.write_bytes(manifest_of(digest))
     (tmp_path / "reference-values.json").write_text(json.dumps({"tpm_pcr11": ["b" * 64]}))
-    image = ["--for-image", tmp_path]
+    image: list[str | Path] = ["--for-image", tmp_path]
     async with kbs_of(tmp_path, "--auth-public-key", public) as url:
         own: list[str | Path] = ["--kbs", url, "--keys", tmp_path / "keys"]
         own += ["--auth-private-key", private]
 
         async def policy() -> str:
-            words = ["--url", url, "config", "--auth-private-key", private]
+            words: list[str | Path] = ["--url", url, "config", "--auth-private-key", private]
             words += ["get-resource-policy", "--id", f"resource/{KEY}"]
             done = await process.run([CLI.with_name("kbs-client"), *words])
             return done.stdout.decode()
@@ -172,7 +172,7 @@ async def test_what_says_too_little_or_nothing(plain: str, tmp_path: Path) -> No
     (empty / "reference-values.json").write_text("{}")
     folder = tmp_path / "keys"
     own: list[str | Path] = ["--kbs", "http://127.0.0.1:1", "--keys", folder]
-    for words, error in [
+    table: list[tuple[list[str | Path], str]] = [
         (["--for", unpinned], "malformed"),
         (["--for", tmp_path / "nobody.json"], "not-found"),
         (["--for-image", empty], "malformed"),
@@ -181,7 +181,8 @@ async def test_what_says_too_little_or_nothing(plain: str, tmp_path: Path) -> No
         (["--for-algorithm", "a" * 64 + '"'], "malformed"),
         (["--for", unpinned, "--any-computation"], "bad-request"),
         (["--for-algorithm", "a" * 64, "--any-computation"], "bad-request"),
-    ]:
+    ]
+    for words, error in table:
         answer = await encrypt(plain, f"oci:{tmp_path}/out", *own, *words, check=False)
         assert answer["error"] == error, words
     assert KeyFolder(folder).names() == []

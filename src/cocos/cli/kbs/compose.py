@@ -23,7 +23,7 @@ from cocos.kbs.audit import Auditor
 from cocos.kbs.config import ProviderSettings, Settings
 from cocos.kbs.denials import Denials
 from cocos.kbs.metrics import KbsMetrics
-from cocos.kbs.resource_policy import ResourcePolicy
+from cocos.kbs.resource_policy import RESOURCE, ResourcePolicy
 from cocos.kbs.service import KbsService
 from cocos.kbs.well_known import well_known_routes
 from cocos.policy import defaults
@@ -35,6 +35,9 @@ from cocos.transport.web import WebApp
 
 if TYPE_CHECKING:
     from cocos.transport.tracing import Tracing
+
+_LOOKED_AT = 1000  # resources, so that a start does not take long
+_SHOWN = 5
 
 _log = structlog.get_logger(__name__)
 
@@ -84,6 +87,7 @@ async def compose(
     administration = Administration(
         store, attestation.rules, policy=policy, denials=denials, metrics=metrics
     )
+    await _warn_of_unbound(administration)
     return make_app(
         service,
         administration,
@@ -97,6 +101,18 @@ async def compose(
         clients=clients,
         max_body_bytes=settings.payload_request_size * 2**20,
     )
+
+
+async def _warn_of_unbound(administration: Administration) -> None:
+    names = await administration.unbound_keys(_LOOKED_AT)
+    if names:
+        _log.warning(
+            "kbs.keys-under-the-default-policy",
+            keys=names[:_SHOWN],
+            at_least=len(names),
+            meaning="whoever can start a computation on a machine that is trusted gets them",
+            hint=f"kbs-client config set-resource-policy --id {RESOURCE}/{names[0]} --for MANIFEST",
+        )
 
 
 def _well_known(settings: Settings, attestation: Attestation) -> list[Route]:

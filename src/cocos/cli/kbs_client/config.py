@@ -16,6 +16,7 @@ from cocos.cli.kbs_client.admin import (
     run_admin,
     show_names,
 )
+from cocos.clients.kbs import KbsAdmin
 from cocos.host.files import read_input
 from cocos.wire.kbs.protocol import ResourcePath
 
@@ -74,8 +75,22 @@ def list_resources(
     prefix: Annotated[
         str, typer.Option("--prefix", help="Only names that begin so: default/key/.")
     ] = "",
+    unbound: Annotated[
+        bool,
+        typer.Option(
+            "--unbound",
+            help="Only keys of images of which nobody said who may have them: the global policy "
+            "lets every computation.",
+        ),
+    ] = False,
     as_json: common.JsonFlag = False,
 ) -> None:
     """Print the names of resources, never their content."""
-    names = run_admin(context.obj, lambda admin: admin.list_resources(prefix))
+
+    async def names_of(admin: KbsAdmin) -> list[str]:
+        if not unbound:
+            return await admin.list_resources(prefix)
+        return [name for name in await admin.unbound_keys() if name.startswith(prefix)]
+
+    names = run_admin(context.obj, names_of)
     show_names(names, as_json=as_json)

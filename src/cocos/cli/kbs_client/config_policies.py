@@ -15,21 +15,6 @@ from cocos.errors import UsageError
 from cocos.policy import defaults
 
 GLOBAL: Final = "resource-policy"
-DENY_ALL: Final = """\
-package policy
-
-default allow := false
-"""
-ALLOW_ALL: Final = """\
-# Insecure: whoever completes a handshake gets every resource.
-package policy
-
-import rego.v1
-
-default allow := false
-
-allow if data.plugin == "resource"
-"""
 
 app = common.make_app("Policies.")
 
@@ -85,8 +70,8 @@ def set_resource_policy(
     """
     word = terms.Word.of(for_manifest, for_image, for_algorithm, any_computation)
     choices: dict[str, tuple[bool, Callable[[], str]]] = {
-        "allow-all": (allow_all, lambda: ALLOW_ALL),
-        "deny-all": (deny_all, lambda: DENY_ALL),
+        "allow-all": (allow_all, lambda: defaults.ALLOW_ALL),
+        "deny-all": (deny_all, lambda: defaults.DENY_ALL),
         "affirming": (affirming, lambda: defaults.text(defaults.RESOURCE)),
         "default": (default, lambda: defaults.text(defaults.RESOURCE)),
         "file": (policy_file is not None, lambda: read_text(Path(policy_file or ""), "the policy")),

@@ -5,6 +5,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -27,23 +28,31 @@ def doctor(
     kbs: Annotated[
         str, typer.Option(metavar="URL", help="Also check this KBS, and our clock against its.")
     ] = "",
+    auth_private_key: Annotated[
+        Path | None,
+        typer.Option(
+            "--auth-private-key",
+            envvar="KBS_AUTH_PRIVATE_KEY",
+            help="Ed25519 key of the KBS's administrator, PEM: also check who may get keys.",
+        ),
+    ] = None,
     registry: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Also check this registry.")
     ] = "",
     as_json: common.JsonFlag = False,
 ) -> None:
-    """Check tools, Skopeo, ports, sandboxes, VMs, KBS, registry and clock.
+    """Check tools, Skopeo, ports, sandboxes, VMs, KBS and its keys, registry and clock.
 
     Each finding comes with its fix. The exit code is 1 if something needed does not work.
     """
-    found = common.run_async(examine(kbs, registry))
+    found = common.run_async(examine(kbs, registry, auth_private_key))
     failed = [check for check in found if check.verdict is Verdict.FAILED]
     common.emit([asdict(check) for check in found], lambda: _show(found), as_json=as_json)
     if failed:
         raise typer.Exit(1)
 
 
-async def examine(kbs: str, registry: str) -> list[Check]:
+async def examine(kbs: str, registry: str, private_key: Path | None = None) -> list[Check]:
     """Run all checks at the same time; their findings in the order of the list."""
     jobs: list[Callable[[], Awaitable[list[Check]]]] = [
         checks.check_python,
@@ -56,6 +65,7 @@ async def examine(kbs: str, registry: str) -> list[Check]:
         partial(checks.check_kbs, kbs, system_clock)
         if kbs
         else partial(_skipped, "KBS and clock", "--kbs URL checks them"),
+        *([partial(checks.check_keys, kbs, private_key, system_clock)] if kbs else []),
         partial(checks.check_registry, registry)
         if registry
         else partial(_skipped, "registry", "--registry HOST:PORT checks it"),

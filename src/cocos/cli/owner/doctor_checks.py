@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
@@ -20,9 +21,18 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cocos._clock import Clock
 from cocos.cli import _common as common
-from cocos.errors import CocosError, ConfigError
+from cocos.clients.kbs import KbsAdmin
+from cocos.crypto import admin_jwt
+from cocos.errors import (
+    AccessDeniedError,
+    AuthenticationError,
+    CocosError,
+    ConfigError,
+    NotFoundError,
+)
 from cocos.host import process
 from cocos.host.containers import sandbox
+from cocos.host.files import read_file
 from cocos.host.images import skopeo
 from cocos.host.machines import accelerator, kvm
 from cocos.manager.backends import Image, check_firmware
@@ -31,6 +41,7 @@ from cocos.manager.config import ENVIRONMENT, ManagerConfig
 T = TypeVar("T")
 
 ANSWER_SECONDS = 3.0
+_SHOWN_KEYS = 5
 CLOCK_SECONDS = 60  # of difference to the KBS; tokens live for minutes
 OLDEST_PYTHON = (3, 11)
 
@@ -255,6 +266,29 @@ async def check_kbs(url: str, clock: Clock) -> list[Check]:
         detail = f"{url} answered {answer.status_code} to GET /kbs/v0/auth"
         return [Check("KBS", Verdict.FAILED, detail, "is this the base URL of a KBS?")]
     return [Check("KBS", Verdict.OK, f"{url} answers"), _check_clock(answer, clock())]
+
+
+async def check_keys(url: str, private_key: Path | None, clock: Clock) -> list[Check]:
+    """Whether a KBS has keys of images that whatever is computed gets; administrators may know."""
+    name = "keys at the KBS"
+    try:
+        token = None
+        if private_key is not None:
+            pem = read_file(private_key, "the administrator's private key", limit=2**16)
+            token = admin_jwt.mint(pem, now=clock())
+        async with KbsAdmin(url, token=token) as admin:
+            found = await admin.unbound_keys()
+    except (AuthenticationError, AccessDeniedError, NotFoundError) as error:
+        fix = "" if private_key else "--auth-private-key KEY: a KBS tells its administrators only"
+        return [Check(name, Verdict.SKIPPED, f"not checked: {error.message}", fix)]
+    except CocosError as error:
+        return [Check(name, Verdict.SKIPPED, f"not checked: {error.message}", error.hint or "")]
+    if not found:
+        return [Check(name, Verdict.OK, "none is left to a policy that lets every computation")]
+    shown = ", ".join(found[:_SHOWN_KEYS]) + (", …" if len(found) > _SHOWN_KEYS else "")
+    detail = f"{len(found)} for whatever runs on a machine that is trusted: {shown}"
+    fix = "kbs-client config set-resource-policy --id resource/KEY --for MANIFEST"
+    return [Check(name, Verdict.WARNING, detail, fix)]
 
 
 def _check_clock(answer: httpx.Response, now: dt.datetime) -> Check:

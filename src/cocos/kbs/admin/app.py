@@ -57,6 +57,7 @@ def admin_routes(
         route("resource/{path:path}", api.set_resource, "POST"),
         route("resource/{path:path}", api.set_resource, "PUT"),
         route("resource/{path:path}", api.delete_resource, "DELETE"),
+        route("unbound-key", api.list_unbound_keys, "GET"),
         route("resource-policy", api.set_resource_policy, "POST"),
         route("resource-policy", api.list_resource_policies, "GET"),
         route("resource-policy/{id:path}", api.get_resource_policy, "GET"),
@@ -112,6 +113,15 @@ class _Api:
         await self._admit(request)
         prefix = request.query_params.get("prefix", "")
         return json_response(await self._administration.list_resources(prefix))
+
+    @operation(
+        "Names of images' keys that only a global policy guards which lets every computation",
+        answer=json_of(list[str]),
+        security=ADMIN,
+    )
+    async def list_unbound_keys(self, request: Request) -> Response:
+        await self._admit(request)
+        return json_response(await self._administration.unbound_keys())
 
     @operation("Set the global resource policy", body=json_of(PolicyBody), security=ADMIN)
     async def set_resource_policy(self, request: Request) -> Response:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from cocos._types import JsonObject
-from cocos.errors import NotFoundError, StateError
+from cocos.crypto import kek
+from cocos.errors import CocosError, NotFoundError, StateError
 from cocos.kbs.denials import Denial, Denials
 from cocos.kbs.metrics import KbsMetrics
-from cocos.kbs.resource_policy import POLICY_ID, ResourcePolicy
+from cocos.kbs.resource_policy import POLICY_ID, RESOURCE, ResourcePolicy
 from cocos.stores.base import Namespace, Store
 from cocos.wire import json
 from cocos.wire.kbs import protocol as kbs
@@ -96,6 +97,27 @@ class Administration:
     async def list_resources(self, prefix: str = "") -> list[str]:
         """Return the names of resources that start with ``prefix``, sorted."""
         return await self._store.keys(Namespace.RESOURCE, prefix)
+
+    async def unbound_keys(self, most: int | None = None) -> list[str]:
+        """Return the names of keys of images of which nobody said who may have them.
+
+        That is: what has the form of such a key, under the global policy, where that lets
+        every computation on a machine that is trusted.
+
+        Args:
+            most: Of how many resources to look at the content.
+        """
+        names = await self._store.keys(Namespace.RESOURCE)
+        routes = await self._policy.unbound([RESOURCE, *name.split("/")] for name in names)
+        unbound = ["/".join(route[1:]) for route in routes]
+        return [name for name in unbound[:most] if await self._is_key(name)]
+
+    async def _is_key(self, name: str) -> bool:
+        try:
+            kek.parse(await self._store.get(Namespace.RESOURCE, name) or b"", name)
+        except CocosError:  # also one that cannot be opened: nobody gets that
+            return False
+        return True
 
     async def set_resource_policy(
         self, text: str, policy_id: str = POLICY_ID, *, overwrite: bool = True
