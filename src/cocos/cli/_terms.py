@@ -24,6 +24,11 @@ OPTIONS: Final = (
     "docs/policies.md says what each is worth"
 )
 
+_IN_CLEAR: Final = (
+    "a manifest has no result_consumers: only cocos-agent run, which leaves the result in clear, "
+    "measures that; cvms-test -public-key-path would run another computation"
+)
+
 For = Annotated[
     list[Path] | None,
     typer.Option(
@@ -45,8 +50,8 @@ ForAlgorithm = Annotated[
     typer.Option(
         "--for-algorithm",
         metavar="DIGEST",
-        help="Only for this program, whatever its data and whoever gets the result; "
-        "cocos-cli checksum prints it.",
+        help="Only for this program without arguments, whatever its data and whoever gets the "
+        "result; cocos-cli checksum prints it.",
     ),
 ]
 AnyComputation = Annotated[
@@ -132,19 +137,30 @@ class Word:
         return shlex.join(words)
 
     def caveat(self) -> str:
-        """Say what it leaves open; empty where that is nothing."""
+        """Say what it leaves open; empty where that is nothing.
+
+        Raises:
+            CocosError: as :meth:`computations`.
+        """
         if self.manifests:
-            return ""
+            in_clear = any(not each.result_consumers for each in self.computations())
+            return _IN_CLEAR if in_clear else ""
         if self.algorithms:
             return (
-                "this says which program, not on which data, nor who gets the result; "
-                "--for MANIFEST says all of it"
+                "this says which program, run without arguments and up to eight datasets; not "
+                "on which data, nor who gets the result: --for MANIFEST says all of it"
             )
         which = "of this image " if self.images else ""
         return (
             f"whoever can start a computation on a machine {which}that the KBS trusts can read "
             "what this key opens; --for MANIFEST says which computation may"
         )
+
+
+def note(word: Word) -> None:
+    """Tell its owner what it leaves open."""
+    if caveat := word.caveat():
+        common.stderr.print(f"note: {caveat}", markup=False)
 
 
 def can_ask(*, as_json: bool) -> bool:

@@ -15,15 +15,18 @@ from cocos._types import JsonObject
 from cocos.errors import FormatError
 from cocos.policy import defaults
 from cocos.wire import json
-from cocos.wire.manifest.computation import Computation
+from cocos.wire.manifest.computation import Computation, arguments_digest, environment_digest
+from cocos.wire.manifest.parts import OCI_IMAGE, AgentConfig
 
-Members: TypeAlias = Mapping[str, str | Sequence[str]]
-"""Members of a computation's claims, as they must be."""
+Members: TypeAlias = Mapping[str, Sequence[str | Sequence[str]]]
+"""Members of a computation's claims → the values that are accepted of each."""
 Registers: TypeAlias = Mapping[str, Sequence[str]]
 """PCR of an image, such as ``pcr11`` → its accepted values, lower-case hex."""
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _REGISTER: Final = re.compile(r"tpm_(pcr(?:0\d|1[0-5]))", re.ASCII)
+_DATASETS: Final = 8
+"""Of so many a program's arguments are recognised as none; their number is part of them."""
 _KERNEL_IMAGE: Final = "pcr11"
 _COMMENTS: Final = re.compile(r"\A(?:#[ -~]*\n)*")
 _PIN: Final = "put its hash into the manifest: cocos-cli checksum docker://… prints it"
@@ -56,15 +59,19 @@ def only_computation(computation: Computation) -> Members:
                 f"the manifest does not say which image {name} is: a registry would choose",
                 hint=_PIN,
             )
-    return {
-        "manifest_digest": computation.digest().hex(),
-        "algorithm_digest": computation.algorithm.hash.hex(),
-        "dataset_digests": [each.hash.hex() for each in computation.datasets],
-    }
+    event = computation.event(
+        computation.algorithm.hash.hex(),
+        [each.hash.hex() for each in computation.datasets],
+        computation.result_consumers,
+    )
+    return {name: [value] for name, value in event.claims().items()}
 
 
 def only_algorithm(digest: str) -> Members:
-    """Return what is claimed of whatever runs one program.
+    """Return what is claimed of whatever runs one program as its image says, and no other way.
+
+    The manifest gives it no arguments, of which an interpreter takes orders, and does not
+    show its output to others.
 
     Args:
         digest: Of its image's config, hex, with or without ``sha256:``.
@@ -72,7 +79,11 @@ def only_algorithm(digest: str) -> Members:
     Raises:
         FormatError: it is none.
     """
-    return {"algorithm_digest": _digest(digest.removeprefix("sha256:").lower(), "the digest")}
+    return {
+        "algorithm_digest": [_digest(digest.removeprefix("sha256:").lower(), "the digest")],
+        "arguments_digest": [arguments_digest((), [""] * n).hex() for n in range(_DATASETS + 1)],
+        "environment_digest": [environment_digest(OCI_IMAGE, AgentConfig()).hex()],
+    }
 
 
 def only_image(values: JsonObject) -> Registers:
@@ -153,7 +164,7 @@ def _image(registers: Registers) -> str:
 
 def _computation(members: Members) -> str:
     lines = ["\tcount(tpm.computations) == 1\n"]
-    lines += [f"\ttpm.computations[0].{name} == {_rego(v)}\n" for name, v in members.items()]
+    lines += [f"\ttpm.computations[0].{name} in {_rego(v)}\n" for name, v in members.items()]
     return "".join(lines)
 
 

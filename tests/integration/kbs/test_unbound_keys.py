@@ -42,7 +42,7 @@ OWN = owners.write(Terms(), said="any computation, said so")
         ),
         (defaults.ALLOW_ALL, ["default/key/raw", "default/key/text", "default/key2/x"]),
         (defaults.DENY_ALL, []),
-        (owners.write(Terms(computations=({"manifest_digest": "a" * 64},)), said="x"), []),
+        (owners.write(Terms(computations=({"manifest_digest": ["a" * 64]},)), said="x"), []),
     ],
     ids=["none", "the default, stored", "everything", "nothing", "somebody's own"],
 )

@@ -30,12 +30,13 @@ KEY, NEIGHBOUR = ResourcePath.parse("default/key/mine"), ResourcePath.parse("def
 SECRET = b"k" * 32
 
 
-def computation(**changes: str) -> Computation:
+def computation(**changes: Any) -> Computation:
     return Computation.from_json(json.dumps(manifest(**changes)).encode())
 
 
 WANTED = computation()
 ATTACKERS = computation(algorithm=OTHER)
+LOUD = computation(agent_config={"log_level": "debug"})
 FOR_THIS = Terms(computations=(owners.only_computation(WANTED),))
 FOR_ALGORITHM = Terms(computations=(owners.only_algorithm(ALGORITHM),))
 
@@ -88,6 +89,10 @@ async def test_the_global_default_does_not_look_at_computations(
         pytest.param([ATTACKERS], False, False, id="an attacker's program"),
         pytest.param([computation(dataset=OTHER)], False, True, id="other data"),
         pytest.param([computation(key="a/b/c")], False, True, id="another manifest"),
+        pytest.param([computation(args=["cat"])], False, False, id="with arguments"),
+        pytest.param([computation(filename="x")], False, False, id="with a file's name"),
+        pytest.param([LOUD], False, False, id="with its output shown"),
+        pytest.param([computation(datasets=[])], False, True, id="without data"),
         pytest.param([ATTACKERS, WANTED], False, False, id="after an attacker's"),
         pytest.param([WANTED, ATTACKERS], False, False, id="and then an attacker's"),
         pytest.param([WANTED, WANTED], False, False, id="twice"),

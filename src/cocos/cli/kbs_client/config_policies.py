@@ -89,8 +89,8 @@ def set_resource_policy(
             style="yellow",
         )
     text = choices[chosen[0]][1]()
-    if word.caveat() and word:
-        common.stderr.print(f"note: {word.caveat()}", markup=False)
+    if word:
+        terms.note(word)
     where = None if policy_id == GLOBAL else policy_id
     run_admin(context.obj, lambda admin: admin.set_resource_policy(text, where))
     done(

@@ -162,8 +162,8 @@ def _said(
             style="yellow",
             markup=False,
         )
-    elif word.caveat():
-        common.stderr.print(f"note: {word.caveat()}", markup=False)
+    else:
+        terms.note(word)
     return word
 
 

@@ -23,6 +23,5 @@ def policy(
     if not word:
         raise UsageError("say who may get the key", hint=terms.OPTIONS)
     text = word.policy()
-    if word.caveat():
-        common.stderr.print(f"note: {word.caveat()}", markup=False)
+    terms.note(word)
     common.emit({"policy": text}, lambda: print(text, end=""), as_json=as_json)  # noqa: T201

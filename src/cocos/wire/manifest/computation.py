@@ -151,19 +151,14 @@ class Computation:
 
         Without arguments it gets the paths of its data, which those names are part of.
         """
-        told = {
-            "args": self.algorithm.args,
-            "filenames": [each.filename for each in self.datasets],
-        }
-        return digest_of_part("arguments", told)
+        return arguments_digest(self.algorithm.args, [each.filename for each in self.datasets])
 
     def environment_digest(self) -> bytes:
         """Return the digest of how the program is run, and of who sees what it prints.
 
         Its variables come from its image alone.
         """
-        how = {"algo_type": self.algorithm.kind, "agent_config": self.agent_config}
-        return digest_of_part("environment", how)
+        return environment_digest(self.algorithm.kind, self.agent_config)
 
     def consumers_digest(self) -> bytes:
         """Return the digest of the keys that can open the result."""
@@ -187,6 +182,16 @@ class Computation:
             environment=self.environment_digest().hex(),
             manifest=self.digest().hex(),
         )
+
+
+def arguments_digest(args: Sequence[str], filenames: Sequence[str]) -> bytes:
+    """Return :meth:`Computation.arguments_digest` of any computation that tells the same."""
+    return digest_of_part("arguments", {"args": args, "filenames": filenames})
+
+
+def environment_digest(kind: str, config: AgentConfig) -> bytes:
+    """Return :meth:`Computation.environment_digest` of any computation that is run so."""
+    return digest_of_part("environment", {"algo_type": kind, "agent_config": config})
 
 
 def _check_size(data: bytes) -> None:
