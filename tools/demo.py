@@ -55,8 +55,8 @@ and this KBS took it only because it was started with --insecure-allow-sample.
 """,
     "qemu": """\
   - the KBS gave them to a VM whose TPM, certified by a CA that the operator named, had
-    measured exactly the image that was built here, what the host had passed in, and the
-    digest of this computation, before any key was asked for.
+    measured exactly the image that was built here, what the host had passed in, and this
+    program, without arguments and alone, before any key was asked for.
 What it has not shown: that the VM's memory is secret to this machine. Its TPM is software
 of this host; with AMD SEV-SNP or Intel TDX the processor takes that part.
 """,
@@ -102,9 +102,9 @@ class Demo:
                 await self._shell.run("cocos-cli image build")
         async with contextlib.AsyncExitStack() as servers:
             await self._owner(servers)
-            await self._keys()
             try:
                 await self._images(base)
+                await self._keys()
                 await self._encrypt()
             finally:
                 await self._remove_images()
@@ -151,21 +151,27 @@ class Demo:
 
     async def _keys(self) -> None:
         kbs = f"http://127.0.0.1:{self._ports['kbs']}"
-        with self._step("keys: one per image into the KBS, one pair for the result"):
+        image = cache_folder("image") / "cocos"
+        # Sample evidence, which proves nothing, says nothing of a computation either.
+        for_ = "--any-computation"
+        if self._vm:
+            algorithm = f"docker://localhost:{self._ports['registry']}/lin-reg-algo:v1.0"
+            digest = f"$(cocos-cli checksum --json {algorithm} | jq -r .hash)"
+            for_ = f"--for-image {image} --for-algorithm {digest}"
+        config = f"kbs-client --url {kbs} config --auth-private-key kbs-admin.key"
+        with self._step("keys: who may get them, then into the KBS; a pair for the result"):
+            await self._shell.run(f"{config} set-resource-policy --id resource/default/key {for_}")
             await self._shell.run("mkdir -p -m 700 keys/default/key")
             for name in ("algo-key", "dataset-key"):
                 await self._shell.run(
                     f"(umask 077; openssl rand -base64 32 > keys/default/key/{name})",
-                    f"kbs-client --url {kbs} config --auth-private-key kbs-admin.key"
-                    f" set-resource --path default/key/{name}"
+                    f"{config} set-resource --path default/key/{name}"
                     f" --resource-file keys/default/key/{name}",
                 )
             await self._shell.run("cocos-cli keys")
             if self._vm:
-                values = cache_folder("image") / "cocos" / "reference-values.json"
                 await self._shell.run(
-                    f"kbs-client --url {kbs} config --auth-private-key kbs-admin.key"
-                    f" set-reference-values {values}"
+                    f"{config} set-reference-values {image}/reference-values.json"
                 )
 
     async def _images(self, base: str) -> None:
