@@ -13,8 +13,9 @@ from cocos.crypto import admin_jwt, kek
 from cocos.errors import NotFoundError, StateError
 from cocos.host.key_folder import KeyFolder
 from cocos.host.offline_fs import OfflineResources
-from cocos.keyprovider.keys import Registrar
+from cocos.keyprovider.registration import Binding, Registrar
 from cocos.keyprovider.service import KeyProvider
+from cocos.policy import owners
 from cocos.wire import ocicrypt
 from cocos.wire.json import encode
 from cocos.wire.kbs.protocol import ResourcePath
@@ -32,7 +33,8 @@ async def kbs(tmp_path: Path) -> AsyncIterator[Kbs]:
 
 
 def registrar(kbs: Kbs) -> Registrar:
-    return Registrar(kbs.url, private_key=kbs.pem, clock=system_clock)
+    binding = Binding(owners.write(owners.Terms(), said="a test"))
+    return Registrar(kbs.url, private_key=kbs.pem, clock=system_clock, binding=binding)
 
 
 async def resources(kbs: Kbs) -> list[str]:
