@@ -24,6 +24,7 @@ from cocos.clients.attestation_agent import AttestationAgent
 from cocos.clients.data_hub import DataHub
 from cocos.crypto import base64url
 from cocos.errors import AccessDeniedError, FormatError, NotFoundError
+from cocos.transport.local_callers import LocalCallers
 from cocos.transport.loopback import is_loopback
 from cocos.transport.web import WebApp, health, json_response, read_json
 from cocos.wire.kbs.protocol import ResourceUri
@@ -46,9 +47,13 @@ class Api:
     Args:
         agent: The attestation agent; None switches its endpoints off.
         hub: The confidential data hub; None switches its endpoints off.
+        callers: Whom to serve.
     """
 
-    def __init__(self, *, agent: AttestationAgent | None, hub: DataHub | None) -> None:
+    def __init__(
+        self, *, agent: AttestationAgent | None, hub: DataHub | None, callers: LocalCallers
+    ) -> None:
+        self._callers = callers
         self._agent = agent
         self._hub = hub
 
@@ -63,7 +68,7 @@ class Api:
             _route("/aa/aael", self._measure, ["POST"]),
             _route("/cdh/{plugin}/{path:path}", self._resource),
         ]
-        return WebApp(routes, max_body_bytes=_MAX_BODY_BYTES)
+        return WebApp(routes, max_body_bytes=_MAX_BODY_BYTES, admit=self._callers.admit)
 
     async def _info(self, _request: Request) -> Response:
         feature = Features.ALL

@@ -33,7 +33,9 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     bind: Annotated[str, AfterValidator(_tcp)] = DEFAULT_ADDRESS
-    """``HOST:PORT`` on loopback: callers get secrets, unasked who they are."""
+    """``HOST:PORT`` on loopback: callers get secrets."""
     features: Features = Features.RESOURCE
     cdh_addr: str = HUB_ADDRESS
     aa_addr: str = AGENT_ADDRESS
+    allow_users: tuple[str, ...] = ()
+    """Users of this machine to serve besides our own and root, by name or number."""

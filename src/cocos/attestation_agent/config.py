@@ -104,9 +104,11 @@ class ConfigFile(_Frozen):
 class Settings(ConfigFile):
     """Everything the attestation agent is told."""
 
-    # Callers get private keys, unasked who they are.
+    # Callers get private keys.
     attestation_sock: Annotated[str, AfterValidator(local_address)] = DEFAULT_ADDRESS
     """``HOST:PORT`` on loopback, or ``unix:/PATH``."""
+    allow_users: tuple[str, ...] = ()
+    """Users of this machine to serve besides our own and root, by name or number."""
     aa_kbc_params: Annotated[str, AfterValidator(_kbc)] | None = None
     """``cc_kbc::URL``, used when ``token_configs`` names no KBS; ``offline_fs_kbc::null``."""
     insecure_sample: bool = False

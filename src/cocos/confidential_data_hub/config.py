@@ -95,6 +95,8 @@ class ConfigFile(_Frozen):
 class Settings(ConfigFile):
     """Everything the hub is told."""
 
+    allow_users: tuple[str, ...] = ()
+    """Users of this machine to serve besides our own and root, by name or number."""
     aa_kbc_params: str | None = None
     """``cc_kbc::URL`` or ``offline_fs_kbc::null``, used when the file names no ``kbc``."""
     offline_files: tuple[Path, ...] = FILES

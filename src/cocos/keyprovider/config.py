@@ -37,6 +37,8 @@ class Settings(BaseModel):
 
     socket: Annotated[str, AfterValidator(local_address)] = DEFAULT_ADDRESS
     """``HOST:PORT`` on loopback, or ``unix:/PATH``: callers get layer keys."""
+    allow_users: tuple[str, ...] = ()
+    """Users of this machine to serve besides our own and root, by name or number."""
     kbs: Annotated[str, AfterValidator(_url)] | None = None
     """URL of the KBS."""
     aa_kbc_params: Annotated[str, AfterValidator(_kbc)] | None = None

@@ -6,6 +6,7 @@ hint, the log has the cause.
 """
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from grpc_reflection.v1alpha import reflection
 from cocos import errors
 from cocos.errors import CocosError, ConfigError, FormatError, InternalError, UnreachableError
 from cocos.host.files import read_certificates, read_file
+from cocos.transport.local_callers import LocalCallers
 
 MAX_MESSAGE_BYTES = 4 * 2**20  # the default of gRPC's peers
 GRACE_SECONDS = 5.0
@@ -45,8 +47,15 @@ class Service:
     register: Callable[[aio.Server], None]
 
 
-class _ErrorsToStatus(aio.ServerInterceptor):
-    """Maps our errors to status codes, for unary and streaming methods alike."""
+class _Edge(aio.ServerInterceptor):
+    """Admits callers, and maps our errors to status codes, for all kinds of methods alike.
+
+    Args:
+        admit: Raises if the caller of a method is to be refused; gets its name as gRPC has it.
+    """
+
+    def __init__(self, admit: Callable[[str], None] | None) -> None:
+        self._admit = admit
 
     async def intercept_service(
         self,
@@ -55,51 +64,41 @@ class _ErrorsToStatus(aio.ServerInterceptor):
     ) -> Any:
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or method.startswith("/grpc."):
+        if handler is None or (self._admit is None and method.startswith("/grpc.")):
             return handler
         kind = f"{_arity(handler.request_streaming)}_{_arity(handler.response_streaming)}"
         call: Any = getattr(handler, kind)
 
+        def begun(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
+            # Connections carry many calls; each is looked at, before its bytes are.
+            if self._admit is not None:
+                self._admit(context.peer())
+            if not handler.request_streaming:
+                request = handler.request_deserializer(request)
+            return call(request, context)
+
         async def guarded_stream(request: object, context: aio.ServicerContext[Any, Any]) -> Any:
             try:
-                async for reply in call(_parsed(request), context):
+                async for reply in begun(request, context):
                     yield reply
             except Exception as error:  # noqa: BLE001 - the edge of the process
                 await _abort(context, method, error)
 
         async def guarded(request: object, context: aio.ServicerContext[Any, Any]) -> Any:
             try:
-                return await call(_parsed(request), context)
+                return await begun(request, context)
             except Exception as error:  # noqa: BLE001 - the edge of the process
                 await _abort(context, method, error)
 
         make: Any = getattr(grpc, f"{kind}_rpc_method_handler")
         return make(
-            guarded_stream if handler.response_streaming else guarded,
-            request_deserializer=_deserializer(handler),
+            guarded_stream if inspect.isasyncgenfunction(call) else guarded,
+            # Ours raises where gRPC's would, which gRPC would call a fault of ours.
+            request_deserializer=handler.request_deserializer
+            if handler.request_streaming
+            else None,
             response_serializer=handler.response_serializer,
         )
-
-
-def _deserializer(handler: Any) -> Callable[[bytes], object]:
-    """Return a deserializer that does not raise: gRPC would call that a fault of ours."""
-    deserialize: Callable[[bytes], object] = handler.request_deserializer
-    if handler.request_streaming:
-        return deserialize
-
-    def parse(data: bytes) -> object:
-        try:
-            return deserialize(data)
-        except DecodeError as error:
-            return error
-
-    return parse
-
-
-def _parsed(request: object) -> object:
-    if isinstance(request, DecodeError):
-        raise request
-    return request
 
 
 def _arity(streaming: bool) -> str:
@@ -161,6 +160,7 @@ async def serve(
     credentials: grpc.ServerCredentials | None = None,
     max_message_bytes: int = MAX_MESSAGE_BYTES,
     health_names: Sequence[str] = (),
+    callers: LocalCallers | None = None,
 ) -> AsyncIterator[str]:
     """Serve until the block ends, then finish running calls within a grace period.
 
@@ -170,6 +170,7 @@ async def serve(
         credentials: TLS; plaintext HTTP/2 without.
         max_message_bytes: Largest message in either direction.
         health_names: More names that the health service knows, as old clients ask for.
+        callers: The only users of this machine to serve; None: whoever reaches the address.
 
     Yields:
         The address with the real port.
@@ -179,8 +180,14 @@ async def serve(
     """
     if not services:
         raise ConfigError("a gRPC server needs at least one service")
+    bound = address
+
+    def admit(peer: str) -> None:
+        if callers is not None:
+            callers.check(peer, bound)
+
     server = aio.server(
-        interceptors=[_ErrorsToStatus()],
+        interceptors=[_Edge(None if callers is None else admit)],
         options=[
             ("grpc.max_receive_message_length", max_message_bytes),
             ("grpc.max_send_message_length", max_message_bytes),
@@ -204,11 +211,12 @@ async def serve(
         raise UnreachableError(
             f"cannot listen on {address}", hint="is it in use, or not of this machine?"
         ) from error
+    host, colon, _ = address.rpartition(":")
+    if not address.startswith("unix:"):
+        bound = f"{host}{colon}{port}"
     await server.start()
     for name in ["", *names, *health_names]:
         await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-    host, colon, _ = address.rpartition(":")
-    bound = address if address.startswith("unix:") else f"{host}{colon}{port}"
     try:
         yield bound
     finally:

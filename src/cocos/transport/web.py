@@ -190,6 +190,7 @@ class WebApp:
         body_seconds: float = BODY_SECONDS,
         describe: Describe = lambda failed: ("about:blank", failed.error.message),
         on_error: ErrorHook | None = None,
+        admit: Callable[[Scope], None] | None = None,
     ) -> None:
         """Make the application.
 
@@ -200,7 +201,9 @@ class WebApp:
             body_seconds: How long a body may take to arrive.
             describe: Words problem documents.
             on_error: Told of every error.
+            admit: Raises if a request is to be refused, before anything is done for it.
         """
+        self._admit = admit
         self.routes = tuple(routes)
         self._router = Router(routes, redirect_slashes=False)
         self._metrics = metrics
@@ -238,6 +241,8 @@ class WebApp:
             await send(message)
 
         try:
+            if self._admit is not None:
+                self._admit(scope)
             self._bodies.check_declared(Headers(scope=scope).get("content-length", "0"))
             if not scope["path"].isprintable():
                 # The router would drop a newline at the end.

@@ -13,6 +13,7 @@ from cocos.host.files import read_file
 from cocos.host.offline_fs import FILES
 from cocos.host.tpm import COMMAND_LINE
 from cocos.transport import rpc, ttrpc
+from cocos.transport.local_callers import LocalCallers
 from cocos.transport.rpc import Service
 from cocos.wire.aa_kbc_params import of_command_line
 from cocos.wire.init_data import InitDocument, from_disk
@@ -20,6 +21,15 @@ from cocos.wire.kbs.protocol import InitData
 
 ConfigFile = Annotated[
     Path | None, typer.Option("-c", "--config-file", help="Settings, as TOML or .json.")
+]
+AllowUser = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-user",
+        metavar="NAME|UID",
+        help="Serve programs of this user, too; can be given again. [default: our own user's "
+        "and root's only; a socket in the file system serves our own user's]",
+    ),
 ]
 LogLevel = Annotated[
     str | None,
@@ -31,11 +41,14 @@ LogLevel = Annotated[
 ]
 
 
-def serve(address: str, services: Sequence[Service]) -> contextlib.AbstractAsyncContextManager[str]:
-    """Serve as the guest components do: ttrpc at ``unix:///PATH``, else gRPC."""
-    if address.startswith("unix://"):
+def serve(
+    address: str, services: Sequence[Service], allow_users: Sequence[str]
+) -> contextlib.AbstractAsyncContextManager[str]:
+    """Serve as the guest components do, for some users: ttrpc at ``unix:///PATH``, else gRPC."""
+    callers = LocalCallers.of(allow_users)
+    if address.startswith("unix://"):  # a socket that only our user can open
         return ttrpc.serve(address, services)
-    return rpc.serve(address, services)
+    return rpc.serve(address, services, callers=callers)
 
 
 def aa_kbc_params() -> str | None:

@@ -14,6 +14,7 @@ from cocos.cli.guest import _settings as guest
 from cocos.clients.attestation_agent import AttestationAgent
 from cocos.clients.data_hub import DataHub
 from cocos.transport.http_server import serve_http
+from cocos.transport.local_callers import LocalCallers
 
 NAME = "api-server-rest"
 
@@ -60,6 +61,7 @@ def main_command(
             help="The attestation agent. [default: 127.0.0.1:50002]",
         ),
     ] = None,
+    allow_user: guest.AllowUser = None,
     log_level: guest.LogLevel = None,
     as_json: common.JsonFlag = False,
     debug: common.DebugFlag = False,
@@ -67,7 +69,13 @@ def main_command(
     """Serve until SIGTERM: /cdh/resource/…, /aa/token, /aa/evidence, /aa/aael, /info."""
     settings = common.load_settings(
         Settings,
-        flags={"bind": bind, "features": features, "cdh_addr": cdh_addr, "aa_addr": aa_addr},
+        flags={
+            "bind": bind,
+            "features": features,
+            "cdh_addr": cdh_addr,
+            "aa_addr": aa_addr,
+            "allow_users": allow_user,
+        },
     )
     common.configure_logs(level_of_logs(log_level), debug=debug)
     common.run_async(_serve(settings, as_json=as_json))
@@ -80,7 +88,8 @@ async def _serve(settings: Settings, *, as_json: bool) -> None:
             agent = await stack.enter_async_context(AttestationAgent(settings.aa_addr))
         if settings.features is not Features.ATTESTATION:
             hub = await stack.enter_async_context(DataHub(settings.cdh_addr))
-        api = Api(agent=agent, hub=hub)
+        callers = LocalCallers.of(settings.allow_users)
+        api = Api(agent=agent, hub=hub, callers=callers)
         url = await stack.enter_async_context(serve_http(api.app(), settings.bind))
         common.announce(NAME, url, as_json=as_json)
         await common.wait_for_signal()

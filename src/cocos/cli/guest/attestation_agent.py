@@ -66,6 +66,7 @@ def main_command(
         ),
     ] = None,
     config_file: guest.ConfigFile = None,
+    allow_user: guest.AllowUser = None,
     initdata_digest: Annotated[
         str | None,
         typer.Option("-i", "--initdata-digest", help="Digest of the init data, as base64."),
@@ -101,6 +102,7 @@ def main_command(
             "attestation_sock": attestation_sock,
             "initdata_digest": initdata_digest,
             "initdata_toml": initdata_toml,
+            "allow_users": allow_user,
             "insecure_sample": insecure_sample,
             "sample_device": "ENABLE_SAMPLE_DEVICE" in os.environ,
         },
@@ -122,7 +124,7 @@ async def _serve(settings: Settings, *, as_json: bool) -> None:
         tokens = await stack.enter_async_context(_tokens(settings, machine, init_data))
         agent = AttestationAgent(machine, tokens, _passports(settings, machine, init_data))
         address = await stack.enter_async_context(
-            guest.serve(settings.attestation_sock, [service(agent)])
+            guest.serve(settings.attestation_sock, [service(agent)], settings.allow_users)
         )
         common.announce(NAME, address, as_json=as_json)
         await common.wait_for_signal()

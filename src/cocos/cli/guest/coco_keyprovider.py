@@ -124,6 +124,7 @@ def main_command(
     initdata_toml: InitDataToml = None,
     insecure_sample: InsecureSample = None,
     insecure_ctr: InsecureCtr = None,
+    allow_user: guest.AllowUser = None,
     config_file: guest.ConfigFile = None,
     daemon: Annotated[
         bool,
@@ -155,6 +156,7 @@ def main_command(
             "aa": aa,
             "initdata_toml": initdata_toml,
             "insecure_sample": insecure_sample,
+            "allow_users": allow_user,
             "insecure_ctr": insecure_ctr,
         },
     )
@@ -194,7 +196,7 @@ async def _serve(settings: Settings, ready: Callable[[], None] | None, *, as_jso
     os.umask(0o077)  # callers get layer keys: nobody else may open our socket
     async with (
         _provider(settings) as provider,
-        guest.serve(settings.socket, [service(provider)]) as address,
+        guest.serve(settings.socket, [service(provider)], settings.allow_users) as address,
     ):
         kbs = settings.kbs_url or "the one that a request names"
         files = " ".join(map(str, settings.offline_files)) if settings.offline else None

@@ -46,6 +46,7 @@ def main_command(
             "(ttrpc). [default: unix:///run/confidential-containers/cdh.sock]",
         ),
     ] = None,
+    allow_user: guest.AllowUser = None,
     aa: Annotated[
         str | None,
         typer.Option(
@@ -82,6 +83,7 @@ def main_command(
             **dict(file),
             **({} if aa is None else {"aa": {"aa_socket": aa}}),
             "credentials": [*listed, *credentials.of_command_line(guest.command_line())],
+            "allow_users": allow_user,
             "aa_kbc_params": guest.aa_kbc_params(),
             "offline_files": guest.offline_files(),
             "insecure_skip_sealed_secret_verification": insecure_unverified,
@@ -107,7 +109,7 @@ async def _serve(settings: Settings, *, as_json: bool) -> None:
         provider = KeyProvider(resources=resources, insecure_ctr=settings.insecure_ctr)
         await credentials.write(settings.credentials, resources)
         address = await stack.enter_async_context(
-            guest.serve(settings.socket, [*services(hub), service(provider)])
+            guest.serve(settings.socket, [*services(hub), service(provider)], settings.allow_users)
         )
         common.announce(NAME, address, as_json=as_json)
         await common.wait_for_signal()
