@@ -45,8 +45,8 @@ test: lint ## Everything that must pass before a change is merged
 	$(BIN)/pytest $(PYTEST_FLAGS)
 
 .PHONY: test-quick
-test-quick: setup ## The same without virtual machines and databases, and without lint
-	$(BIN)/pytest $(PYTEST_FLAGS) -m "not vm and not database"
+test-quick: setup ## Two minutes: no virtual machines, no databases, no programs of ours as processes
+	$(BIN)/pytest $(PYTEST_FLAGS) -m "not vm and not database and not programs and not guide"
 
 .PHONY: mutants
 mutants: setup ## Put faults into what trust rests on, and see tests fail (MUTANTS="kbs/session" less of it)

@@ -20,6 +20,8 @@ settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("ours")
 
 DATABASES: Final = {"postgres", "valkey"}
+PROGRAMS: Final = {"agent", "guest", "kbs_client", "manager", "owner"}
+"""Folders of ``integration`` whose tests start our programs, an interpreter each, many times."""
 LONGEST_FIRST: Final = ("vm", "database", "integration")
 """Markers: two workers that begin with the long tests end at the same time."""
 
@@ -33,6 +35,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("database"))
         elif _shares_with_its_module(item) and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+        if item.path.parent.parent.name == "integration" and item.path.parent.name in PROGRAMS:
+            item.add_marker("programs")
     items.sort(key=_place)
 
 

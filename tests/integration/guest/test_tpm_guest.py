@@ -8,6 +8,7 @@ import hashlib
 import http.server
 import json
 import os
+import shutil
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -69,14 +70,21 @@ def python() -> GuestPython:
     return asyncio.run(guest_python())
 
 
-@pytest.fixture
-def ca(tmp_path: Path) -> TpmCa:
-    return TpmCa(tmp_path / "ca")
+@pytest.fixture(scope="module")
+def ca(tmp_path_factory: pytest.TempPathFactory) -> TpmCa:
+    return TpmCa(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture(scope="module")
+def state(ca: TpmCa) -> Path:
+    """A TPM as it came from the factory; every test starts from a copy."""
+    return asyncio.run(ca.manufacture())
 
 
 @pytest.fixture
-async def guest(python: GuestPython, ca: TpmCa, tmp_path: Path) -> AsyncIterator[Guest]:
-    async with running_tpm(await ca.manufacture(), tmp_path / "vm") as tpm:
+async def guest(python: GuestPython, state: Path, tmp_path: Path) -> AsyncIterator[Guest]:
+    own = Path(shutil.copytree(state, tmp_path / "state"))
+    async with running_tpm(own, tmp_path / "vm") as tpm:
         yield Guest(python, tmp_path / "vm", tpm)
 
 

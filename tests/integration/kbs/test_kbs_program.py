@@ -32,7 +32,7 @@ from cocos.host import process
 from cocos.wire import audit
 from cocos.wire.kbs.protocol import ResourcePath, ResourceUri
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.programs]
 
 KBS = Path(sys.executable).with_name("kbs")
 PATH = ResourcePath.parse("default/key/algo-key")
