@@ -76,6 +76,7 @@ class ManagerConfig(BaseModel):
         server_key: PEM private key of it.
         client_ca: PEM certificates that clients' certificates must chain to.
         insecure_api: Let anybody who reaches the API start VMs.
+        allow_users: Who may use the API without a certificate, besides our own user and root.
         http_host: Where ``/health`` and ``/metrics`` listen.
         http_port: Their port; 0 takes any free one.
         max_vms: Most VMs at a time; 0 or less: no limit.
@@ -107,6 +108,7 @@ class ManagerConfig(BaseModel):
     server_key: Path | None = None
     client_ca: Path | None = None
     insecure_api: bool = False
+    allow_users: tuple[str, ...] = ()
     http_host: str = "localhost"
     http_port: Port = 7003
     max_vms: int = 10

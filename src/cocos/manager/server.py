@@ -15,6 +15,7 @@ from cocos.manager.config import ManagerConfig
 from cocos.manager.plan import CreateRequest
 from cocos.manager.records import VmRecord
 from cocos.manager.service import ManagerService
+from cocos.transport.local_callers import LocalCallers
 from cocos.transport.rpc import Service, server_credentials
 from cocos.wire._generated import manager_pb2 as pb
 from cocos.wire._generated import manager_pb2_grpc as pb_grpc
@@ -91,6 +92,17 @@ def credentials(config: ManagerConfig) -> grpc.ServerCredentials | None:
         return None
     cas = [] if config.client_ca is None else [config.client_ca]
     return server_credentials(config.server_cert, config.server_key, cas, "the clients' CA")
+
+
+def callers(config: ManagerConfig) -> LocalCallers | None:
+    """Return the users of this machine who may use the API; None: who has a certificate, or all.
+
+    Raises:
+        ConfigError: there is no such user.
+    """
+    if config.client_ca is not None or config.insecure_api:
+        return None
+    return LocalCallers.of(config.allow_users)
 
 
 def _create_request(message: pb.CreateReq) -> CreateRequest:

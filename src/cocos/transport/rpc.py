@@ -51,11 +51,13 @@ class _Edge(aio.ServerInterceptor):
     """Admits callers, and maps our errors to status codes, for all kinds of methods alike.
 
     Args:
-        admit: Raises if the caller of a method is to be refused; gets its name as gRPC has it.
+        callers: Whom to serve; None: everybody.
+        bound: Where the server listens.
     """
 
-    def __init__(self, admit: Callable[[str], None] | None) -> None:
-        self._admit = admit
+    def __init__(self, callers: LocalCallers | None, bound: str) -> None:
+        self._callers = callers
+        self.bound = bound
 
     async def intercept_service(
         self,
@@ -64,15 +66,15 @@ class _Edge(aio.ServerInterceptor):
     ) -> Any:
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or (self._admit is None and method.startswith("/grpc.")):
+        if handler is None or (self._callers is None and method.startswith("/grpc.")):
             return handler
         kind = f"{_arity(handler.request_streaming)}_{_arity(handler.response_streaming)}"
         call: Any = getattr(handler, kind)
 
         def begun(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
             # Connections carry many calls; each is looked at, before its bytes are.
-            if self._admit is not None:
-                self._admit(context.peer())
+            if self._callers is not None:
+                self._callers.check(context.peer(), self.bound)
             if not handler.request_streaming:
                 request = handler.request_deserializer(request)
             return call(request, context)
@@ -180,14 +182,9 @@ async def serve(
     """
     if not services:
         raise ConfigError("a gRPC server needs at least one service")
-    bound = address
-
-    def admit(peer: str) -> None:
-        if callers is not None:
-            callers.check(peer, bound)
-
+    edge = _Edge(callers, address)
     server = aio.server(
-        interceptors=[_Edge(None if callers is None else admit)],
+        interceptors=[edge],
         options=[
             ("grpc.max_receive_message_length", max_message_bytes),
             ("grpc.max_send_message_length", max_message_bytes),
@@ -211,14 +208,13 @@ async def serve(
         raise UnreachableError(
             f"cannot listen on {address}", hint="is it in use, or not of this machine?"
         ) from error
-    host, colon, _ = address.rpartition(":")
     if not address.startswith("unix:"):
-        bound = f"{host}{colon}{port}"
+        edge.bound = f"{address.rpartition(':')[0]}:{port}"
     await server.start()
     for name in ["", *names, *health_names]:
         await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     try:
-        yield bound
+        yield edge.bound
     finally:
         await health_servicer.enter_graceful_shutdown()
         await asyncio.shield(server.stop(GRACE_SECONDS))

@@ -18,6 +18,7 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
     "coco-keyprovider": ("--socket", LOCAL),
     "attestation-agent": ("--insecure-sample", "--attestation_sock", LOCAL),
     "confidential-data-hub": ("--socket", LOCAL),
+    "cocos-manager": ("--backend", "local", "--grpc-port", "0", "--http-port", "0"),
 }
 
 
@@ -26,6 +27,8 @@ async def test_others_are_refused_unless_named(program: str, tmp_path: Path) -> 
     flags = PROGRAMS[program]
     if program == "coco-keyprovider":
         flags = (*flags, "--keys", str(tmp_path))
+    if program == "cocos-manager":
+        flags = (*flags, "--state-folder", str(tmp_path))
     async with running(program, *flags) as daemon:
         refused = await calls_as(NOBODY, daemon.address)
         served = await calls_as(0, daemon.address)

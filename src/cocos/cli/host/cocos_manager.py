@@ -17,7 +17,7 @@ from cocos.host.machines.swtpm import TpmCa
 from cocos.manager.app import make_app
 from cocos.manager.backends import BACKENDS, make_backend, other_backends
 from cocos.manager.config import DEFAULT_BACKEND, ENVIRONMENT, ManagerConfig
-from cocos.manager.server import credentials, grpc_service
+from cocos.manager.server import callers, credentials, grpc_service
 from cocos.manager.service import ManagerService
 from cocos.manager.state import StateFolder
 from cocos.transport.http_server import serve_http
@@ -62,6 +62,14 @@ ClientCa = Annotated[
 ]
 InsecureApi = Annotated[
     bool | None, _option("Let anybody who reaches the API start VMs.", "--insecure-api")
+]
+AllowUser = Annotated[
+    list[str] | None,
+    _option(
+        "Let this user of the machine use the API without a certificate, too; can be given again. "
+        "[default: our own user and root only]",
+        "--allow-user",
+    ),
 ]
 HttpHost = Annotated[str | None, _option("Health: host. [MANAGER_HTTP_HOST, else localhost]")]
 HttpPort = Annotated[int | None, _option("Health: port, 0: any. [MANAGER_HTTP_PORT, else 7003]")]
@@ -122,6 +130,7 @@ def main_command(
     server_key: ServerKey = None,
     client_ca: ClientCa = None,
     insecure_api: InsecureApi = None,
+    allow_user: AllowUser = None,
     http_host: HttpHost = None,
     http_port: HttpPort = None,
     max_vms: MaxVms = None,
@@ -146,6 +155,7 @@ def main_command(
         "server_key": server_key,
         "client_ca": client_ca,
         "insecure_api": insecure_api,
+        "allow_users": allow_user,
         "http_host": http_host,
         "http_port": http_port,
         "max_vms": max_vms,
@@ -234,6 +244,7 @@ async def _serve(config: ManagerConfig, *, as_json: bool) -> None:
                 config.grpc_address,
                 [grpc_service(service, eos_version=config.eos_version)],
                 credentials=credentials(config),
+                callers=callers(config),
             )
         )
         common.announce(NAME, address, as_json=as_json)
