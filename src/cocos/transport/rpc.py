@@ -199,6 +199,19 @@ async def serve(
     reflection.enable_server_reflection(
         [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server
     )
+    edge.bound = _bind(server, address, credentials)
+    await server.start()
+    for name in ["", *names, *health_names]:
+        await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+    try:
+        yield edge.bound
+    finally:
+        await health_servicer.enter_graceful_shutdown()
+        await asyncio.shield(server.stop(GRACE_SECONDS))
+
+
+def _bind(server: aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> str:
+    """Bind an address and return it with the real port."""
     try:
         if credentials is None:
             port = server.add_insecure_port(address)
@@ -208,16 +221,8 @@ async def serve(
         raise UnreachableError(
             f"cannot listen on {address}", hint="is it in use, or not of this machine?"
         ) from error
-    if not address.startswith("unix:"):
-        edge.bound = f"{address.rpartition(':')[0]}:{port}"
-    await server.start()
-    for name in ["", *names, *health_names]:
-        await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-    try:
-        yield edge.bound
-    finally:
-        await health_servicer.enter_graceful_shutdown()
-        await asyncio.shield(server.stop(GRACE_SECONDS))
+    host, colon, _ = address.rpartition(":")
+    return address if address.startswith("unix:") else f"{host}{colon}{port}"
 
 
 def client_error(address: str, error: grpc.RpcError, what: str) -> CocosError:
