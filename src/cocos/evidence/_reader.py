@@ -22,6 +22,7 @@ class Reader:
         self._what = what
         self._order = order
         self._position = 0
+        self._filling: int | None = None
 
     @property
     def position(self) -> int:
@@ -35,8 +36,9 @@ class Reader:
 
     def only_filling(self) -> bool:
         """Tell whether nothing is left but what fills a table up: zeros, or ones."""
-        rest = self._data[self._position :]
-        return not rest.strip(b"\0") or not rest.strip(b"\xff")
+        if self._filling is None:  # once: it is asked before every entry of a table
+            self._filling = min(len(self._data.rstrip(fill)) for fill in (b"\0", b"\xff"))
+        return self._position >= self._filling
 
     def take(self, count: int) -> bytes:
         """Return the next ``count`` bytes."""

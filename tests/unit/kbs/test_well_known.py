@@ -32,7 +32,7 @@ async def test_an_issuer_with_a_url_names_its_keys_by_it(
     issuer: str, headers: dict[str, str]
 ) -> None:
     answer, _ = await call(app(issuer), "GET", DISCOVERY_PATH, headers)
-    document = json.decode(answer.body, dict[str, object], "it")
+    document: dict[str, object] = json.decode(answer.body, dict[str, object], "it")
     assert document["jwks_uri"] == "https://kbs.example/.well-known/jwks.json"
     assert document["issuer"] == issuer
     assert b"evil" not in answer.body
@@ -43,7 +43,7 @@ async def test_an_issuer_with_a_url_names_its_keys_by_it(
 @pytest.mark.parametrize("issuer", ["CoCo-Attestation-Service", "http://", "https:///x", "x://y"])
 async def test_what_a_header_said_is_kept_by_no_cache(issuer: str, headers: dict[str, str]) -> None:
     answer, _ = await call(app(issuer), "GET", DISCOVERY_PATH, headers)
-    document = json.decode(answer.body, dict[str, object], "it")
+    document: dict[str, object] = json.decode(answer.body, dict[str, object], "it")
     assert document["jwks_uri"] == f"http://{headers['host']}{JWKS_PATH}"
     assert answer.headers["cache-control"] == "no-store"
 
