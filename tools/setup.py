@@ -26,7 +26,6 @@ LOCK = ROOT / "requirements" / "dev.txt"
 
 # Package, a file that shows it is there (programs may be elsewhere on PATH), and its use.
 PACKAGES = [
-    ("libatomic1", "usr/lib/*/libatomic.so.1", "load the policy engine's library"),
     ("ca-certificates", "etc/ssl/certs/ca-certificates.crt", "check the package servers"),
     ("curl", "usr/bin/curl", "talk to the KBS as the guide does"),
     ("openssl", "usr/bin/openssl", "make the admin's and the layers' keys"),

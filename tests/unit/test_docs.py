@@ -16,6 +16,7 @@ from cocos.cli.kbs import grpc_as
 from cocos.errors import CocosError
 from cocos.kbs.config import Settings
 from cocos.manager import config as manager
+from cocos.policy import builtins
 from cocos.wire.manifest import shapes as manifest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,3 +81,9 @@ def test_every_exit_code_is_in_the_table() -> None:
     for error in kinds(CocosError):
         if error.__module__ == errors.__name__:
             assert f"`{error.code}`" in rows[str(error.exit_code)], error.__name__
+
+
+def test_policies_may_call_what_the_page_says() -> None:
+    text = (ROOT / "docs" / "policies.md").read_text("utf-8")
+    table = text.partition("## What policies may call")[2].partition("## ")[0]
+    assert set(re.findall(r"`([a-z0-9_.]+)`", table)) == builtins.ALLOWED.keys()

@@ -1,27 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rego policies, compiled once per set of base documents.
+"""Rego policies, understood once and evaluated many times.
 
-A plain query compiles the policy every time (14 ms for our largest); a compiled bundle
-answers in well below a millisecond. rego-cpp fixes the base documents, Rego's ``data``,
-when it compiles, so that bundles are kept by them.
+The engine is regorus, Trustee's own. An error of a built-in ends the evaluation, whatever
+surrounds it: ``not f(x)`` never holds because ``f`` fails.
 
-The engine has no limits of its own and is native code: servers run it in worker processes
+It has no limits of its own and is native code: servers run it in worker processes
 (:mod:`cocos.host.policies.workers`), which have.
 """
 
+import json
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, Final, Protocol
 
-from regopy import Bundle, Interpreter, RegoError
-from regopy.rego_shared import LogLevel, rego_node_value
+from regorus import Engine
 
-from cocos._recent import Recent
-from cocos.errors import ConfigError, FormatError
-from cocos.policy import _source
-from cocos.policy._input import DirectInput
-from cocos.policy.documents import NOTHING, BaseDocuments, is_direct, to_json, with_members
+from cocos.errors import ConfigError, FormatError, did_you_mean
+from cocos.policy import _source, builtins
+from cocos.policy._syntax import Rule, Syntax
+from cocos.policy.documents import NOTHING, BaseDocuments, check_data, check_input
 
-MAX_BUNDLES: Final = 64
+# An import that nobody made, or a keyword's typing error: both are variables to the engine.
+_UNKNOWN_NAME = re.compile(r"(?:use of undefined variable `|var )([\w.]+)`? is unsafe")
+
 
 VERDICTS: Final = ("allow", "trust_claims")
 
@@ -42,9 +45,9 @@ class PolicyEngine(Protocol):
 
         Args:
             text: The policy.
-            rules: As of :meth:`Policy.query`.
-            document: As of :meth:`Query.evaluate`.
-            base: As of :meth:`Policy.query`.
+            rules: As of :meth:`Policy.evaluate`.
+            document: As there.
+            base: As there.
             request: As there.
 
         Returns:
@@ -70,120 +73,58 @@ class Policy:
     """A policy that parses. Evaluation is pure: it sees its documents and nothing else."""
 
     def __init__(self, text: str) -> None:
+        """Read a policy.
+
+        Args:
+            text: Rego of package ``policy``, of the functions in
+                :data:`cocos.policy.builtins.ALLOWED`.
+
+        Raises:
+            FormatError: it does not parse, or calls a function that does not exist or that
+                a policy must not call; names the line where it can.
+        """
         _source.check(text)
         self.text = text
-        self._rewritten = _source.request_in_input(text)
-        self._bundles: Recent[tuple[object, ...], Query] = Recent(MAX_BUNDLES)
+        self._values: Mapping[str, Any] = {}
+        self._engine = self._load()
+        self._data: tuple[str, Mapping[str, Any] | None] | None = None
+        try:
+            self.syntax = Syntax(text, self._engine.get_ast_as_json())
+        except (RuntimeError, RecursionError) as error:
+            raise FormatError("the policy is nested too deep") from error
+        _check_calls(self.syntax)
 
     @classmethod
     def compile(cls, text: str) -> "Policy":
-        """Parse a policy and try it on empty documents.
-
-        Args:
-            text: Rego of package ``policy``. ``query_reference_value(id)`` is available: the
-                value registered under ``id``, or null.
+        """Read a policy and try it on empty documents.
 
         Raises:
-            FormatError: it does not parse, calls a function that does not exist, or uses
-                something that a policy must not use; names the line where it can.
+            FormatError: it is nothing for the engine, or fails.
         """
         policy = cls(text)
         try:
-            policy.query(VERDICTS).evaluate({})
+            policy.evaluate(VERDICTS, {})
         except ConfigError as error:
             raise FormatError(
                 f"the policy does not compile: {error.message}", hint=error.hint
             ) from error
         return policy
 
-    def query(
+    def evaluate(
         self,
         rules: Sequence[str],
+        document: Mapping[str, Any],
         *,
         base: BaseDocuments = NOTHING,
         request: Mapping[str, Any] | None = None,
-    ) -> "Query":
-        """Compile the policy for some rules, unless that was done before.
+    ) -> dict[str, Any]:
+        """Evaluate rules.
 
         Args:
             rules: Their names, such as ``allow``.
+            document: Rego's ``input``.
             base: Rego's ``data``, as far as it seldom changes.
             request: Members of ``data`` that differ from one evaluation to the next.
-
-        Raises:
-            ConfigError: the policy does not compile, for instance because it calls a
-                function that does not exist.
-        """
-        if request is not None and self._rewritten is not None:
-            query = self._kept(self._rewritten, tuple(rules), base.text)
-            return query.about({_source.REQUEST: request})
-        if request is not None:
-            return self._kept(self.text, tuple(rules), with_members(base, request))
-        return self._kept(self.text, tuple(rules), base.text)
-
-    def _kept(self, source: str, rules: tuple[str, ...], data: str) -> "Query":
-        key = (source is self.text, rules, data)
-        found = self._bundles.get(key)
-        if found is None:
-            found = Query.compile(source, rules, data)
-            self._bundles.put(key, found)
-        return found
-
-
-class Query:
-    """A policy compiled for some rules and base documents. One evaluation at a time."""
-
-    def __init__(
-        self,
-        interpreter: Interpreter,
-        bundle: Bundle,
-        *,
-        source: str,
-        rules: tuple[str, ...],
-        more: Mapping[str, Any] | None = None,
-    ) -> None:
-        self._interpreter = interpreter
-        self._bundle = bundle
-        self._source = source
-        self._rules = rules
-        self._more = more or {}
-
-    @classmethod
-    def compile(cls, source: str, rules: tuple[str, ...], data: str) -> "Query":
-        """Compile the text of a policy with base documents, as JSON.
-
-        Raises:
-            ConfigError: the engine refuses it.
-        """
-        try:
-            interpreter = Interpreter()
-            interpreter.log_level = LogLevel.NONE
-            interpreter.add_data_json(data)
-            interpreter.add_module("policy.rego", source)
-            if not _source.defines_helper(source):
-                interpreter.add_module("helper.rego", _source.HELPER)
-            bundle = interpreter.build(None, [f"policy/{rule}" for rule in rules])
-        except (RegoError, ValueError, RecursionError) as error:
-            raise ConfigError(_source.describe(str(error), source)) from error
-        if not bundle.ok():
-            raise ConfigError(
-                "the engine refuses it",
-                hint="look for a rule or default given twice, or an else that can never be reached",
-            )
-        _source.check_builtins(_builtins(bundle))
-        return cls(interpreter, bundle, source=source, rules=rules)
-
-    def about(self, more: Mapping[str, Any]) -> "Query":
-        """Return the same query with further members in every input."""
-        return Query(
-            self._interpreter, self._bundle, source=self._source, rules=self._rules, more=more
-        )
-
-    def evaluate(self, document: Mapping[str, Any]) -> dict[str, Any]:
-        """Evaluate the rules.
-
-        Args:
-            document: Rego's ``input``.
 
         Returns:
             Rule → its value as JSON, None when it is undefined.
@@ -193,29 +134,137 @@ class Query:
                 give different values.
             FormatError: a document that is no JSON, nested too deep, or of too many values.
         """
-        document = {**document, **self._more}
-        direct = is_direct(document)
+        check_input(document)
+        if request is not None:
+            check_data(request)
+        # One query for all: a comprehension is empty where its rule is undefined.
+        wanted = ", ".join(f"[x | x := data.policy.{rule}]" for rule in rules)
         try:
-            if direct:
-                self._interpreter.set_input(DirectInput(document))
-            else:
-                self._interpreter.set_input_term(to_json(document))
-            return {rule: self._value(rule) for rule in self._rules}
-        except (RegoError, ValueError, RecursionError) as error:
-            # ValueError: what the engine returned is an error in a JSON-like coat.
-            raise ConfigError(_source.describe(str(error), self._source)) from error
+            self.show(document, base, request)
+            found = self.ask(self._engine, f"[{wanted}]")
+        except RuntimeError as error:
+            # What an evaluation leaves behind that ended in the middle is nobody's business.
+            self._engine, self._data = self._load(), None
+            raise ConfigError(_source.describe(error), hint=self._meant(error)) from error
+        return {rule: each[0] if each else None for rule, each in zip(rules, found, strict=True)}
 
-    def _value(self, rule: str) -> Any:
-        output = self._interpreter.query_bundle_entrypoint(self._bundle, f"policy/{rule}")
-        if not output.ok():
-            raise RegoError(str(output), 1)
-        expressions = output.results[0].expressions if output.results else []
-        return expressions[0] if expressions else None
+    def show(
+        self,
+        document: Mapping[str, Any],
+        base: BaseDocuments = NOTHING,
+        request: Mapping[str, Any] | None = None,
+    ) -> Engine:
+        """Show the engine documents that were checked, and return it."""
+        shown = base.digest, request
+        if shown != self._data:
+            self._data = None
+            self._engine.clear_data()
+            self._engine.add_data({**base.data, **(request or {})})
+            self._values = base.reference_values
+            self._data = shown
+        self._engine.set_input(document)
+        return self._engine
+
+    @staticmethod
+    def ask(engine: Engine, query: str) -> Any:
+        """Return the value of a query that always has one.
+
+        Raises:
+            RuntimeError: the engine's.
+        """
+        return json.loads(engine.eval_query_as_json(query))["result"][0]["expressions"][0]["value"]
+
+    def _load(self) -> Engine:
+        engine = Engine()
+        engine.set_gather_prints(True)
+        engine.set_policy_length_config(
+            max_col=_source.MAX_BYTES,
+            max_file_bytes=_source.MAX_BYTES,
+            max_lines=_source.MAX_LINES,
+        )
+        engine.add_extension(builtins.HELPER, 1, self._reference_value)
+        for name, (arity, why) in builtins.REFUSED.items():
+            engine.add_extension(name, arity, _refusing(name, why))
+        try:
+            engine.add_policy(_source.FILE, self.text)
+            engine.eval_query_as_json("true")  # orders the statements of every rule
+        except RuntimeError as error:
+            raise FormatError(
+                f"the policy does not compile: {_source.describe(error)}", hint=self._meant(error)
+            ) from error
+        return engine
+
+    def _reference_value(self, name: Any) -> Any:
+        return self._values.get(name) if isinstance(name, str) else None
+
+    def _meant(self, error: RuntimeError) -> str | None:
+        found = _UNKNOWN_NAME.search(str(error))
+        if found is None:
+            return None
+        code = _source.blanked(self.text)
+        return did_you_mean(found[1], {"true", "false", *_heads(code)} - {found[1]})
 
 
-def _builtins(bundle: Bundle) -> list[str]:
-    """Return the names of the built-in functions that a bundle calls."""
-    # policy → static → functions → each one's name; Node.value knows JSON's types only.
-    functions = bundle.node().at(1).at(0).at(2)
-    names = [functions.at(number).at(0) for number in range(len(functions))]
-    return [rego_node_value(name._impl) for name in names]  # noqa: SLF001
+def _heads(code: str) -> set[str]:
+    return set(re.findall(r"^(?:default[ \t]+)?([A-Za-z_]\w*)", code, re.MULTILINE))
+
+
+def _refusing(name: str, why: str) -> Any:
+    def refuse(*_: Any) -> Any:
+        raise ValueError(f"{name} is not available to policies: {why}")
+
+    return refuse
+
+
+def _check_calls(syntax: Syntax) -> None:
+    """Refuse a policy that calls what it must not, wherever it does.
+
+    Raises:
+        FormatError: it does; names the line.
+    """
+    for rule in syntax.rules:
+        for call in syntax.calls(rule.node):
+            _check_call(syntax, call.name, call.line, len(call.arguments))
+        for name, line in syntax.replacements(rule.node):
+            if name in builtins.REFUSED:
+                _check_call(syntax, name, line, None)
+    _check_recursion(syntax)
+    defaults = Counter(rule.dotted for rule in syntax.rules if rule.form == "Default")
+    for name, count in defaults.items():
+        if count > 1:  # the engine takes the first
+            raise FormatError(f"the default of {name} is given twice")
+
+
+def _check_call(syntax: Syntax, name: str, line: int, arguments: int | None) -> None:
+    arities = syntax.functions.get(name)
+    if arities is None and name in builtins.ALLOWED:
+        arities = {len(builtins.ALLOWED[name])}
+    if arities is None:
+        known = {*builtins.ALLOWED, *syntax.functions}
+        hint = None if name in builtins.REFUSED else did_you_mean(name, known)
+        raise FormatError(
+            f"line {line}: {name} is not available to policies",
+            hint=hint or f"{builtins.why_not(name)}; docs/policies.md lists what there is",
+        )
+    # One more stands for the result, in the Rego of old.
+    if arguments is not None and not {arguments, arguments - 1} & arities:
+        wanted = " or ".join(map(str, sorted(arities)))
+        raise FormatError(f"line {line}: {name} takes {wanted} arguments, not {arguments}")
+
+
+def _check_recursion(syntax: Syntax) -> None:
+    """Refuse functions that come back to themselves: the engine would overflow its stack."""
+    calls: dict[str, set[str]] = {name: set() for name in syntax.functions}
+    at: dict[str, Rule] = {}
+    for rule in syntax.rules:
+        if rule.is_function:
+            at.setdefault(rule.dotted, rule)
+            called = {call.name for call in syntax.calls(rule.node)}
+            calls[rule.dotted] |= called & syntax.functions.keys()
+    try:
+        TopologicalSorter(calls).prepare()
+    except CycleError as error:
+        first = min(error.args[1], key=lambda name: at[name].line)
+        raise FormatError(
+            f"line {at[first].line}: {first} calls itself, over others or directly"
+        ) from error

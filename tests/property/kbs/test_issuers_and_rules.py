@@ -4,6 +4,7 @@
 import base64
 import datetime as dt
 import json
+import re
 import tempfile
 from collections.abc import AsyncIterator
 from typing import Any
@@ -196,8 +197,8 @@ WANTED = Policy.compile(
 )
 
 
-# Of floating-point numbers the engine shows 16 digits.
-claims = json_values.filter(lambda value: "." not in json.dumps(value))
+# Larger integers are refused, and larger floats written as integers.
+claims = json_values.filter(lambda value: not re.search(r"\.|\d{19}|e\+", json.dumps(value)))
 
 
 @given(st.text(), st.lists(st.text(), max_size=4), st.dictionaries(st.text(), st.text()), claims)
@@ -206,7 +207,7 @@ def test_policies_see_what_is_asked_for(
     plugin: str, path: list[str], query: dict[str, str], claim: Any
 ) -> None:
     wanted = {"plugin": plugin, "resource-path": path, "query": query}
-    moved = WANTED.query(["allow"], request=wanted).evaluate({"a": claim})["allow"]
+    moved = WANTED.evaluate(["allow"], {"a": claim}, request=wanted)["allow"]
     assert moved == [plugin, path, query, claim]
 
 
@@ -252,7 +253,9 @@ async def test_any_message_is_stored_whole_or_refused(
     base = BaseDocuments.of(await values.all())
     for name, value in said.items():
         assert await values.get(name) == value
-        assert LOOK.query(["allow"], base=base).evaluate({"name": name})["allow"] == value
+        looked_up = LOOK.evaluate(["allow"], {"name": name}, base=base)["allow"]
+        # The engine writes large floats as the shortest integer that stands for them.
+        assert looked_up == value or float(looked_up) == value
 
 
 findings = st.lists(

@@ -24,7 +24,7 @@ class LocalEngine:
         request: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         policy = self._policies.setdefault(text, Policy(text))
-        return policy.query(rules, base=base, request=request).evaluate(document)
+        return policy.evaluate(rules, document, base=base, request=request)
 
     async def check(self, text: str) -> None:
         Policy.compile(text)

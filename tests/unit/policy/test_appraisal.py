@@ -122,8 +122,9 @@ def test_extensions_cannot_rewrite_the_verdict(extensions: Any) -> None:
 
 def judge(name: str, document: Any, data: Any) -> str:
     policy = Policy.compile(defaults.text(name))
-    query = policy.query(("trust_claims", "extensions"), base=BaseDocuments.of(**data))
-    return appraise(*query.evaluate(document).values()).status
+    rules = ("trust_claims", "extensions")
+    said = policy.evaluate(rules, document, base=BaseDocuments.of(**data))
+    return appraise(*said.values()).status
 
 
 SAMPLE = {"sample": {"svn": "1", "debug": False}}
@@ -172,8 +173,8 @@ def test_identifiers_of_containers() -> None:
     claims = {"containers": [container("a", 0), {"OCI": {}}, container("b", 1)]}
     document = {**SAMPLE, "init_data_claims": {"agent_policy_claims": claims}}
     policy = Policy.compile(defaults.text("default_cpu"))
-    query = policy.query(["extensions"], base=BaseDocuments.of(**ALLOWED))
-    (extension,) = query.evaluate(document)["extensions"]
+    said = policy.evaluate(["extensions"], document, base=BaseDocuments.of(**ALLOWED))
+    (extension,) = said["extensions"]
     assert extension == {
         "name": "ear.trustee.identifiers",
         "key": -18,

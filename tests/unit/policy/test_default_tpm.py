@@ -39,11 +39,9 @@ def judge(
         "runtime_data_claims": {},
     } | shared
     registered = {n: v for n, v in (VALUES | (values or {})).items() if v is not ...}
-    query = POLICY.query(
-        ("trust_claims", "extensions", "findings"),
-        base=BaseDocuments.of(registered, operator={}),
-    )
-    return appraise(*query.evaluate(document).values())
+    rules = ("trust_claims", "extensions", "findings")
+    base = BaseDocuments.of(registered, operator={})
+    return appraise(*POLICY.evaluate(rules, document, base=base).values())
 
 
 def test_the_registered_image_is_affirming() -> None:

@@ -66,9 +66,11 @@ class Worker:
                 )
                 if policy is None or base is None:
                     return {"unknown": True}
-                query = policy.query(ask["rules"], base=base, request=ask["request"])
             with _processor_time(EVALUATE_SECONDS):
-                return {"values": query.evaluate(ask["document"])}
+                values = policy.evaluate(
+                    ask["rules"], ask["document"], base=base, request=ask["request"]
+                )
+                return {"values": values}
         except CocosError as error:
             kind = "format" if isinstance(error, FormatError) else "config"
             return {"error": kind, "message": error.message, "hint": error.hint}
@@ -112,7 +114,7 @@ def _statm() -> int:
 
 def main() -> None:
     """Be a worker on the socket that is standard input."""
-    # The engine has reserved address space at its import, far more than it will ever use.
+    # What is mapped at import, such as reserved address space, does not count.
     resource.setrlimit(resource.RLIMIT_AS, (_pages(0) * _PAGE + MEMORY_BYTES,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Whatever the engine may write to standard output must not be taken for an answer.
@@ -120,7 +122,11 @@ def main() -> None:
     for standard in (sys.stdin, sys.stdout):
         os.dup2(null, standard.fileno())
     with os.fdopen(wire, "rb") as requests, os.fdopen(os.dup(wire), "wb") as answers:
-        serve(requests, answers)
+        try:
+            serve(requests, answers)
+        except BaseException:  # noqa: BLE001 - a panic is one
+            # The engine has panicked, or something else that nobody goes on after.
+            os.abort()
 
 
 if __name__ == "__main__":
