@@ -20,6 +20,10 @@ from cocos.wire.manifest.computation import MAX_MANIFEST_BYTES, Computation
 MAX_RESULT_BYTES = 4 * 2**30
 
 _SUFFIX = ".zip.jwe"
+_ANYBODY = (
+    "nobody vouches for who made this result: it is sealed to your key, which whoever has your "
+    "public key can do; the CVMS that brought it could have made it up"
+)
 
 
 def result(
@@ -34,7 +38,11 @@ def result(
     ] = None,
     as_json: common.JsonFlag = False,
 ) -> None:
-    """Open a sealed result, unpack it, print what the algorithm printed."""
+    """Open a sealed result, unpack it, print what the algorithm printed.
+
+    A result is sealed to you, but not signed: that you can open it does not show that a CVM
+    made it.
+    """
     data = read_input(file, "the sealed result", limit=MAX_RESULT_BYTES)
     pem = read_file(key, "the private key")
     folder = output_dir or Path(f"{file.name.removesuffix(_SUFFIX)}-results")
@@ -45,8 +53,11 @@ def result(
     def human() -> None:
         common.stdout.print(output, markup=False, end="")
         common.stderr.print(f"{len(names)} files in {folder}", markup=False)
+        common.stderr.print(f"note: {_ANYBODY}", markup=False, style="dim")
 
-    common.emit({"folder": str(folder), "files": names, "stdout": output}, human, as_json=as_json)
+    told = {"folder": str(folder), "files": names, "stdout": output}
+    sender = {"sender_authenticated": False, "note": _ANYBODY}
+    common.emit({**told, **sender}, human, as_json=as_json)
 
 
 def checksum(
