@@ -12,6 +12,8 @@ from _kbs import InProcessKbs, kbs_in_process
 
 from cocos.crypto.tee_key import EC_P256, EC_P521, RSA, RSA_EARLY, TeeKeyPair
 from cocos.errors import FormatError
+from cocos.policy import owners
+from cocos.policy.owners import Terms
 from cocos.wire.kbs.protocol import PROBLEM_TYPE, ResourcePath
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -59,6 +61,27 @@ async def test_a_bearer_gets_today_s_form(kbs: InProcessKbs) -> None:
     guest.cookie = ""
     answer = await guest.get(PATH, headers={"Authorization": f"Bearer {guest.token}"})
     assert EARLY_KEY.decrypt(answer.json()) == SECRET
+
+
+@pytest.mark.parametrize("version", EVERY)
+async def test_a_key_s_policy_holds_for_every_generation(kbs: InProcessKbs, version: str) -> None:
+    """Sample evidence counts here, but names no computation: in no form, by no route."""
+    bound = ResourcePath.parse("default/key/bound")
+    policy = owners.write(Terms(computations=(owners.only_algorithm("a" * 64),)), said="a test")
+    async with kbs.admin() as admin:
+        await admin.set_resource_policy(policy, f"resource/{bound}")
+        await admin.set_resource(bound, SECRET)
+    guest = Guest(kbs, version, key_of(version))
+    await guest.handshake()
+    assert (await guest.get(PATH)).status_code == 200
+    answers = [await guest.get(route) for route in (str(bound), "default/key/%62ound")]
+    guest.cookie = ""
+    bearer = {"Authorization": f"Bearer {guest.token}"}
+    answers.append(await guest.get(str(bound), headers=bearer))
+    for answer in answers:
+        assert answer.status_code in {401, 403}
+        findings = (await explained(kbs, answer))["findings"]
+        assert "tpm.computations" in [each["check"] for each in findings]
 
 
 @pytest.mark.parametrize("algorithm", [EC_P256, EC_P521, RSA])

@@ -3,16 +3,21 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-from _boot import ALGORITHM, manifest
+from _boot import ALGORITHM, manifest, measured
+from _owner import PUBLIC as PEM
 from typer.testing import CliRunner
 
 from cocos.cli import _terms as terms
 from cocos.cli.owner.command import app
+from cocos.cvms.order import Order, consumer_key, from_flags
 from cocos.errors import CocosError, UsageError
 from cocos.policy.engine import Policy
 from cocos.wire.manifest.computation import Computation
+
+PUBLIC = consumer_key(PEM)
 
 
 @pytest.fixture
@@ -68,6 +73,35 @@ def test_contradictions_and_silence(words: list[str]) -> None:
     done = CliRunner().invoke(app, ["policy", *words])
     assert isinstance(done.exception, UsageError)
     assert "--for" in (done.exception.message + (done.exception.hint or ""))
+
+
+@pytest.mark.parametrize(
+    ("more", "allowed"),
+    [
+        pytest.param({}, True, id="as the guide writes it"),
+        pytest.param({"dataset_source_urls": ()}, True, id="without data"),
+        pytest.param({"algo_args": "cat,/cocos/datasets/iris.csv"}, False, id="arguments"),
+        pytest.param({"agent_log_level": "debug"}, False, id="output shown"),
+    ],
+)
+def test_the_guide_s_order_under_its_policy(more: dict[str, Any], allowed: bool) -> None:
+    """The flags of cvms-test, which leave images to the registry, under --for-algorithm."""
+    order = Order(
+        **{
+            "algo_type": "oci-image",
+            "algo_source_url": "docker://localhost:5000/encrypted-lin-reg:v1.0",
+            "algo_kbs_path": "default/key/algo-key",
+            "dataset_source_urls": ("docker://localhost:5000/encrypted-iris:v1.0",),
+            "agent_log_level": "",
+            **more,
+        }
+    )
+    event = measured(from_flags(order, PUBLIC), consumers=[PUBLIC])
+    evidence = {"tpm": {"computations": [event.claims()]}}
+    cpu = {"ear.status": "affirming", "ear.veraison.annotated-evidence": evidence}
+    text = terms.Word(algorithms=(f"sha256:{ALGORITHM}",)).policy()
+    said = Policy(text).query(["allow"]).evaluate({"submods": {"cpu0": cpu}})
+    assert said["allow"] is allowed
 
 
 def test_unpinned_manifests_are_refused(tmp_path: Path) -> None:
