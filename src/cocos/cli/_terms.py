@@ -117,8 +117,11 @@ class Word:
             for path in self.manifests
         ]
 
-    def policy(self) -> str:
+    def policy(self, command: str = "cocos-cli policy") -> str:
         """Return it as a policy.
+
+        Args:
+            command: With which it was said, for the policy's first line.
 
         Raises:
             CocosError: a file that cannot be read or does not say enough, or no digest.
@@ -126,7 +129,7 @@ class Word:
         wanted = [owners.only_computation(each) for each in self.computations()]
         wanted += [owners.only_algorithm(digest) for digest in self.algorithms]
         terms = Terms(tuple(map(_image, self.images)), tuple(wanted))
-        return owners.write(terms, said=f"cocos-cli policy {self.options()}")
+        return owners.write(terms, said=f"{command} {self.options()}")
 
     def options(self) -> str:
         """Return it as it is written on a command line."""

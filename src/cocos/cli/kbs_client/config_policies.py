@@ -75,7 +75,10 @@ def set_resource_policy(
         "affirming": (affirming, lambda: defaults.text(defaults.RESOURCE)),
         "default": (default, lambda: defaults.text(defaults.RESOURCE)),
         "file": (policy_file is not None, lambda: read_text(Path(policy_file or ""), "the policy")),
-        word.options(): (bool(word), word.policy),
+        word.options(): (
+            bool(word),
+            lambda: word.policy(f"kbs-client config set-resource-policy --id {policy_id}"),
+        ),
     }
     chosen = [name for name, (wanted, _) in choices.items() if wanted]
     if len(chosen) != 1:

@@ -119,7 +119,8 @@ def encrypt(
     if kbs is not None:
         admin = None if auth_private_key is None else _admin_key(auth_private_key)
         word = _said(word, path, admin, as_json=as_json)
-        binding = Binding(word.policy(), replace=replace_policy) if word else None
+        text = word.policy(f"cocos-cli encrypt --key {path}")
+        binding = Binding(text, replace=replace_policy) if word else None
         registrar = Registrar(
             kbs, private_key=admin, clock=system_clock, binding=binding, ca_file=kbs_ca
         )
