@@ -100,7 +100,7 @@ def test_the_guide_s_order_under_its_policy(more: dict[str, Any], allowed: bool)
     evidence = {"tpm": {"computations": [event.claims()]}}
     cpu = {"ear.status": "affirming", "ear.veraison.annotated-evidence": evidence}
     text = terms.Word(algorithms=(f"sha256:{ALGORITHM}",)).policy()
-    said = Policy(text).query(["allow"]).evaluate({"submods": {"cpu0": cpu}})
+    said = Policy(text).evaluate(["allow"], {"submods": {"cpu0": cpu}})
     assert said["allow"] is allowed
 
 
