@@ -10,9 +10,10 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NewType
+from typing import Any, NewType, get_args
 
 import msgspec
+from msgspec.structs import fields
 
 from cocos.errors import FormatError
 from cocos.wire.json import decode, encode
@@ -143,7 +144,7 @@ def parse_manifest(data: bytes) -> Manifest | Index:
     Raises:
         FormatError: neither an image manifest nor an index, malformed, or ambiguous.
     """
-    _check_names(data)
+    _check_names(data, Manifest | Index, "the image manifest")
     kind: _Kind = decode(data, _Kind, "the image manifest")
     if kind.media_type in {INDEX, _DOCKER_LIST} or (
         not kind.media_type and kind.manifests is not None
@@ -158,29 +159,60 @@ def parse_manifest(data: bytes) -> Manifest | Index:
     raise FormatError(f"an image manifest of type {kind.media_type[:100]!r} is not supported")
 
 
-def _check_names(data: bytes) -> None:
+class _Members(list[tuple[str, Any]]):
+    """The members of an object, as they stand there."""
+
+
+def _check_names(data: bytes, shape: Any, what: str) -> None:
     """Refuse a document that Go's programs, Skopeo and umoci among them, read in another way.
 
     To them ``Layers`` is ``layers``, and the last one counts: we would verify one image and
-    they would unpack another.
+    they would unpack another; we would start one program, and who looks at the image with
+    their tools would see another.
     """
 
-    def check(members: list[tuple[str, Any]]) -> None:
-        if len({name.casefold() for name, _ in members}) < len(members):
-            raise FormatError("the image manifest is ambiguous: it has a member twice")
+    def check(value: Any, shape: Any) -> None:
+        known = {
+            field.encode_name: field.type for each in _structs(shape) for field in fields(each)
+        }
+        if isinstance(value, _Members):
+            spelled = {name.casefold(): name for name in known}
+            for name, member in value:
+                if spelled.get(name.casefold(), name) != name:
+                    raise FormatError(
+                        f"{what} is ambiguous: {name[:50]!r} is not how it is spelled"
+                    )
+                check(member, known.get(name))
+        elif isinstance(value, list) and known:
+            for item in value:
+                check(item, shape)
 
     try:
-        json.loads(data, object_pairs_hook=check)
+        check(json.loads(data, object_pairs_hook=_members), shape)
     except (ValueError, RecursionError) as error:
-        raise FormatError("the image manifest is malformed: it is not JSON") from error
+        raise FormatError(f"{what} is malformed: it is not JSON") from error
+
+
+def _members(members: list[tuple[str, Any]]) -> _Members:
+    if len(dict(members)) < len(members):
+        raise FormatError("an image's document is ambiguous: it has a member twice")
+    return _Members(members)
+
+
+def _structs(shape: Any) -> list[type[msgspec.Struct]]:
+    """Return the structs that a type is made of."""
+    if isinstance(shape, type) and issubclass(shape, msgspec.Struct):
+        return [shape]
+    return [found for each in get_args(shape) for found in _structs(each)]
 
 
 def parse_config(data: bytes) -> ImageConfig:
     """Parse the config blob of an image.
 
     Raises:
-        FormatError: malformed, or a diff_id that is no SHA-256 digest.
+        FormatError: malformed, ambiguous, or a diff_id that is no SHA-256 digest.
     """
+    _check_names(data, ImageConfig, "the image config")
     config: ImageConfig = decode(data, ImageConfig, "the image config")
     for diff_id in config.rootfs.diff_ids:
         parse_digest(diff_id)

@@ -271,8 +271,15 @@ async def test_pinned_hash(place: Bed, plain: str, tmp_path: Path) -> None:
 async def test_another_image_than_the_pinned_one(place: Bed, plain: str, tmp_path: Path) -> None:
     config = layout.read_manifest(tmp_path / "algo")[1].config.digest
     details = await fails(place, manifest("", algorithm={"uri": plain, "hash": "ab" * 32}))
-    assert details["code"] == "integrity"
+    assert (details["step"], details["code"]) == ("resolve", "integrity")
     assert config in details["reason"]
+    assert place.order == [], "neither measured nor a key asked for"
+
+
+async def test_other_data_than_the_pinned(place: Bed, plain: str, data: str) -> None:
+    details = await fails(place, manifest(plain, {"uri": data, "hash": "ab" * 32}))
+    assert (details["step"], details["resource"]) == ("resolve", "datasets[0]")
+    assert place.order == []
 
 
 async def test_registry_down(place: Bed) -> None:
@@ -390,7 +397,8 @@ async def test_output_reaches_the_log_only_if_asked_for(
 ) -> None:
     document = manifest(plain, {"uri": data}, agent_config={"log_level": level})
     memory = await place.run(document)
-    spoken = [entry for entry in memory.logs if "got" in entry[1] or "problem" in entry[1]]
+    # Two pipes: which of them is read first is nobody's promise.
+    spoken = sorted(entry for entry in memory.logs if "got" in entry[1] or "problem" in entry[1])
     assert spoken == (
         [(Level.DEBUG, "got /cocos/datasets/iris.csv"), (Level.ERROR, "problem")]
         if level == "debug"

@@ -161,6 +161,18 @@ async def test_a_platform_s_image_that_is_not_the_one_named(
     assert place.order == []
 
 
+async def test_every_dataset_in_the_order_of_the_manifest(place: Bed) -> None:
+    names = ["b", "a", "c"]
+    configs = [
+        write_layout(place.folder / name, [tar({f"{name}.csv": name.encode()})]) for name in names
+    ]
+    document = manifest(honest(place), *({"uri": f"oci:{place.folder}/{name}"} for name in names))
+    assert printed(await place.run(document)) == " ".join(
+        ["honest", *(f"/cocos/datasets/{name}.csv" for name in names)]
+    )
+    assert is_measured(place, document, config_of(place.folder / "honest"), *configs)
+
+
 # --- meanwhile ------------------------------------------------------------------------
 
 
@@ -240,7 +252,6 @@ async def test_other_data_after_the_event(place: Bed, registry: LyingRegistry) -
 async def test_a_folder_exchanged_after_the_event(place: Bed, is_secret: bool) -> None:
     folder = await encrypted(place) if is_secret else Path(honest(place).removeprefix("oci:"))
     config = config_of(folder)
-    algorithm(place.folder / "evil", "", entrypoint=(*ECHO, "evil"))
     write_layout(
         place.folder / "evil",
         [busybox_layer("evil")],
@@ -261,6 +272,22 @@ async def test_a_folder_exchanged_after_the_event(place: Bed, is_secret: bool) -
     memory = await place.run(document)
     assert is_measured(place, document, config)
     assert (memory.failure["step"], memory.failure["code"]) == ("fetch", "integrity")
+
+
+async def test_a_folder_of_the_same_layers_started_in_another_way(place: Bed) -> None:
+    """Nothing of the copy but its layers counts: what is started is what was measured."""
+    folder = Path(honest(place).removeprefix("oci:"))
+    config = config_of(folder)
+
+    def exchange() -> None:
+        algorithm(folder, "", entrypoint=(*ECHO, "evil"))
+
+    then(place, exchange)
+    document = manifest(f"oci:{folder}")
+    memory = await place.run(document)
+    assert config_of(folder) != config
+    assert is_measured(place, document, config)
+    assert printed(memory) == "honest"
 
 
 def docker_image(registry: LyingRegistry, word: str) -> tuple[oci.Digest, oci.Digest]:

@@ -92,3 +92,47 @@ def test_a_descriptor_that_gos_programs_read_in_another_way_is_refused() -> None
     layer = {**ENTRY, "Digest": oci.digest_of(b"evil")}
     with pytest.raises(FormatError, match="ambiguous"):
         oci.parse_manifest(encode({"schemaVersion": 2, "config": ENTRY, "layers": [layer]}))
+
+
+CONFIG = {
+    "architecture": "amd64",
+    "os": "linux",
+    "rootfs": {"type": "layers", "diff_ids": [oci.digest_of(b"")]},
+    "config": {
+        "Entrypoint": ["good"],
+        "Labels": {"Maintainer": "a", "maintainer": "b", "USER": "c"},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"config": {"entrypoint": ["good"], "Cmd": ["evil"]}},
+        {"config": {"Entrypoint": ["evil"], "entrypoint": ["good"]}},
+        {"config": {"Entrypoint": ["good"], "ENV": ["LD_PRELOAD=/x"]}},
+        {"config": {"Entrypoint": ["good"], "U\u017fer": "0"}},
+        {"Config": {"Entrypoint": ["good"]}},
+        {"rootfs": {**CONFIG["rootfs"], "Diff_Ids": []}},  # type: ignore[dict-item]
+        {"OS": "linux"},
+    ],
+)
+def test_a_config_that_gos_programs_read_in_another_way_is_refused(change: object) -> None:
+    """Its owner looks at it with their tools; we would start something else."""
+    assert oci.parse_config(encode(CONFIG)).config is not None
+    with pytest.raises(FormatError, match="the image config is ambiguous"):
+        oci.parse_config(encode({**CONFIG, **change}))  # type: ignore[dict-item]
+
+
+def test_a_config_with_a_member_twice_is_refused() -> None:
+    text = encode(CONFIG).replace(b'"Labels"', b'"Entrypoint":["evil"],"Labels"')
+    with pytest.raises(FormatError, match="ambiguous"):
+        oci.parse_config(text)
+
+
+@pytest.mark.parametrize("name", ["Layers", "MediaType", "manifest\u017f"])
+def test_a_manifest_whose_members_are_spelled_otherwise_is_refused(name: str) -> None:
+    manifest = {"schemaVersion": 2, "config": ENTRY, "layers": [ENTRY]}
+    oci.parse_manifest(encode(manifest))
+    with pytest.raises(FormatError, match="ambiguous"):
+        oci.parse_manifest(encode({**manifest, name: []}))

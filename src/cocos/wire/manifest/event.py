@@ -43,7 +43,7 @@ def consumers_digest(keys: Sequence[bytes]) -> bytes:
     return digest_of_part("consumers", keys)
 
 
-class ComputationEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ComputationEvent(msgspec.Struct, frozen=True):
     """What will run; every member is 64 lower-case hex digits, none can be missing.
 
     Attributes:

@@ -111,6 +111,12 @@ def test_every_member_of_a_manifest_has_its_place() -> None:
             assert after.environment_digest() != before, each.name
 
 
+def test_consumers_are_those_that_the_agent_says() -> None:
+    named = computation(result_consumers=CONSUMERS)
+    assert named.event(ALGORITHM, [], ()).consumers == PLAIN.consumers_digest().hex()
+    assert event(named).consumers == named.consumers_digest().hex()
+
+
 def test_arguments_are_kept_apart() -> None:
     forms: list[dict[str, Any]] = [
         {},
