@@ -27,7 +27,7 @@ from cocos._types import JsonObject, ReportData
 from cocos.errors import EvidenceError
 from cocos.evidence.eventlog import parse_records, replay
 from cocos.verifiers import Expected
-from cocos.verifiers.tpm import TpmVerifier
+from cocos.verifiers.tpm import Authorities, TpmVerifier
 from cocos.wire.manifest.event import ComputationEvent
 
 KEY = rsa.generate_private_key(65537, 2048)
@@ -47,7 +47,7 @@ def computation(digit: str) -> Logged:
 AGENT = [computation("a"), runtime("other", "thing", "x"), computation("b")]
 EVENTS = parse_records(records([*FIRMWARE, *AGENT]))
 PCRS = [replay(EVENTS, index) for index in range(24)]
-VERIFIER = TpmVerifier([], clock=system_clock)
+VERIFIER = TpmVerifier(Authorities(), clock=system_clock)
 EXPECTED = Expected(BOUND, reference_values={"trusted_ak": [hashlib.sha256(SPKI).hexdigest()]})
 
 

@@ -182,6 +182,11 @@ class KbsAdmin:
         body = {"version": "0.1.0", "type": "sample", "payload": payload}
         await self._call("POST", "reference-value", "reference values", json.encode(body))
 
+    async def set_reference_value(self, name: str, value: Any) -> None:
+        """Register one reference value; the KBS's audit log then has its name."""
+        route, what = f"reference-value/{quote(name)}", f"the reference value {name}"
+        await self._call("PUT", route, what, json.encode(value))
+
     async def get_reference_value(self, name: str) -> Any:
         """Return the value registered under ``name``.
 

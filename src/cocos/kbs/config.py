@@ -80,8 +80,11 @@ class Settings(BaseModel):
         insecure_allow_sample: Count sample evidence, which proves nothing, as good.
         sample_extractor: Take reference values of type ``sample``, which nobody has signed: all
             that administrators can register.
-        tpm_ek_ca: Files of those who certify endorsement keys of TPMs, PEM; every
-            certificate in them is trusted.
+        tpm_ek_ca: Files with the CAs of managers, PEM, which vouch for their VMs' TPMs.
+        tpm_vendor_ca: Files with the CAs of TPM vendors, PEM; every certificate in them is
+            trusted, for those of their TPMs that are allowed by name.
+        tpm_ek_allow: Files with fingerprints of endorsement keys, beside those that are
+            allowed as reference value.
         attestation: Who appraises evidence: this process (``builtin``), nobody (``none``), or
             a server: ``https://HOST:PORT``, ``http://HOST:PORT``, ``unix:/PATH``.
         attestation_ca: The CA of that server, PEM; the system's without.
@@ -132,6 +135,8 @@ class Settings(BaseModel):
     insecure_allow_sample: bool = False
     sample_extractor: bool = True
     tpm_ek_ca: tuple[Path, ...] = ()
+    tpm_vendor_ca: tuple[Path, ...] = ()
+    tpm_ek_allow: tuple[Path, ...] = ()
     attestation: str = BUILTIN
     attestation_ca: Path | None = None
     attestation_certificate: Path | None = None

@@ -52,15 +52,31 @@ configuration := 2 if {
 }
 
 # --- tpm: a measured boot, quoted by a TPM ---
-# hardware: the key that signs the quote is proved. executables: what the firmware started,
-# the kernel image, and the lack of any override are as in the reference values, and so is
-# every other PCR that the operator registered values of, such as those of the firmware.
+# hardware: the key that signs the quote is proved, by somebody who knows this very TPM: its
+# host, or the operator. executables: what the firmware started, the kernel image, and the
+# lack of any override are as in the reference values, and so is every other PCR that the
+# operator registered values of, such as those of the firmware. Of a vendor's TPM the
+# firmware has to be registered: other firmware lets whoever holds it extend what it likes.
 # configuration: it is no debug image, and what the host passed in is shown and, if the
 # operator registered a tpm_pcr08, as registered. Nothing registered: nothing is accepted.
 
 hardware := 2 if {
 	is_object(input.tpm)
-	input.tpm.ak_trusted in {"ek-certificate", "registered"}
+	tpm_vouched
+}
+
+hardware := 2 if {
+	is_object(input.tpm)
+	tpm_allowed
+}
+
+# The manager of its VM vouches for the TPM, or the operator for the key in it.
+tpm_vouched if input.tpm.ak_trusted in {"manager-ca", "registered"}
+
+# Its vendor certified it, as all that it sells, and the operator named this one.
+tpm_allowed if {
+	input.tpm.ak_trusted == "vendor-ca"
+	input.tpm.ek_allowed == true
 }
 
 executables := 3 if {
@@ -89,6 +105,11 @@ tpm_reference := {pcr: values |
 tpm_wanted contains pcr if some pcr in ["pcr04", "pcr11", "pcr12"]
 
 tpm_wanted contains pcr if {
+	not tpm_vouched
+	some pcr in ["pcr00", "pcr07"]
+}
+
+tpm_wanted contains pcr if {
 	some pcr in tpm_pcrs - {"pcr08"}
 	query_reference_value(concat("_", ["tpm", pcr])) != null
 }
@@ -114,11 +135,28 @@ tpm_configured contains "init data shown" if {
 
 findings contains finding if {
 	is_object(input.tpm)
+	not tpm_vouched
+	not tpm_allowed
+	finding := {
+		"check": "tpm.ek",
+		"problem": "anybody can buy a TPM that its vendor certified: this one is not on the allow-list",
+		"actual": object.get(input.tpm, "ek_fingerprint", null),
+		"expected": "kbs --tpm-ek-allow, or kbs-client config set-tpm-eks",
+	}
+}
+
+tpm_problem(pcr) := "of a vendor's TPM, values of this PCR have to be registered" if {
+	pcr in {"pcr00", "pcr07"}
+	query_reference_value(concat("_", ["tpm", pcr])) == null
+} else := "this PCR is not one of the reference values"
+
+findings contains finding if {
+	is_object(input.tpm)
 	some pcr in tpm_wanted
 	not pcr in tpm_recognised
 	finding := {
 		"check": concat(".", ["tpm", pcr]),
-		"problem": "this PCR is not one of the reference values",
+		"problem": tpm_problem(pcr),
 		"actual": object.get(input.tpm, pcr, null),
 		"expected": object.get(tpm_reference, pcr, []),
 	}

@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Verifiers of evidence, one per TEE, in one table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
-
-from cryptography import x509
 
 from cocos._clock import Clock
 from cocos.errors import EvidenceError, Finding
 from cocos.verifiers._base import Authentic, Demand, Expected, Kept, Verifier
 from cocos.verifiers.sample import InsecureSampleDeviceVerifier, InsecureSampleVerifier
-from cocos.verifiers.tpm import TpmVerifier
+from cocos.verifiers.tpm import Authorities, TpmVerifier
 from cocos.wire.kbs.protocol import Tee
 
 __all__ = [
@@ -68,15 +66,15 @@ def verifier_table(
     *,
     insecure_allow_sample: bool,
     clock: Clock,
-    tpm_ek_cas: Sequence[x509.Certificate] = (),
+    tpm: Authorities | None = None,
 ) -> VerifierTable:
     """Return the table of verifiers.
 
     Args:
         insecure_allow_sample: Also believe sample evidence, which anybody can make.
         clock: For the validity of certificates.
-        tpm_ek_cas: Who certifies endorsement keys of TPMs.
+        tpm: Who certifies endorsement keys of TPMs; without, nobody does.
     """
-    genuine: tuple[Verifier, ...] = (TpmVerifier(tpm_ek_cas, clock=clock),)
+    genuine: tuple[Verifier, ...] = (TpmVerifier(tpm or Authorities(), clock=clock),)
     insecure = (kind() for kind in _INSECURE_SAMPLE) if insecure_allow_sample else ()
     return VerifierTable({verifier.kind: verifier for verifier in (*genuine, *insecure)})

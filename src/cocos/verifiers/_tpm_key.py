@@ -2,40 +2,39 @@
 """Whether an attestation key lives in a genuine TPM.
 
 Two ways: the key is restricted and the TPM of a certified endorsement key has shown, by
-recovering a secret, that it holds it; or an operator registered the key by hand.
+recovering a secret, that it holds it; or an operator registered the key by hand. What the
+certificate is worth, see :mod:`cocos.verifiers._tpm_authorities`.
 """
 
 import base64
 import datetime as dt
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from cocos._types import JsonObject
 from cocos.crypto import tpm_credential
-from cocos.crypto.certificates import UNREADABLE
-from cocos.errors import ConfigError, EvidenceError, Finding, FormatError
+from cocos.errors import EvidenceError, Finding, FormatError
 from cocos.evidence.tpm import Attributes, RsaPublic
 from cocos.evidence.tpm_json import TpmChallenge, TpmEvidence, TpmParams
 from cocos.verifiers._base import Demand, Expected
+from cocos.verifiers._tpm_authorities import Authorities, Endorsement
 from cocos.wire import json
 
 TRUSTED_AK: Final = "trusted_ak"
 """Reference value: registered keys, each as base64 of its DER or as SHA-256 of that in hex."""
 
-EK_CERTIFICATE: Final = "ek-certificate"
 REGISTERED: Final = "registered"
+"""Claim ``ak_trusted`` of such a key; else it is a :class:`Kind`."""
 
 _USABLE: Final = "an RSA key of 2048 to 4096 bits with an exponent of 32 bits"
-_KP_EK_CERTIFICATE: Final = x509.ObjectIdentifier("2.23.133.8.1")  # tcg-kp-EKCertificate
-_EK: Final = "tpm.ek-certificate"
 _BITS: Final = range(2048, 4096 + 1)
 _EXPONENT: Final = range(3, 2**32, 2)  # a TPM's has 32 bits; a long one costs whoever verifies
 _CERTIFICATE_TEXT: Final = 16 * 1024  # characters; a TPM's NV index holds less
@@ -46,30 +45,6 @@ _WANTED: Final = (
     | Attributes.RESTRICTED
     | Attributes.SIGN
 )
-
-
-def parse_ek_cas(pem: bytes, source: str) -> tuple[x509.Certificate, ...]:
-    """Read the certificates of those who certify endorsement keys.
-
-    Args:
-        pem: One or more certificates; each of them is trusted, also an intermediate one.
-        source: Where the text is from, for messages.
-
-    Raises:
-        ConfigError: no certificates, or one that cannot issue others.
-    """
-    try:
-        found = tuple(x509.load_pem_x509_certificates(pem))
-    except ValueError as error:
-        raise ConfigError(f"{source} holds no certificates in PEM") from error
-    for certificate in found:
-        try:
-            basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
-        except (x509.ExtensionNotFound, ValueError) as error:
-            raise ConfigError(f"{source}: {_subject(certificate)} is no CA") from error
-        if not basic.value.ca:
-            raise ConfigError(f"{source}: {_subject(certificate)} is no CA")
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +77,7 @@ class _Announced:
 def demand(
     announced: Any,
     reference_values: Mapping[str, Any],
-    cas: Sequence[x509.Certificate],
+    authorities: Authorities,
     now: dt.datetime,
     secret: bytes,
 ) -> Demand | None:
@@ -117,16 +92,17 @@ def demand(
         known = _Announced.parse(announced)
     except FormatError as error:
         raise _refusal(Finding("tpm.extra-params", str(error))) from error
-    endorsement, findings = _endorsement(known, cas, now)
+    endorsement, findings = _endorsement(known, authorities, now)
     if endorsement is None:
         if _registered(known.spki, reference_values):
             return None
         raise EvidenceError(
             f"the attestation key is not known to live in a TPM: {findings[0].problem}",
             findings=findings,
-            hint="the operator of the KBS trusts the TPM's manufacturer with --tpm-ek-ca",
+            hint="the operator of the KBS trusts a manager with --tpm-ek-ca, a TPM vendor with "
+            "--tpm-vendor-ca",
         )
-    made = tpm_credential.make_credential(endorsement, known.key.name, secret)
+    made = tpm_credential.make_credential(endorsement.key, known.key.name, secret)
     challenge = TpmChallenge(_b64(made.credential_blob), _b64(made.encrypted_secret))
     return Demand(msgspec.to_builtins(challenge), msgspec.to_builtins(known.params))
 
@@ -135,22 +111,25 @@ def trust(
     evidence: TpmEvidence,
     spki: bytes,
     expected: Expected,
-    cas: Sequence[x509.Certificate],
+    authorities: Authorities,
     now: dt.datetime,
-) -> tuple[str | None, tuple[Finding, ...]]:
-    """Return why the key is trusted, :data:`EK_CERTIFICATE` or :data:`REGISTERED`.
+) -> tuple[JsonObject | None, tuple[Finding, ...]]:
+    """Return the claims that say why the key is trusted, ``ak_trusted`` among them.
 
     None, and what is missing, if it is not. That the certificate was good when the TPM was
     challenged counts for nothing: it has to be good now.
     """
     if expected.kept is not None:
         known = _Announced.parse(expected.kept.state)
-        _, findings = _endorsement(known, cas, now)
+        endorsement, findings = _endorsement(known, authorities, now)
         answer = _credential_finding(evidence, spki, known, expected)
         found = (*findings, *(() if answer is None else (answer,)))
-        return (None, found) if found else (EK_CERTIFICATE, ())
+        if endorsement is None or found:
+            return None, found
+        allowed = authorities.allows(endorsement, expected.reference_values)
+        return endorsement.claims(allowed), ()
     if _registered(spki, expected.reference_values):
-        return REGISTERED, ()
+        return {"ak_trusted": REGISTERED}, ()
     finding = Finding(
         "tpm.ak",
         "nothing shows that the attestation key lives in a TPM: the handshake brought no "
@@ -179,10 +158,10 @@ def load_spki(der: bytes) -> rsa.RSAPublicKey:
 
 
 def _endorsement(
-    known: _Announced, cas: Sequence[x509.Certificate], now: dt.datetime
-) -> tuple[rsa.RSAPublicKey | None, tuple[Finding, ...]]:
+    known: _Announced, authorities: Authorities, now: dt.datetime
+) -> tuple[Endorsement | None, tuple[Finding, ...]]:
     """Return the endorsement key if a good TPM can have the announced key, else why not."""
-    endorsement = _endorsement_key(known.certificate, cas, now)
+    endorsement = authorities.endorsement(known.certificate, now)
     findings = _attribute_findings(known.key)
     if isinstance(endorsement, Finding):
         findings.append(endorsement)
@@ -228,62 +207,6 @@ def _attribute_findings(key: RsaPublic) -> list[Finding]:
     return [Finding("tpm.ak.attributes", problem, f"{key.attributes:#010x}", f"also {names}")]
 
 
-def _endorsement_key(
-    der: bytes, cas: Sequence[x509.Certificate], now: dt.datetime
-) -> rsa.RSAPublicKey | Finding:
-    """Return the key in a certificate that can be believed, or why it cannot."""
-    try:
-        certificate = x509.load_der_x509_certificate(der)
-        key, usages = certificate.public_key(), _usages(certificate)
-    except UNREADABLE as error:
-        return Finding(_EK, f"the endorsement-key certificate does not parse: {error}")
-    untrusted = _issuer_finding(certificate, cas, now)
-    if untrusted is not None:
-        return untrusted
-    if _KP_EK_CERTIFICATE not in usages:
-        # The same CA may certify keys that are in no TPM.
-        problem = "the certificate is not one for an endorsement key"
-        return Finding(_EK, problem, expected=_KP_EK_CERTIFICATE.dotted_string)
-    if not isinstance(key, rsa.RSAPublicKey) or key.key_size != tpm_credential.EK_BITS:
-        problem = "the endorsement key is of a kind that cannot be challenged"
-        return Finding(_EK, problem, expected=f"RSA, {tpm_credential.EK_BITS} bits")
-    return key
-
-
-def _issuer_finding(
-    certificate: x509.Certificate, cas: Sequence[x509.Certificate], now: dt.datetime
-) -> Finding | None:
-    issuers = [ca for ca in cas if _issued(certificate, ca)]
-    if not issuers:
-        problem = "the endorsement-key certificate is of a CA that this KBS does not trust"
-        trusted = "; ".join(map(_subject, cas)) or "none is configured: kbs --tpm-ek-ca FILE"
-        return Finding(_EK, problem, certificate.issuer.rfc4514_string(), trusted)
-    if not _valid(certificate, now) or not any(_valid(ca, now) for ca in issuers):
-        problem = "the endorsement-key certificate or its CA's is not valid now"
-        until = f"until {certificate.not_valid_after_utc.isoformat()}"
-        return Finding(_EK, problem, until, now.isoformat())
-    return None
-
-
-def _usages(certificate: x509.Certificate) -> x509.ExtendedKeyUsage | tuple[()]:
-    try:
-        return certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except x509.ExtensionNotFound:
-        return ()
-
-
-def _issued(certificate: x509.Certificate, ca: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(ca)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-        return False
-    return True
-
-
-def _valid(certificate: x509.Certificate, now: dt.datetime) -> bool:
-    return certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc
-
-
 def _registered(spki: bytes, reference_values: Mapping[str, Any]) -> bool:
     known = reference_values.get(TRUSTED_AK)
     listed = known if isinstance(known, list) else [known]
@@ -308,10 +231,6 @@ def _der(key: rsa.RSAPublicKey) -> bytes:
     return key.public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-
-
-def _subject(certificate: x509.Certificate) -> str:
-    return certificate.subject.rfc4514_string()
 
 
 def _b64(data: bytes) -> str:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 import msgspec
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -27,11 +26,11 @@ from cocos.evidence.eventlog import Event, parse_log, parse_records
 from cocos.evidence.tpm_json import TpmEvidence
 from cocos.verifiers import _tpm_explain, _tpm_key, _tpm_log
 from cocos.verifiers._base import Authentic, Demand, Expected, Verifier
-from cocos.verifiers._tpm_key import parse_ek_cas
+from cocos.verifiers._tpm_authorities import Authorities, Kind, parse_cas
 from cocos.wire import json
 from cocos.wire.kbs.protocol import Tee
 
-__all__ = ["TpmVerifier", "parse_ek_cas"]
+__all__ = ["Authorities", "Kind", "TpmVerifier", "parse_cas"]
 
 _PCR: Final = re.compile(r"[0-9a-f]{64}", re.ASCII | re.IGNORECASE)
 _TRUNCATED: Final = 32
@@ -108,14 +107,14 @@ class TpmVerifier(Verifier):
     """Checks quotes of TPM 2.0.
 
     Args:
-        ek_cas: Who certifies endorsement keys; none: only registered keys count.
+        authorities: Who certifies endorsement keys; nobody: only registered keys count.
         clock: For the validity of certificates.
     """
 
     kind: ClassVar[Tee] = Tee.TPM
 
-    def __init__(self, ek_cas: Sequence[x509.Certificate], *, clock: Clock) -> None:
-        self._ek_cas = tuple(ek_cas)
+    def __init__(self, authorities: Authorities, *, clock: Clock) -> None:
+        self._authorities = authorities
         self._clock = clock
 
     async def challenge(
@@ -127,18 +126,21 @@ class TpmVerifier(Verifier):
             EvidenceError: the certificate is of nobody we trust, or the key could also
                 live outside of a TPM.
         """
-        return _tpm_key.demand(announced, reference_values, self._ek_cas, self._clock(), secret)
+        return _tpm_key.demand(
+            announced, reference_values, self._authorities, self._clock(), secret
+        )
 
     async def authenticate(self, evidence: Any, expected: Expected) -> Authentic:
         """Check the key, the quote's signature, and that it is bound to this session."""
         signed = _Signed.parse(evidence)
         trusted, findings = _tpm_key.trust(
-            signed.json, signed.spki, expected, self._ek_cas, self._clock()
+            signed.json, signed.spki, expected, self._authorities, self._clock()
         )
+        registered = trusted is not None and trusted["ak_trusted"] == _tpm_key.REGISTERED
         found = [
             *findings,
             *_signature_findings(signed),
-            *_freshness_findings(signed.quote, expected, truncated=trusted == _tpm_key.REGISTERED),
+            *_freshness_findings(signed.quote, expected, truncated=registered),
         ]
         if found or trusted is None:
             raise _refused(found)
@@ -154,7 +156,7 @@ class TpmVerifier(Verifier):
 @dataclass(frozen=True, slots=True)
 class _Authentic(Authentic):
     signed: _Signed
-    trusted: str
+    trusted: JsonObject
 
     async def claims(self, init_data: bytes | None) -> JsonObject:
         """Check selection, PCRs, init data and event logs."""
@@ -173,7 +175,7 @@ class _Authentic(Authentic):
         if found:
             raise _refused(found)
         report_data = quote.extra_data.hex()
-        return {**claims, "report_data": report_data, "ak_trusted": self.trusted}
+        return {**claims, "report_data": report_data, **self.trusted}
 
 
 def _malformed(error: Exception) -> EvidenceError:

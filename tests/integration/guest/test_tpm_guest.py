@@ -52,7 +52,7 @@ CONTENT = ComputationEvent(
 POLICY = """package policy
 import rego.v1
 default hardware := 97
-hardware := 2 if input.tpm.ak_trusted == "ek-certificate"
+hardware := 2 if input.tpm.ak_trusted == "manager-ca"
 trust_claims := {"hardware": hardware, "executables": 3, "configuration": 2}
 """
 ONE_COMPUTATION = """package policy
@@ -130,7 +130,7 @@ async def test_a_vm_gets_its_key_and_the_claims_say_what_it_is(
             claims = claims_of(await client.attest())
     tpm = claims["tpm"]
     measured = extend(bytes(32), hashlib.sha256(INIT_DATA).digest()).hex()
-    assert tpm["ak_trusted"] == "ek-certificate"
+    assert tpm["ak_trusted"] == "manager-ca"
     assert claims["init_data"] == tpm["pcr08"] == measured
     assert tpm["computation"] == {
         "manifest_digest": "e" * 64,

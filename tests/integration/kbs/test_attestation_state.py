@@ -164,7 +164,7 @@ async def test_who_was_challenged_answers(world: World) -> None:
     async with world.service() as service:
         asked = await service.ask(world)
         claims = await service.evaluate(request(asked.nonce, asked.state, asked.secret))
-        assert claims["ak_trusted"] == "ek-certificate"
+        assert claims["ak_trusted"] == "manager-ca"
 
 
 # --- somebody else's, another time's ------------------------------------------------------
@@ -191,7 +191,7 @@ async def test_replicas_share_challenges_and_their_end(world: World) -> None:
     async with world.service("one") as one, world.service("two") as two:
         asked = await one.ask(world)
         made = request(asked.nonce, asked.state, asked.secret)
-        assert (await two.evaluate(made))["ak_trusted"] == "ek-certificate"
+        assert (await two.evaluate(made))["ak_trusted"] == "manager-ca"
         for service in (one, two):
             assert await refused(service.evaluate(made)) == {"tpm.state"}
 

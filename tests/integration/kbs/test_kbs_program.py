@@ -29,6 +29,7 @@ from cocos.clients.kbs import KbsAdmin, KbsClient
 from cocos.crypto import admin_jwt, jwk, jwt
 from cocos.errors import AccessDeniedError, AuthenticationError, NotFoundError
 from cocos.host import process
+from cocos.host.machines import swtpm
 from cocos.wire import audit
 from cocos.wire.kbs.protocol import ResourcePath, ResourceUri
 
@@ -378,13 +379,31 @@ def test_what_is_wrong_is_said(tmp_path: Path, flags: list[str], said: str) -> N
     assert done.stdout == ""
 
 
-async def test_a_tpm_manufacturer_that_is_none_stops_the_start(operator: Operator) -> None:
-    junk = operator.folder / "junk.pem"
-    junk.write_text("junk")
-    flags = ["--insecure-http", "--insecure-api", "--storage", str(operator.folder / "store")]
-    for file, words in ((junk, "no certificates"), (operator.folder / "none", "cannot read")):
-        argv = [str(KBS), *flags, "--socket", "127.0.0.1:0", "--tpm-ek-ca", str(file)]
+async def test_tpms_whose_maker_is_in_doubt_stop_the_start(operator: Operator) -> None:
+    folder = operator.folder
+    made = swtpm.TpmCa(folder / "ca")
+    made.make(system_clock())
+    manager, vendor, none = made.certificate_file, folder / "vendor.pem", folder / "none"
+    vendor.write_bytes(trustme.CA().cert_pem.bytes())
+    junk, empty, listed = (folder / name for name in ("junk", "empty", "listed"))
+    for file, text in ((junk, "junk"), (empty, "# nobody\n"), (listed, "ab" * 32)):
+        file.write_text(text)
+    allow: list[str | Path] = ["--tpm-vendor-ca", vendor, "--tpm-ek-allow"]
+    cases: list[tuple[list[str | Path], Path | str, str]] = [
+        (["--tpm-ek-ca", junk], junk, "no certificates"),
+        (["--tpm-ek-ca", none], none, "cannot read"),
+        (["--tpm-ek-ca", manager, "--tpm-ek-ca", vendor], vendor, "--tpm-vendor-ca"),
+        (["--tpm-ek-ca", manager, "--tpm-vendor-ca", manager], manager, "is a manager's CA"),
+        ([*allow, empty], empty, "names no endorsement key"),
+        ([*allow, listed, "--tpm-ek-allow", junk], junk, "line 1"),
+        (["--tpm-ek-ca", manager, "--tpm-ek-allow", listed], "--tpm-vendor-ca", "allowed"),
+    ]
+    flags: list[str | Path] = ["--storage", folder / "store", "--socket", "127.0.0.1:0"]
+    for given, named, words in cases:
+        argv = [KBS, *flags, "--insecure-http", "--insecure-api", *given]
         done = await process.run(argv, check=False, timeout=60)
-        assert done.exit_status == 78
-        assert str(file) in done.stderr.decode()
-        assert words in done.stderr.decode()
+        said = done.stderr.decode()
+        assert (done.exit_status, str(named) in said, words in said) == (78, True, True), said
+    argv = [KBS.with_name("grpc-as"), *flags, "--tpm-ek-ca", vendor]
+    done = await process.run(argv, check=False, timeout=60)
+    assert (done.exit_status, b"--tpm-vendor-ca" in done.stderr) == (78, True)

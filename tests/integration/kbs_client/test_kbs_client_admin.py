@@ -121,6 +121,36 @@ async def test_lists_and_deletions(desk: Desk) -> None:
     assert json.loads(await desk.config("get-reference-values", "--json")) == {"svn": [7]}
 
 
+async def test_tpms_of_vendors_are_allowed_and_struck_off(desk: Desk) -> None:
+    one, two, three = "1a" * 32, "2b" * 32, "3c" * 32
+    assert await desk.config("list-tpm-eks") == ""
+    gone = await desk.run("config", "delete-tpm-ek", one)
+    assert (gone.exit_status, one in gone.stderr.decode()) == (66, True)
+    colons = ":".join(["1A"] * 32)
+    file = desk.write("eks", f"# ours\n{colons}\nsha256:{two}\n{one}\n")
+    said = json.loads(await desk.config("set-tpm-eks", file, "--json"))
+    assert said == {"allowed": [one, two]}
+    more = desk.write("more", f"{two}\n{three}\n")
+    await desk.config("set-tpm-eks", more, "--add")
+    assert await desk.config("list-tpm-eks") == f"{one}\n{two}\n{three}\n"
+    await desk.config("delete-tpm-ek", two.upper())
+    assert json.loads(await desk.config("list-tpm-eks", "--json")) == [one, three]
+    # It is a reference value, which policies see and an attestation service elsewhere has.
+    shown = await desk.config("get-reference-value", "--id", "trusted_ek")
+    assert json.loads(shown) == [one, three]
+    for bad in (desk.write("bad", f"{one}\nrack 2\n"), desk.write("none", "# nobody\n")):
+        refused = await desk.run("config", "set-tpm-eks", bad)
+        assert (refused.exit_status, str(bad) in refused.stderr.decode()) == (65, True)
+    assert (await desk.run("config", "delete-tpm-ek", one[1:])).exit_status == 65
+    await desk.config("set-tpm-eks", more)
+    assert await desk.config("list-tpm-eks") == f"{two}\n{three}\n"
+    # What somebody registered by hand and is no list allows nobody, and is no list here.
+    await desk.config("set-sample-reference-value", "trusted_ek", one, "--as-single-value")
+    assert await desk.config("list-tpm-eks") == ""
+    audited = await desk.output("audit", "show", "--json")
+    assert audited.count("PUT /kbs/v0/reference-value/trusted_ek") == 4
+
+
 async def test_an_admin_s_token_comes_from_where_it_is_said(desk: Desk) -> None:
     token = await desk.output("admin-token", "--lifetime", "5m")
     del desk.environment["KBS_AUTH_PRIVATE_KEY"]

@@ -35,7 +35,7 @@ async def test_a_challenge_travels_there_and_back(ca: TpmCa, tpm: Tpm, tmp_path:
         assert answer.status_code == 200, answer.text
         assert await guest.read(str(KEY)) == SECRET
         shown = claims(guest.token)["ear.veraison.annotated-evidence"]["tpm"]
-        assert shown["ak_trusted"] == "ek-certificate"
+        assert shown["ak_trusted"] == "manager-ca"
         # The secret of one session is worth nothing in another.
         other = await Handshake.opened(kbs, tpm, tpm.params, init_data=INIT_DATA)
         assert other.challenge is not None

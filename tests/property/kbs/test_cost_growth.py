@@ -28,14 +28,14 @@ from cocos.errors import CocosError, EvidenceError, Finding
 from cocos.verifiers import Expected
 from cocos.verifiers._tpm_explain import explain
 from cocos.verifiers._tpm_log import EXPLAINED
-from cocos.verifiers.tpm import TpmVerifier
+from cocos.verifiers.tpm import Authorities, TpmVerifier
 from cocos.wire.init_data import InitDocument
 from cocos.wire.json import canonical, decode_strict
 
 TPM = SoftwareTpm()
 BOUND = ReportData(hashlib.sha384(b"session").digest())
 PCRS = (b"\1" * 32,) * 24  # to which no log leads, so that each has to be explained
-VERIFIER = TpmVerifier([], clock=system_clock)
+VERIFIER = TpmVerifier(Authorities(), clock=system_clock)
 EXPECTED = Expected(BOUND, reference_values={"trusted_ak": [b64(TPM.spki)]})
 AAEL = b"LEAA" + struct.pack("<I", 5) + b"a b c"
 COMPUTATION = b'cocos computation {"algorithm":null,"datasets":[],"manifest":"' + b"a" * 64 + b'"}'

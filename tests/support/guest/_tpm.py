@@ -20,11 +20,13 @@ from typing import Any
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from cocos._clock import system_clock
 from cocos._types import JsonObject
 from cocos.attestation_agent.event import tagged_event
 from cocos.crypto import tpm_credential
 from cocos.evidence.tpm import RsaPublic
 from cocos.host import process
+from cocos.host.machines import swtpm
 
 EK_CERTIFICATE = "0x01c00002"
 ALL_PCRS = "sha256:" + ",".join(map(str, range(24)))
@@ -78,20 +80,33 @@ def section(name: str, content: bytes) -> list[Logged]:
 
 @dataclass
 class TpmCa:
-    """Certifies the endorsement keys of the TPMs made in ``folder``."""
+    """Certifies the endorsement keys of the TPMs made in ``folder``.
+
+    A manager's, or with ``vendor`` one that swtpm_localca makes for itself.
+    """
 
     folder: Path
+    vendor: bool = False
     number: int = 0
 
     @property
     def certificate(self) -> Path:
         return self.folder / "issuercert.pem"
 
+    def make(self) -> None:
+        """Have a manager make it; a vendor's comes with the first TPM."""
+        made = swtpm.TpmCa(self.folder / "manager")
+        made.make(system_clock())
+        (self.folder / "signkey.pem").write_bytes((self.folder / "manager/key.pem").read_bytes())
+        self.certificate.write_bytes(made.certificate_file.read_bytes())
+
     async def manufacture(self) -> Path:
         """Return the state folder of a new TPM."""
         self.number += 1
         state = self.folder / f"tpm{self.number}"
         state.mkdir(parents=True)
+        if not self.vendor and not self.certificate.exists():
+            self.make()
         config = self.folder / "setup.conf"
         options = self.folder / "localca.options"
         options.write_text(
@@ -226,8 +241,8 @@ async def running_tpm(state: Path, folder: Path) -> AsyncIterator[Tpm]:
     """Have a TPM run; its sockets and files are in ``folder``."""
     tpm = Tpm(folder)
     tpm.make_folder()
-    swtpm = process.find_tool("swtpm", hint="apt-get install swtpm")
-    argv: list[str | Path] = [swtpm, "socket", "--tpm2", "--tpmstate", f"dir={state}"]
+    program = process.find_tool("swtpm", hint="apt-get install swtpm")
+    argv: list[str | Path] = [program, "socket", "--tpm2", "--tpmstate", f"dir={state}"]
     argv += ["--server", f"type=unixio,path={folder}/tpm.sock"]
     argv += ["--ctrl", f"type=unixio,path={folder}/tpm.sock.ctrl"]
     argv += ["--flags", "not-need-init,startup-clear", "--daemon", "--pid", f"file={folder}/pid"]

@@ -21,8 +21,10 @@ from cryptography.x509.oid import NameOID
 
 from cocos._types import JsonObject
 from cocos.crypto import tpm_credential
+from cocos.evidence.endorsement import MANAGER_CA_POLICY
 
 _EK_USAGE = x509.ObjectIdentifier("2.23.133.8.1")
+_MANAGERS = x509.CertificatePolicies([x509.PolicyInformation(MANAGER_CA_POLICY, None)])
 _RESTRICTED_SIGNING = 0x50072
 PCRS = tuple(bytes(32) for _ in range(24))
 
@@ -37,7 +39,7 @@ def _name(common: str) -> x509.Name:
 
 @dataclass
 class SoftwareCa:
-    """Who certifies endorsement keys."""
+    """Who certifies endorsement keys: a manager, as far as its certificate goes."""
 
     now: dt.datetime
     name: str = "maker"
@@ -57,8 +59,8 @@ class SoftwareCa:
             .not_valid_after(self.now + dt.timedelta(days=days))
             .add_extension(x509.BasicConstraints(ca=key is None, path_length=None), critical=True)
         )
-        if key is not None:
-            builder = builder.add_extension(x509.ExtendedKeyUsage([_EK_USAGE]), critical=False)
+        kind = _MANAGERS if key is None else x509.ExtendedKeyUsage([_EK_USAGE])
+        builder = builder.add_extension(kind, critical=False)
         return builder.sign(self.key, hashes.SHA256())
 
     def pem(self) -> bytes:

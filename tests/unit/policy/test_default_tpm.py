@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from cocos.errors import Finding
 from cocos.policy import defaults
 from cocos.policy.appraisal import Status, Verdict, appraise
 from cocos.policy.documents import BaseDocuments
@@ -16,7 +17,7 @@ CLAIMS: dict[str, Any] = {
     "pcr08": ZERO,
     "pcr11": "b1" * 32,
     "pcr12": ZERO,
-    "ak_trusted": "ek-certificate",
+    "ak_trusted": "manager-ca",
     "debug": False,
 }
 VALUES: dict[str, Any] = {
@@ -86,9 +87,68 @@ def test_debug_must_be_denied(debug: Any) -> None:
     assert verdict.findings[0].check == "tpm.debug"
 
 
-@pytest.mark.parametrize("trusted", [..., None, "", True, "EK-certificate", ["registered"]])
+@pytest.mark.parametrize(
+    "trusted", [..., None, "", True, "ek-certificate", "MANAGER-CA", ["registered"]]
+)
 def test_the_key_must_be_trusted(trusted: Any) -> None:
     assert judge({"ak_trusted": trusted}).status is Status.CONTRAINDICATED
+
+
+VENDORS: dict[str, Any] = {
+    "ak_trusted": "vendor-ca",
+    "ek_allowed": True,
+    "ek_fingerprint": "ee" * 32,
+    "pcr00": "00" * 31 + "01",
+    "pcr07": "07" * 32,
+}
+FIRMWARE = {f"tpm_{pcr}": [ZERO, VENDORS[pcr]] for pcr in ("pcr00", "pcr07")}
+
+
+def machine(verdict: Verdict) -> list[Finding]:
+    """The findings about the machine; the others are the policy's verdicts."""
+    return [finding for finding in verdict.findings if finding.check.startswith("tpm.")]
+
+
+def test_a_vendors_tpm_that_is_allowed_and_whose_firmware_is_registered() -> None:
+    assert judge(VENDORS, FIRMWARE).status is Status.AFFIRMING
+
+
+@pytest.mark.parametrize("allowed", [..., None, False, "true", 1, [True], {}, ""])
+def test_a_vendors_tpm_must_be_allowed(allowed: Any) -> None:
+    verdict = judge(VENDORS | {"ek_allowed": allowed}, FIRMWARE)
+    assert verdict.status is Status.CONTRAINDICATED
+    (finding,) = machine(verdict)
+    assert (finding.check, finding.actual) == ("tpm.ek", "ee" * 32)
+    # Whether it is a list that a manager's TPM is on, or not on, changes nothing.
+    assert judge({"ek_allowed": allowed}).status is Status.AFFIRMING
+
+
+@pytest.mark.parametrize("pcr", ["pcr00", "pcr07"])
+@pytest.mark.parametrize("value", [..., None, [], {}, "", [None], [ZERO], VENDORS["pcr07"], True])
+def test_the_firmware_of_a_vendors_tpm_must_be_registered(pcr: str, value: Any) -> None:
+    verdict = judge(VENDORS, FIRMWARE | {f"tpm_{pcr}": value})
+    assert verdict.status is Status.WARNING
+    (finding,) = machine(verdict)
+    assert (finding.check, finding.actual) == (f"tpm.{pcr}", VENDORS[pcr])
+    missing = value is ... or value is None
+    assert ("have to be registered" in finding.problem) == missing
+
+
+@pytest.mark.parametrize("pcr", ["pcr00", "pcr07"])
+@pytest.mark.parametrize("value", [..., None, "", "cc" * 32, []])
+def test_the_firmware_of_a_vendors_tpm_must_be_that_one(pcr: str, value: Any) -> None:
+    verdict = judge(VENDORS | {pcr: value}, FIRMWARE)
+    assert verdict.status is Status.WARNING
+    assert [finding.check for finding in machine(verdict)] == [f"tpm.{pcr}"]
+
+
+@pytest.mark.parametrize("trusted", [..., None, "", "vendor", ["vendor-ca"], "other-ca"])
+def test_a_kind_that_is_not_known_is_worth_nothing_and_needs_everything(trusted: Any) -> None:
+    verdict = judge(VENDORS | {"ak_trusted": trusted})
+    assert verdict.status is Status.CONTRAINDICATED
+    checks = {finding.check for finding in machine(verdict)}
+    assert checks == {"tpm.ek", "tpm.pcr00", "tpm.pcr07"}
+    assert judge(VENDORS | {"ak_trusted": trusted}, FIRMWARE).status is Status.CONTRAINDICATED
 
 
 def test_init_data_must_be_shown_and_as_pinned() -> None:

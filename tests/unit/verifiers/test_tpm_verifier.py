@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 
 from cocos._types import JsonObject, ReportData
 from cocos.crypto import tpm_credential
-from cocos.errors import ConfigError, EvidenceError, Finding
+from cocos.errors import EvidenceError, Finding
 from cocos.evidence import tpm
 from cocos.verifiers import Demand, Expected, Kept
 from cocos.verifiers._tpm_explain import explain
-from cocos.verifiers.tpm import TpmVerifier, parse_ek_cas
+from cocos.verifiers.tpm import Authorities, TpmVerifier
 
 NOW = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
@@ -101,7 +101,7 @@ def certificate(  # noqa: PLR0917 - each is what one test changes
 
 
 CA = certificate(ca=True)
-VERIFIER = TpmVerifier([CA], clock=lambda: NOW)
+VERIFIER = TpmVerifier(Authorities([CA]), clock=lambda: NOW)
 
 
 def params(ek: x509.Certificate | bytes, **changes: Any) -> JsonObject:
@@ -213,7 +213,7 @@ async def test_a_certified_tpm_is_challenged() -> None:
     assert repr(SECRET) not in repr(kept)
     wanted = Expected(BOUND, kept=kept)
     claims = await verified(VERIFIER, evidence() | proof, wanted)
-    assert claims["ak_trusted"] == "ek-certificate"
+    assert claims["ak_trusted"] == "manager-ca"
     # The truncated form is for registered keys only; with a state none counts as such.
     short = evidence(BOUND[:32]) | proof
     assert set(await checks(short, wanted)) == {"tpm.report_data"}
@@ -249,7 +249,9 @@ async def test_a_certificate_that_counts_for_nothing(
 async def test_an_expired_ca() -> None:
     old = certificate(ca=True, begin=NOW - 2 * DAY, end=NOW - DAY)
     with pytest.raises(EvidenceError, match="not valid now"):
-        await TpmVerifier([old], clock=lambda: NOW).challenge(params(certificate()), {}, SECRET)
+        await TpmVerifier(Authorities([old]), clock=lambda: NOW).challenge(
+            params(certificate()), {}, SECRET
+        )
 
 
 @pytest.mark.parametrize("bit", [1, 4, 5, 16, 18])
@@ -274,16 +276,6 @@ async def test_malformed_announcements(announced: Any) -> None:
 
 async def test_who_announces_nothing_is_asked_nothing() -> None:
     assert await VERIFIER.challenge(None, {}, SECRET) is None
-
-
-def test_files_of_cas() -> None:
-    pem = CA.public_bytes(serialization.Encoding.PEM)
-    assert parse_ek_cas(pem + pem, "file") == (CA, CA)
-    for bad in (b"", b"junk", pem[:-30]):
-        with pytest.raises(ConfigError, match="file holds no certificates"):
-            parse_ek_cas(bad, "file")
-    with pytest.raises(ConfigError, match="CN=tpm is no CA"):
-        parse_ek_cas(certificate().public_bytes(serialization.Encoding.PEM), "file")
 
 
 # --- explanations -------------------------------------------------------------------------

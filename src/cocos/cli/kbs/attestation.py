@@ -4,6 +4,7 @@
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 import structlog
@@ -17,7 +18,8 @@ from cocos.attestation_service.request import AppraisalRequest
 from cocos.attestation_service.service import Appraisal, AttestationService
 from cocos.attestation_service.signing_keys import SigningKeys
 from cocos.cli.kbs.tokens import signing_keys, token_verifier
-from cocos.errors import NotFoundError
+from cocos.errors import ConfigError, FormatError, NotFoundError
+from cocos.evidence import endorsement
 from cocos.host.files import read_file
 from cocos.kbs.admin.service import AppraisalRules
 from cocos.kbs.config import BUILTIN, NO_ATTESTATION, Settings
@@ -27,7 +29,7 @@ from cocos.policy.engine import PolicyEngine
 from cocos.stores.base import Store
 from cocos.tokens.check import TokenVerifier
 from cocos.verifiers import verifier_table
-from cocos.verifiers.tpm import parse_ek_cas
+from cocos.verifiers.tpm import Authorities, Kind, parse_cas
 from cocos.wire.kbs.protocol import InitData, Tee
 
 _log = structlog.get_logger(__name__)
@@ -64,7 +66,7 @@ def own_service(
         verifiers=verifier_table(
             insecure_allow_sample=settings.insecure_allow_sample,
             clock=clock,
-            tpm_ek_cas=_ek_cas(settings),
+            tpm=_tpm_authorities(settings),
         ),
     )
     return service, keys
@@ -145,12 +147,23 @@ class _Nobody:
     list_reference_values = delete_reference_value = demand
 
 
-def _ek_cas(settings: Settings) -> list[x509.Certificate]:
-    found: list[x509.Certificate] = []
-    for file in settings.tpm_ek_ca:
-        pem = read_file(file, "the certificate of a TPM manufacturer", limit=2**20)
-        found += parse_ek_cas(pem, str(file))
-    return found
+def _tpm_authorities(settings: Settings) -> Authorities:
+    def read(files: tuple[Path, ...], kind: Kind) -> list[x509.Certificate]:
+        texts = ((read_file(file, "the CA of TPMs", limit=2**20), str(file)) for file in files)
+        return [ca for pem, name in texts for ca in parse_cas(pem, name, kind)]
+
+    allowed: list[str] = []
+    for file in settings.tpm_ek_allow:
+        data = read_file(file, "the list of endorsement keys", limit=2**24)
+        try:
+            allowed += endorsement.parse_list(data, str(file))
+        except FormatError as error:
+            raise ConfigError(error.message, hint=error.hint) from error
+    return Authorities(
+        read(settings.tpm_ek_ca, Kind.MANAGER),
+        read(settings.tpm_vendor_ca, Kind.VENDOR),
+        allowed,
+    )
 
 
 def service_config(settings: Settings) -> AttestationServiceConfig:

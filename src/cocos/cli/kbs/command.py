@@ -92,7 +92,27 @@ InsecureAllowSample = Annotated[
 ]
 TpmEkCa = Annotated[
     list[Path] | None,
-    _option("Believe TPMs that this CA certified, PEM; repeatable.", "--tpm-ek-ca"),
+    _option(
+        "Believe the TPMs of a manager's VMs, whose host so vouches for what they ran: PEM, as "
+        "cocos-manager tpm-ca prints it; repeatable.",
+        "--tpm-ek-ca",
+    ),
+]
+TpmVendorCa = Annotated[
+    list[Path] | None,
+    _option(
+        "Believe TPMs of this vendor, PEM; repeatable. Anybody can buy one: also needs "
+        "--tpm-ek-allow, and reference values of PCR 0 and 7.",
+        "--tpm-vendor-ca",
+    ),
+]
+TpmEkAllow = Annotated[
+    list[Path] | None,
+    _option(
+        "Fingerprints of the endorsement keys of a vendor's TPMs that count, one a line; "
+        "repeatable. More of them: kbs-client config set-tpm-eks.",
+        "--tpm-ek-allow",
+    ),
 ]
 Timeout = Annotated[int | None, _option("Lifetime of a session, minutes. [5]", "-t", "--timeout")]
 Storage = Annotated[
@@ -150,6 +170,8 @@ def main_command(
     attestation: AttestationBy = None,
     insecure_allow_sample: InsecureAllowSample = None,
     tpm_ek_ca: TpmEkCa = None,
+    tpm_vendor_ca: TpmVendorCa = None,
+    tpm_ek_allow: TpmEkAllow = None,
     timeout: Timeout = None,
     storage: Storage = None,
     session_storage: SessionStorage = None,
@@ -178,15 +200,13 @@ def main_command(
         "attestation": attestation,
         "insecure_allow_sample": insecure_allow_sample,
         "tpm_ek_ca": tpm_ek_ca or None,
+        "tpm_vendor_ca": tpm_vendor_ca or None,
+        "tpm_ek_allow": tpm_ek_allow or None,
         "timeout": timeout,
-        "storage": without_password(storage, "--storage", "KBS_STORAGE, PGPASSWORD or ~/.pgpass"),
-        "session_storage": without_password(
-            session_storage, "--session-storage", "KBS_SESSION_STORAGE"
-        ),
+        **_places(storage, session_storage, storage_key),
         "oldest_protocol": oldest_protocol,
         "auth_rate": auth_rate,
         "trusted_proxies": trusted_proxy or None,
-        "storage_key": storage_key or None,
     }
     settings = common.load_settings(
         Settings, file=config_file, environment=ENVIRONMENT, flags=flags
@@ -196,6 +216,14 @@ def main_command(
         return
     settings.check()
     common.run_async(_serve(settings, as_json=as_json))
+
+
+def _places(storage: str | None, sessions: str | None, keys: list[str] | None) -> dict[str, object]:
+    return {
+        "storage": without_password(storage, "--storage", "KBS_STORAGE, PGPASSWORD or ~/.pgpass"),
+        "session_storage": without_password(sessions, "--session-storage", "KBS_SESSION_STORAGE"),
+        "storage_key": keys or None,
+    }
 
 
 async def _serve(settings: Settings, *, as_json: bool) -> None:

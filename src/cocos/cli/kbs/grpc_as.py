@@ -19,7 +19,7 @@ from cocos.attestation_service.server import services
 from cocos.cli import _common as common
 from cocos.cli._log_level import level_of_logs
 from cocos.cli.kbs.attestation import own_service, service_config
-from cocos.cli.kbs.command import InsecureAllowSample, LogLevel, TpmEkCa
+from cocos.cli.kbs.command import InsecureAllowSample, LogLevel, TpmEkAllow, TpmEkCa, TpmVendorCa
 from cocos.cli.kbs.storage import opened, sweeping, without_password
 from cocos.host.files import data_folder
 from cocos.host.policies.workers import PolicyWorkers
@@ -107,6 +107,8 @@ def main_command(
     insecure_api: InsecureApi = None,
     insecure_allow_sample: InsecureAllowSample = None,
     tpm_ek_ca: TpmEkCa = None,
+    tpm_vendor_ca: TpmVendorCa = None,
+    tpm_ek_allow: TpmEkAllow = None,
     storage: Storage = None,
     storage_key: StorageKey = None,
     log_level: LogLevel = None,
@@ -137,6 +139,8 @@ def main_command(
     service |= _given(
         insecure_allow_sample=insecure_allow_sample,
         tpm_ek_ca=tpm_ek_ca or None,
+        tpm_vendor_ca=tpm_vendor_ca or None,
+        tpm_ek_allow=tpm_ek_allow or None,
         storage=without_password(storage, "--storage", "AS_STORAGE, PGPASSWORD or ~/.pgpass"),
         storage_key=storage_key or None,
     )

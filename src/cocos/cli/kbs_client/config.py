@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cocos.cli import _common as common
-from cocos.cli.kbs_client import config_policies, config_values
+from cocos.cli.kbs_client import config_policies, config_tpms, config_values
 from cocos.cli.kbs_client.admin import (
     AdminTokenFile,
     AuthPrivateKey,
@@ -23,6 +23,7 @@ from cocos.wire.kbs.protocol import ResourcePath
 app = common.make_app("Change what the KBS knows: resources, policies, reference values.")
 app.add_typer(config_policies.app)
 app.add_typer(config_values.app)
+app.add_typer(config_tpms.app)
 
 PathOption = Annotated[str, typer.Option("--path", help="The resource, as repository/type/tag.")]
 

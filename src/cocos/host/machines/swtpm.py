@@ -3,15 +3,18 @@
 
 What such a TPM proves is worth what its host is worth: whoever is root here can read its
 keys. The certificate says that a TPM was made by this host and by nobody else, so that a
-KBS which trusts this CA trusts this host.
+KBS which trusts this CA trusts this host. For that the CA's key is the manager's alone: no
+other user's, in no VM's folder, and open in no process of a VM.
 """
 
 import asyncio
 import contextlib
 import datetime as dt
 import fcntl
+import os
 import re
 import socket
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cocos.errors import ConfigError
+from cocos.evidence.endorsement import MANAGER_CA_POLICY
 from cocos.host import process
 from cocos.host.daemon import Daemon, environment
 from cocos.host.files import write_atomic
@@ -69,18 +73,23 @@ class TpmCa:
         """Make key and certificate if there are none.
 
         Raises:
-            ConfigError: the folder cannot be used.
+            ConfigError: the folder cannot be used, or is not ours alone.
         """
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._folder.chmod(0o700)
+            _check_ours(self._folder, stat.S_IFDIR)
             with self._locked():
                 if not self.certificate_file.exists():
                     self._make(now)
+            _check_ours(self._key_file, stat.S_IFREG)
         except OSError as error:
             raise ConfigError(
                 f"cannot use the folder of the TPM CA, {self._folder}: {error.strerror}"
             ) from error
+
+    @property
+    def _key_file(self) -> Path:
+        return self._folder / "key.pem"
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -110,6 +119,7 @@ class TpmCa:
             decipher_only=False,
         )
         public = key.public_key()
+        policy = x509.PolicyInformation(MANAGER_CA_POLICY, None)
         certificate = (
             x509.CertificateBuilder()
             .subject_name(name)
@@ -121,6 +131,8 @@ class TpmCa:
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(usage, critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+            # By this a KBS tells it from a TPM vendor's.
+            .add_extension(x509.CertificatePolicies([policy]), critical=False)
             .sign(key, hashes.SHA384())
         )
         pem = serialization.Encoding.PEM
@@ -128,7 +140,7 @@ class TpmCa:
             pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         # The certificate last: where it is, everything is.
-        write_atomic(self._folder / "key.pem", private)
+        write_atomic(self._key_file, private)
         write_atomic(self._folder / "serial", b"1")
         write_atomic(self.certificate_file, certificate.public_bytes(pem), mode=0o644)
 
@@ -140,7 +152,7 @@ class TpmCa:
         """
         signing = {
             "statedir": self._folder,
-            "signingkey": self._folder / "key.pem",
+            "signingkey": self._key_file,
             "issuercert": self.certificate_file,
             "certserial": self._folder / "serial",
         }
@@ -215,6 +227,18 @@ def start(folder: Path, name: str) -> tuple[Daemon, socket.socket]:
     finally:
         theirs.close()
     return daemon, ours
+
+
+def _check_ours(path: Path, kind: int) -> None:
+    """Refuse what another user may have put there, or read."""
+    found = path.lstat()
+    others = stat.S_IMODE(found.st_mode) & 0o077
+    if stat.S_IFMT(found.st_mode) != kind or found.st_uid != os.geteuid() or others:
+        raise ConfigError(
+            f"{path} is not for this user alone, so that others may have certified TPMs",
+            hint="delete the folder, have the CA made anew, and give its certificate to every "
+            "KBS that trusts the old one",
+        )
 
 
 def find(folder: Path) -> Daemon | None:
