@@ -4,13 +4,21 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 from cocos.crypto.tee_key import ALGORITHMS, EC_P256
 from cocos.errors import FormatError
 from cocos.host.tpm import BOOT_LOG, COMMAND_LINE
 from cocos.transport.loopback import local_address
-from cocos.wire.aa_kbc_params import AaKbcParams
+from cocos.wire.aa_kbc_params import AaKbcParams, one_source
+from cocos.wire.kbs.address import KbsAddress
 from cocos.wire.kbs.generations import Generation
 
 DEFAULT_ADDRESS = "127.0.0.1:50002"
@@ -40,6 +48,13 @@ def _kbc(params: str) -> str:
     return params
 
 
+def _kbs(url: str) -> str:
+    try:
+        return str(KbsAddress.parse(url))
+    except FormatError as error:
+        raise ValueError(error.message) from error
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,14 +62,26 @@ class _Frozen(BaseModel):
 class KbsConfig(_Frozen):
     """Where ``kbs`` tokens come from."""
 
-    url: str
-    """Base URL of the KBS."""
+    url: Annotated[str, AfterValidator(_kbs)]
+    """Address of the KBS (:mod:`cocos.wire.kbs.address`)."""
     cert: str | None = None
-    """The only CA to trust: PEM text, or the path of a PEM file."""
+    """A CA that the KBS is known by: PEM text, or the path of a PEM file."""
     tee_key_algorithm: Annotated[str, AfterValidator(_algorithm)] = EC_P256
     """Kind of the key pair that tokens speak of."""
     oldest_protocol: Generation | None = None
     """The oldest protocol to speak with a KBS that knows nothing newer, whatever it loses."""
+
+    def address(self, ca: str | None) -> KbsAddress:
+        """Return which KBS, and what it is known by.
+
+        Args:
+            ca: Text of ``cert``.
+
+        Raises:
+            FormatError: ``cert`` and ``url`` do not go together.
+        """
+        address = KbsAddress.parse(self.url)
+        return address if ca is None else address.with_ca(ca)
 
 
 class CocoAsConfig(_Frozen):
@@ -110,7 +137,7 @@ class Settings(ConfigFile):
     allow_users: tuple[str, ...] = ()
     """Users of this machine to serve besides our own and root, by name or number."""
     aa_kbc_params: Annotated[str, AfterValidator(_kbc)] | None = None
-    """``cc_kbc::URL``, used when ``token_configs`` names no KBS; ``offline_fs_kbc::null``."""
+    """``cc_kbc::URL`` or ``offline_fs_kbc::null``, if ``token_configs`` names no other KBS."""
     insecure_sample: bool = False
     """Accept evidence that proves nothing when no TEE is found."""
     sample_device: bool = False
@@ -130,9 +157,22 @@ class Settings(ConfigFile):
     aael_path: Path = Path("/run/attestation-agent/eventlog")
     """Log of runtime events; of this boot, therefore below ``/run``."""
 
+    @model_validator(mode="after")
+    def _one_kbs(self) -> "Settings":
+        config, params = self.token_configs.kbs, self.aa_kbc_params
+        try:
+            one_source(
+                None if config is None else KbsAddress.parse(config.url),
+                None if params is None else AaKbcParams.parse(params),
+                setting="token_configs.kbs",
+            )
+        except FormatError as error:
+            raise ValueError(error.message) from error
+        return self
+
     def kbs(self) -> KbsConfig | None:
         """Return the KBS for tokens: of the file, else of ``aa_kbc_params``."""
         if self.token_configs.kbs is not None or self.aa_kbc_params is None:
             return self.token_configs.kbs
-        url = AaKbcParams.parse(self.aa_kbc_params).url
-        return None if url is None else KbsConfig(url=url)
+        kbs = AaKbcParams.parse(self.aa_kbc_params).kbs
+        return None if kbs is None else KbsConfig(url=str(kbs))

@@ -6,14 +6,16 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from cocos._types import JsonObject
 from cocos.errors import EvidenceError, Finding, FormatError
-from cocos.wire import toml
+from cocos.wire import env_file, toml
 from cocos.wire.init_data import InitDocument
+from cocos.wire.kbs.address import KbsAddress, claims_of
 from cocos.wire.kbs.protocol import InitData, Tee
+from cocos.wire.vm_init_data import kbs_of, kbs_of_data_hub
 
 _TOML_FILES: Final = ("aa.toml", "cdh.toml")
 _GUEST_POLICY: Final = "policy.rego"
@@ -59,7 +61,48 @@ def compose(
     if "init_data" in claims:
         annotated["init_data"] = claims["init_data"]
         annotated["init_data_claims"] = None if init_data is None else init_claims(init_data)
+    annotated["kbs"] = kbs_claims(claims.get("computations", ()), init_data)
     return annotated
+
+
+def kbs_claims(computations: Sequence[JsonObject], init_data: InitDocument | None) -> JsonObject:
+    """Return which KBSs a machine was told to get keys from, and what it knows them by.
+
+    Args:
+        computations: Claims; ``kbs`` of each has the addresses in its manifest, where empty
+            means the KBS of the init data.
+        init_data: In clear, if the guest showed it.
+
+    Returns:
+        ``named``: every KBS, once, that of the init data first (:meth:`KbsAddress.claim`);
+        ``by``: what they are known by; ``authenticated``: whether all are known by something.
+    """
+    told = [] if init_data is None else list(_configured(init_data))
+    own = told[0] if told else None
+    for computation in computations:
+        told += [_named(text, own) for text in computation["kbs"]]
+    return claims_of(told)
+
+
+def _named(text: str, own: KbsAddress | None) -> KbsAddress | None:
+    try:
+        return KbsAddress.parse(text).trusted_like(own) if text else own
+    except FormatError:  # no agent of ours measured that
+        return None
+
+
+def _configured(document: InitDocument) -> Iterator[KbsAddress | None]:
+    """Yield the KBSs that init data names, by the code that guests read it with."""
+    for name, read in (("aa.toml", kbs_of), ("cdh.toml", kbs_of_data_hub)):
+        if name not in document.data:
+            continue
+        try:
+            found = read(toml.loads(document.data[name]))
+        except (FormatError, ValueError):
+            yield None  # nobody knows what a guest makes of it
+        else:
+            if found is not None:
+                yield found
 
 
 _SHARED: Final = {"report_data", "init_data"}
@@ -68,7 +111,8 @@ _SHARED: Final = {"report_data", "init_data"}
 def init_claims(document: InitDocument) -> JsonObject:
     """Return the files of init data, with those that policies look into as objects.
 
-    ``aa.toml`` and ``cdh.toml`` become the equivalent objects if they parse. A guest policy
+    ``aa.toml`` and ``cdh.toml`` become the equivalent objects if they parse, and so do files of
+    variables in the form that our guests take (:mod:`cocos.wire.env_file`). A guest policy
     that ends in ``policy_data := {…}`` gives way to ``agent_policy_claims``, that object.
     Of keys, passwords and the like only the digest is there: tokens are shown around.
     """
@@ -98,8 +142,15 @@ def _veiled(name: str, value: Any) -> Any:
     if _PRIVATE.search(name):
         return f"sha256:{hashlib.sha256(value.encode()).hexdigest()}"
     if name.endswith(".env"):
-        return _ASSIGNMENT.sub(lambda line: f"{line[1]}={_veiled(line[1], line[2])}", value)
+        return _variables(name, value)
     return value
+
+
+def _variables(name: str, text: str) -> Any:
+    try:
+        return _veiled(name, env_file.loads(text))
+    except FormatError:  # of somebody else's guest
+        return _ASSIGNMENT.sub(lambda line: f"{line[1]}={_veiled(line[1], line[2])}", text)
 
 
 def _toml(text: str) -> Any:

@@ -8,14 +8,15 @@ next requests.
 
 import asyncio
 import contextlib
+import hashlib
 import ssl
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 import h11
 
-from cocos.clients._transport import Answer, Headers, TooMuchError
+from cocos.clients._transport import Answer, Headers, StrangerError, TooMuchError
 
 CONNECT_SECONDS: Final = 10.0
 _MAX_CONNECTIONS: Final = 32  # more requests at once wait for each other
@@ -73,15 +74,19 @@ class H11Transport:
     Args:
         url: Base URL; only scheme, host and port count.
         tls: For ``https``, and of no use otherwise.
+        fingerprints: SHA-256, hex, of the only certificates to speak to; any without.
     """
 
-    def __init__(self, url: str, tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, url: str, tls: ssl.SSLContext | None, fingerprints: Collection[str] = ()
+    ) -> None:
         parts = urlsplit(url)
         self.tls = tls if parts.scheme == "https" else None
         self._host = parts.hostname or ""
         self._port = parts.port or (80 if self.tls is None else 443)
         shown = f"[{self._host}]" if ":" in self._host else self._host
         self._name = shown if parts.port is None else f"{shown}:{parts.port}"
+        self._fingerprints = frozenset(fingerprints)
         self._idle: list[_Connection] = []
         self._room = asyncio.Semaphore(_MAX_CONNECTIONS)
         self._closed = False
@@ -141,7 +146,21 @@ class H11Transport:
                 happy_eyeballs_delay=0.25,
                 limit=_CHUNK,
             )
+        try:
+            self._check_certificate(writer)
+        except StrangerError:
+            writer.transport.abort()
+            raise
         return _Connection(reader, writer)
+
+    def _check_certificate(self, writer: asyncio.StreamWriter) -> None:
+        if not self._fingerprints:
+            return
+        tls = writer.get_extra_info("ssl_object")
+        shown = None if tls is None else tls.getpeercert(binary_form=True)
+        found = "none" if not shown else hashlib.sha256(shown).hexdigest()
+        if found not in self._fingerprints:
+            raise StrangerError(found)
 
     async def close(self) -> None:
         """Close all connections, those in use when they have been."""

@@ -2,15 +2,15 @@
 """HTTP to one server: TLS always verified, no redirects, no proxies, bounded answers.
 
 The server's certificate is checked against the system's CAs, or against nothing but the
-CA that the user named. Failures of the network become :class:`UnreachableError`, with the
-URL that was tried.
+CA, or the certificate itself, that the user named. Failures of the network become
+:class:`UnreachableError`, with the URL that was tried.
 """
 
 import asyncio
 import os
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final, Self
 from urllib.parse import urlsplit
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import h11
 
 from cocos.clients._h11 import H11Transport
-from cocos.clients._transport import Answer, TooMuchError, Transport
+from cocos.clients._transport import Answer, StrangerError, TooMuchError, Transport
 from cocos.errors import ConfigError, FormatError, ProtocolError, UnreachableError
 from cocos.host.files import read_certificates
 from cocos.wire.address import check_host
@@ -38,11 +38,13 @@ class HttpServer:
         url: ``http://host[:port][/path]`` or ``https://…``.
         what: What the server is, for messages: "the KBS".
         ca: The only CA (or self-signed certificate) to trust, as PEM; the system's without.
+        fingerprints: Instead of CAs: SHA-256, hex, of the only certificates to speak to,
+            whatever names and dates stand in them.
         user_agent: The name to be called by.
         transport: Instead of the network.
 
     Raises:
-        ConfigError: the URL or the CA cannot be used.
+        ConfigError: the URL or the CA cannot be used, or without TLS nothing could be checked.
     """
 
     def __init__(
@@ -52,16 +54,23 @@ class HttpServer:
         what: str,
         user_agent: str,
         ca: str | None = None,
+        fingerprints: Collection[str] = (),
         transport: Transport | None = None,
     ) -> None:
         self.url = _check_url(url, what)
         self._what = what
         parts = urlsplit(self.url)
         self._path = parts.path
+        self._fingerprints = frozenset(fingerprints)
+        secure = parts.scheme == "https"
+        if not secure and (ca is not None or fingerprints):
+            raise ConfigError(
+                f"{what} at {self.url} shows no certificate, but one was named to know it by",
+                hint="write https://",
+            )
         # The system's CAs take a while to read.
-        needed = parts.scheme == "https" or ca is not None
-        tls = _tls_context(ca, what) if needed else None
-        self._transport = transport or H11Transport(self.url, tls)
+        tls = _tls_context(ca, what, pinned=bool(fingerprints)) if secure else None
+        self._transport = transport or H11Transport(self.url, tls, self._fingerprints)
         self._headers = {"User-Agent": user_agent, "Accept-Encoding": "identity", "Accept": "*/*"}
 
     async def __aenter__(self) -> Self:
@@ -103,6 +112,12 @@ class HttpServer:
             raise UnreachableError(
                 f"{self._what} at {self.url} did not answer in time",
                 hint="is the address right, and does the network let the connection through?",
+            ) from error
+        except StrangerError as error:
+            raise UnreachableError(
+                f"{self._what} at {self.url} is another one: its certificate has SHA-256 {error}, "
+                f"not {' or '.join(sorted(self._fingerprints))}",
+                hint="did its certificate change, or does somebody answer in its place?",
             ) from error
         except TooMuchError as error:
             raise ProtocolError(
@@ -176,7 +191,13 @@ def _check_url(url: str, what: str) -> str:
     return url.rstrip("/")
 
 
-def _tls_context(ca: str | None, what: str) -> ssl.SSLContext:
+def _tls_context(ca: str | None, what: str, *, pinned: bool) -> ssl.SSLContext:
+    if pinned:
+        # Not by names and dates: the transport knows the certificate.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
     if ca is None:
         return ssl.create_default_context()
     # Not create_default_context(cadata=…): that trusts the system if the text is empty.

@@ -7,8 +7,9 @@ import msgspec
 
 from cocos import errors
 from cocos.clients._http import Answer, HttpServer, Transport
-from cocos.errors import CocosError, FormatError, ProtocolError
+from cocos.errors import CocosError, ConfigError, FormatError, ProtocolError
 from cocos.wire import json
+from cocos.wire.kbs.address import By, KbsAddress
 from cocos.wire.kbs.protocol import PROBLEM_TYPE, Problem
 
 BASE = "kbs/v0"
@@ -48,9 +49,35 @@ _VARIANTS: dict[str, type[CocosError]] = {
 _UNAUTHORIZED = 401
 
 
-def open_server(url: str, *, ca: str | None, transport: Transport | None) -> HttpServer:
-    """Return the KBS at ``url``; see :class:`HttpServer`."""
-    return HttpServer(url, what=WHAT, user_agent=USER_AGENT, ca=ca, transport=transport)
+def address_of(url: str) -> KbsAddress:
+    """Return a KBS's address that a user wrote.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        return KbsAddress.parse(url)
+    except FormatError as error:
+        raise ConfigError(f"the URL of {WHAT} is wrong: {error.message}", hint=error.hint) from None
+
+
+def open_server(address: KbsAddress, *, ca: str | None, transport: Transport | None) -> HttpServer:
+    """Return the KBS at an address; see :class:`HttpServer`.
+
+    Args:
+        address: What it says of TLS comes first.
+        ca: The only CA to trust if the address names nothing.
+        transport: Instead of the network.
+    """
+    named = address.ca if address.by is By.CA else None if address.fingerprints else ca
+    return HttpServer(
+        address.url,
+        what=WHAT,
+        user_agent=USER_AGENT,
+        ca=named,
+        fingerprints=address.fingerprints,
+        transport=transport,
+    )
 
 
 def decode(server: HttpServer, answer: Answer, shape: type[T] | Any, what: str) -> T:

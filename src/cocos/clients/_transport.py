@@ -34,6 +34,10 @@ class TooMuchError(Exception):
     """An answer is larger than the limit."""
 
 
+class StrangerError(Exception):
+    """The server's TLS certificate is not the one that it is known by."""
+
+
 class Transport(Protocol):
     """The way to one server."""
 
@@ -51,6 +55,7 @@ class Transport(Protocol):
 
         Raises:
             OSError: the network failed.
+            StrangerError: the server is another one; nothing was sent.
             TooMuchError: the answer is larger.
         """
         ...

@@ -1,15 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """A guest's side of the key broker service: sessions and resources.
 
-One session serves every resource until it ends; concurrent callers share it.
+One session serves every resource until it ends; concurrent callers share it. Where the
+address says what the KBS is known by, another one that answers is found out: by TLS before
+anything is sent, or by a signature that every resource comes with.
 """
 
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
 from cocos.clients._http import Answer, Transport, read_ca
-from cocos.clients._kbs_http import BASE, OK, decode, open_server, problem_of, refusal, variant
+from cocos.clients._kbs_http import (
+    BASE,
+    OK,
+    address_of,
+    decode,
+    open_server,
+    problem_of,
+    refusal,
+    variant,
+)
 from cocos.clients.kbs_admin import KbsAdmin
 from cocos.clients.kbs_session import (
     AgentSessions,
@@ -20,8 +32,10 @@ from cocos.clients.kbs_session import (
     TokenSource,
     proof_header,
 )
+from cocos.crypto import base64url, detached
 from cocos.crypto.tee_key import EC_P256, TeeKeyPair
-from cocos.errors import FormatError, IntegrityError, ProtocolError
+from cocos.errors import AuthenticationError, FormatError, IntegrityError, ProtocolError
+from cocos.wire.kbs import proof
 from cocos.wire.kbs import protocol as kbs
 from cocos.wire.kbs.generations import Generation
 
@@ -45,10 +59,11 @@ class KbsClient:
     """Attests to one KBS and fetches resources from it; an async context manager.
 
     Args:
-        url: Base URL of the KBS.
+        url: Address of the KBS (:mod:`cocos.wire.kbs.address`).
         source: Who makes evidence for a handshake of ours, or who makes the handshake and
             hands out tokens; then the settings of handshakes are of no use.
-        ca_file: The only CA to trust, as PEM; the system's CAs without.
+        ca_file: The only CA to trust, as PEM, where the address names nothing; the system's
+            CAs without.
         ca: The same as text; ``ca_file`` wins.
         init_data: What the host passed in, for the KBS to appraise.
         key: Key pair for every session; without it every session gets a new one.
@@ -74,11 +89,13 @@ class KbsClient:
         transport: Transport | None = None,
     ) -> None:
         ca = ca if ca_file is None else read_ca(ca_file)
-        self._server = open_server(url, ca=ca, transport=transport)
+        address = address_of(url)
+        self._token_keys = address.token_keys
+        self._server = open_server(address, ca=ca, transport=transport)
         self._denied: Session | None = None
         self._sessions: SessionSource
         if isinstance(source, TokenSource):
-            self._sessions = AgentSessions(self._server.url, source)
+            self._sessions = AgentSessions(str(address), source)
         else:
             self._sessions = OwnSessions(
                 self._server,
@@ -88,6 +105,7 @@ class KbsClient:
                 key_algorithm=key_algorithm,
                 generation=generation,
                 oldest=oldest,
+                token_keys=self._token_keys,
             )
 
     @property
@@ -131,19 +149,22 @@ class KbsClient:
             NotFoundError: there is no such resource.
             AccessDeniedError: the KBS's policy says no.
             AuthenticationError: the KBS does not accept our evidence.
-            IntegrityError: the answer does not decrypt with our key.
+            IntegrityError: the answer does not decrypt with our key, or nothing shows that it is
+                of the KBS that the address names.
             UnreachableError: it does not answer.
             ProtocolError: it answers something else than its protocol.
         """
         session = await self.session(ended=self._denied)
-        answer = await self._get(uri, session)
+        nonce = base64url.encode(secrets.token_bytes(proof.NONCE_BYTES))
+        answer = await self._get(uri, session, nonce)
         if _session_ended(answer):
             session = await self.session(ended=session)
-            answer = await self._get(uri, session)
+            answer = await self._get(uri, session, nonce)
         if answer.status == _FORBIDDEN:
             self._denied = session
         if answer.status != OK:
             raise refusal(self._server, answer, f"the resource {uri}")
+        self._check_proof(uri, session, nonce, answer)
         response: kbs.Response = decode(self._server, answer, kbs.Response, f"the resource {uri}")
         try:
             return session.decrypt(response)
@@ -154,10 +175,30 @@ class KbsClient:
                 f"the KBS at {self.url} sent {uri}, but it does not decrypt with our key"
             ) from error
 
-    async def _get(self, uri: kbs.ResourceUri, session: Session) -> Answer:
+    async def _get(self, uri: kbs.ResourceUri, session: Session, nonce: str) -> Answer:
+        asked = {proof.NONCE_HEADER: nonce} if self._token_keys else {}
         return await self._server.request(
-            "GET", f"{BASE}/{uri.route}", headers=proof_header(session)
+            "GET", f"{BASE}/{uri.route}", headers={**proof_header(session), **asked}
         )
+
+    def _check_proof(
+        self, uri: kbs.ResourceUri, session: Session, nonce: str, answer: Answer
+    ) -> None:
+        if not self._token_keys:
+            return
+        resource = f"{uri.plugin}/{uri.path}"
+        signed = proof.content(nonce, resource, session.key.public_jwk(), answer.body)
+        shown = answer.headers.get(proof.PROOF_HEADER)
+        try:
+            detached.verify(shown, signed, self._token_keys)
+        except (FormatError, AuthenticationError) as error:
+            problem = error.message if shown else "it is not signed"
+            raise IntegrityError(
+                f"the KBS at {self.url} sent {uri}, but is not the one that was named by its token "
+                f"key: {problem}",
+                hint="somebody answers in its place, it has a new key, or it is one that does not "
+                "sign resources (Trustee's, or one with an attestation service elsewhere)",
+            ) from error
 
 
 def _session_ended(answer: Answer) -> bool:

@@ -9,9 +9,9 @@ from urllib.parse import quote
 
 from cocos._types import JsonObject
 from cocos.clients._http import Answer, Transport, read_ca
-from cocos.clients._kbs_http import BASE, OK, decode, open_server, refusal
+from cocos.clients._kbs_http import BASE, OK, address_of, decode, open_server, refusal
 from cocos.crypto import base64url
-from cocos.errors import ProtocolError
+from cocos.errors import ConfigError, ProtocolError
 from cocos.wire import audit, json
 from cocos.wire.kbs.protocol import ResourcePath
 
@@ -26,10 +26,13 @@ class KbsAdmin:
     than its protocol.
 
     Args:
-        url: Base URL of the KBS.
+        url: Address of the KBS (:mod:`cocos.wire.kbs.address`).
         token: Admin JWT; None for a KBS that was started without authentication.
         ca_file: The only CA to trust, as PEM; the system's CAs without.
         transport: Instead of the network.
+
+    Raises:
+        ConfigError: not an address, or it would know the KBS by nothing that holds here.
     """
 
     def __init__(
@@ -40,7 +43,14 @@ class KbsAdmin:
         ca_file: Path | None = None,
         transport: Transport | None = None,
     ) -> None:
-        self._server = open_server(url, ca=read_ca(ca_file), transport=transport)
+        address = address_of(url)
+        if address.token_keys and not address.url.startswith("https:"):
+            raise ConfigError(
+                f"its token key authenticates the resources of the KBS at {address.url}, and "
+                "nothing that administrators are told or tell",
+                hint="leave #token-key=… out, or speak TLS to it",
+            )
+        self._server = open_server(address, ca=read_ca(ca_file), transport=transport)
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
 
     async def __aenter__(self) -> Self:

@@ -8,7 +8,7 @@ monotonic clock, so that a guest with a wrong date still works.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, Protocol, runtime_checkable
@@ -20,9 +20,16 @@ from cocos._types import JsonObject, UnverifiedToken
 from cocos.clients._http import Answer, HttpServer
 from cocos.clients._kbs_auth import Opening
 from cocos.clients._kbs_http import BASE, OK, decode, refusal
-from cocos.crypto import base64url
+from cocos.crypto import base64url, detached
 from cocos.crypto.tee_key import EC_P256, RSA_EARLY, TeeKeyPair
-from cocos.errors import CocosError, FormatError, ProtocolError, UnsupportedError
+from cocos.errors import (
+    AuthenticationError,
+    CocosError,
+    FormatError,
+    IntegrityError,
+    ProtocolError,
+    UnsupportedError,
+)
 from cocos.wire import json
 from cocos.wire.agent_token import AgentToken
 from cocos.wire.kbs import protocol as kbs
@@ -67,7 +74,7 @@ class TokenSource(Protocol):
         """Return a token of the KBS at ``url``.
 
         Args:
-            url: Base URL.
+            url: Address of the KBS.
             refused: An earlier token, which the KBS does not accept any more.
         """
         ...
@@ -135,6 +142,7 @@ class OwnSessions:
             not used any more.
         oldest: The oldest protocol to go down to, whatever it loses; None for what loses
             nothing.
+        token_keys: Thumbprints of the keys that the KBS's tokens must be signed by; any without.
     """
 
     def __init__(
@@ -147,8 +155,10 @@ class OwnSessions:
         key_algorithm: str = EC_P256,
         generation: Callable[[], int] = lambda: 0,
         oldest: Generation | None = None,
+        token_keys: Collection[str] = (),
     ) -> None:
         self._server = server
+        self._token_keys = frozenset(token_keys)
         self._opening = Opening(server, oldest=oldest)
         self._evidence = evidence
         self._init_data = init_data
@@ -208,6 +218,7 @@ class OwnSessions:
         result: kbs.AttestationResult = decode(
             self._server, answer, kbs.AttestationResult, "its attestation result"
         )
+        self._check_issuer(result.token)
         _log.info(
             "kbs.attested",
             url=self._server.url,
@@ -216,6 +227,19 @@ class OwnSessions:
             seconds=round(clock() - began, 3),
         )
         return _session(result.token, key, {**cookies, **_cookies(answer)}, protocol)
+
+    def _check_issuer(self, token: str) -> None:
+        """Check that the KBS is the one that was named by its token key."""
+        if not self._token_keys:
+            return
+        try:
+            detached.verify_token(token, self._token_keys)
+        except (FormatError, AuthenticationError) as error:
+            raise IntegrityError(
+                f"the KBS at {self._server.url} is not the one that was named by its token key: "
+                f"of its attestation token, {error.message}",
+                hint="somebody answers in its place, or it has a new key: kbs token-key list",
+            ) from error
 
     async def _key_for(self, protocol: Generation) -> TeeKeyPair:
         if self._key is None:
@@ -259,7 +283,7 @@ class AgentSessions:
     it answers the same as before, what was read of its answer still serves.
 
     Args:
-        url: Base URL of the KBS.
+        url: Address of the KBS, which says also what it is known by.
         tokens: The agent.
     """
 

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Resources for the guest's programs, fetched as any guest does.
 
-There is one client per KBS. Every call asks the KBS itself, in the session of this moment:
-what is on its way to one computation is never given to another, which may have been
-measured meanwhile, and what a KBS released once it may refuse the next time.
+There is one client per KBS. What the configured KBS is known by counts also where a request
+names it again, without that: nothing falls back to believing whoever answers. Every call
+asks the KBS itself, in the session of this moment: what is on its way to one computation is
+never given to another, which may have been measured meanwhile, and what a KBS released once
+it may refuse the next time.
 """
 
 import asyncio
@@ -11,6 +13,7 @@ import copy
 from pathlib import Path
 from typing import Final, Protocol, Self
 
+from cocos.clients._kbs_http import address_of
 from cocos.clients.kbs import EvidenceSource, KbsClient, TokenSource
 from cocos.clients.kbs_pool import KbsClients
 from cocos.errors import CocosError, ConfigError, UnreachableError
@@ -28,7 +31,7 @@ class ResourceSource(Protocol):
 
         Args:
             uri: Its name.
-            url: The KBS to ask; the configured one if None.
+            url: Address of the KBS to ask; the configured one if None.
 
         Raises:
             NotFoundError: there is no such resource.
@@ -42,9 +45,8 @@ class KbsResources:
 
     Args:
         source: The attestation agent, or who makes evidence without one.
-        url: The KBS to ask when a request names none.
-        ca_file: The only CA to trust.
-        ca: The same as text; ``ca_file`` wins.
+        url: Address of the KBS to ask when a request names none.
+        ca_file: The only CA to trust for KBSs whose address names nothing.
         init_data: What the host passed in, for the KBS to appraise; an agent knows it itself.
         what: What the resources are, for messages.
     """
@@ -55,14 +57,13 @@ class KbsResources:
         *,
         url: str | None,
         ca_file: Path | None = None,
-        ca: str | None = None,
         init_data: InitData | None = None,
         what: str = "resource",
     ) -> None:
-        self._url = url
+        self._configured = None if url is None else address_of(url)
         self._what = what
         self._clients = KbsClients(
-            lambda url: KbsClient(url, source, ca_file=ca_file, ca=ca, init_data=init_data)
+            lambda url: KbsClient(url, source, ca_file=ca_file, init_data=init_data)
         )
 
     async def __aenter__(self) -> Self:
@@ -81,18 +82,19 @@ class KbsResources:
             AccessDeniedError: its policy says no.
             UnreachableError: it, or the attestation agent, does not answer.
         """
-        server = url or self._url
-        if server is None:
+        asked = self._configured if url is None else address_of(url)
+        if asked is None:
             raise ConfigError(
                 f"the {self._what} {uri} is needed, but no KBS is configured",
                 hint="start it with AA_KBC_PARAMS=cc_kbc::URL, or decrypt with cc_kbc::URL",
             )
+        server = asked.trusted_like(self._configured)
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
-                return await (await self._clients.get(server)).get_resource(uri)
+                return await (await self._clients.get(str(server))).get_resource(uri)
         except TimeoutError as error:
             raise UnreachableError(
-                f"{self._what} {uri}: the KBS at {server} did not answer within "
+                f"{self._what} {uri}: the KBS at {server.url} did not answer within "
                 f"{REQUEST_SECONDS:g} s"
             ) from error
         except CocosError as error:

@@ -9,7 +9,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from cocos.errors import FormatError
 from cocos.host.offline_fs import FILES
 from cocos.transport.loopback import local_address
-from cocos.wire.aa_kbc_params import KBS, OFFLINE, AaKbcParams, kbs_url
+from cocos.wire.aa_kbc_params import KBS, AaKbcParams, one_source
+from cocos.wire.kbs.address import KbsAddress
 from cocos.wire.kbs.protocol import ResourceUri
 
 DEFAULT_ADDRESS = "unix:///run/confidential-containers/cdh.sock"
@@ -20,7 +21,7 @@ SEALED_SECRET_KEYS = Path("/run/confidential-containers/cdh/sealed-secret")
 
 def _url(text: str) -> str:
     try:
-        return kbs_url(text)
+        return str(KbsAddress.parse(text))
     except FormatError as error:
         raise ValueError(error.message) from error
 
@@ -47,15 +48,30 @@ class KbcConfig(_Frozen):
 
     name: Literal["cc_kbc", "offline_fs_kbc"]
     url: Annotated[str, AfterValidator(_url)] | None = None
-    """Base URL of the KBS, for ``cc_kbc``."""
+    """Address of the KBS (:mod:`cocos.wire.kbs.address`), for ``cc_kbc``."""
     kbs_cert: str | None = None
-    """The only CA to trust, PEM."""
+    """A CA that the KBS is known by, PEM."""
 
     @model_validator(mode="after")
     def _complete(self) -> "KbcConfig":
         if self.name == KBS and self.url is None:
             raise ValueError("cc_kbc needs a url")
+        try:
+            self.source()
+        except FormatError as error:
+            raise ValueError(error.message) from error
         return self
+
+    def source(self) -> AaKbcParams:
+        """Return the same as parameters.
+
+        Raises:
+            FormatError: ``kbs_cert`` and ``url`` do not go together.
+        """
+        address = KbsAddress.parse(self.url) if self.name == KBS and self.url else None
+        if address is not None and self.kbs_cert is not None:
+            address = address.with_ca(self.kbs_cert)
+        return AaKbcParams(self.name, address)
 
 
 class Credential(_Frozen):
@@ -98,7 +114,7 @@ class Settings(ConfigFile):
     allow_users: tuple[str, ...] = ()
     """Users of this machine to serve besides our own and root, by name or number."""
     aa_kbc_params: str | None = None
-    """``cc_kbc::URL`` or ``offline_fs_kbc::null``, used when the file names no ``kbc``."""
+    """``cc_kbc::URL`` or ``offline_fs_kbc::null``, if the file names no other ``kbc``."""
     offline_files: tuple[Path, ...] = FILES
     """Files of ``offline_fs_kbc``, in order; later ones win."""
     sealed_secret_keys: Path = SEALED_SECRET_KEYS
@@ -120,15 +136,24 @@ class Settings(ConfigFile):
             )
         return self
 
-    def source(self) -> KbcConfig | None:
+    @model_validator(mode="after")
+    def _one_source(self) -> "Settings":
+        try:
+            self.source()
+        except FormatError as error:
+            raise ValueError(error.message) from error
+        return self
+
+    def source(self) -> AaKbcParams | None:
         """Return where resources come from: what the file says, else ``aa_kbc_params``.
 
         Raises:
-            FormatError: these are malformed.
+            FormatError: these are malformed, or say different things.
         """
-        if self.kbc is not None or self.aa_kbc_params is None:
-            return self.kbc
-        params = AaKbcParams.parse(self.aa_kbc_params)
-        if params.kbc == OFFLINE:
-            return KbcConfig(name="offline_fs_kbc")
-        return None if params.url is None else KbcConfig(name="cc_kbc", url=params.url)
+        params = None if self.aa_kbc_params is None else AaKbcParams.parse(self.aa_kbc_params)
+        told = None if self.kbc is None else self.kbc.source()
+        if told is None or told.kbs is not None:
+            return one_source(None if told is None else told.kbs, params, setting="kbc")
+        if params not in {None, told, AaKbcParams(KBS)}:
+            raise FormatError("kbc and aa_kbc_params name different sources; leave one out")
+        return told

@@ -1,90 +1,50 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs in the guest, first of all services: unpack the init data of the host.
 
-The disk is untrusted. Its members may only have names that the guest knows, become files
-in one folder of memory, readable by root, and are measured by the attestation agent from
-the text that stands beside them. Imports little: it is on the way of every boot.
+The disk is untrusted. Its members may only have names that the guest knows, say each fact
+once (:mod:`cocos.wire.vm_init_data`), become files in one folder of memory, readable by root,
+and are measured by the attestation agent from the text that stands beside them. Imports
+little: it is on the way of every boot.
 """
 
 import os
-import re
 import sys
 from pathlib import Path
 
 from cocos.errors import CocosError, FormatError
+from cocos.wire import env_file, vm_init_data
 from cocos.wire.init_data import InitDocument, from_disk
 
 DISK = Path("/dev/disk/by-id/virtio-cocos-initdata")
-FOLDER = Path("/run/cocos")
+FOLDER = Path(vm_init_data.FOLDER)
+COMMAND_LINE = Path("/proc/cmdline")
 TEXT = "initdata.toml"
 LIMIT = 2**20
-MEMBERS = frozenset(
-    {
-        "aa.toml",
-        "agent-ca.pem",
-        "agent-cert.pem",
-        "agent-key.pem",
-        "agent.env",
-        "authorized_keys",
-        "cdh.toml",
-        "registries.conf",
-    }
-)
-ENVIRONMENT = "agent.env"
-VARIABLES = frozenset(
-    {
-        "AA_KBC_PARAMS",
-        "AGENT_CERTS_TOKEN",
-        "AGENT_CVM_CA_URL",
-        "AGENT_CVM_GRPC_CLIENT_CERT",
-        "AGENT_CVM_GRPC_CLIENT_KEY",
-        "AGENT_CVM_GRPC_SERVER_CA_CERTS",
-        "AGENT_CVM_GRPC_URL",
-        "AGENT_CVM_ID",
-        "AGENT_LOG_LEVEL",
-        "AWS_ACCESS_KEY_ID",
-        "AWS_ENDPOINT_URL",
-        "AWS_REGION",
-        "AWS_SECRET_ACCESS_KEY",
-        "COCOS_LOG_LEVEL",
-        "CONTAINERS_REGISTRIES_CONF",
-    }
-)
-"""What the host may tell the services; with LD_PRELOAD or PATH it could run its own code."""
-
-_ASSIGNMENT = re.compile(r'([A-Z0-9_]+)="(?:[^"\\\n]|\\["\\$`])*"')
+ENVIRONMENTS = {"agent": "cocos-agent.env", "keyprovider": "coco-keyprovider.env"}
+"""Program → file that its unit reads. Made here, of members that a policy sees."""
 
 
-def unpack(content: bytes, folder: Path) -> None:
+def unpack(content: bytes, folder: Path, *, command_line: str = "") -> None:
     """Write the members of an init data disk, and its exact text, into a folder.
 
     Args:
         content: The whole disk.
         folder: Made when absent; private.
+        command_line: The kernel's, which must not say what init data says.
 
     Raises:
-        FormatError: no init data, or a member that no program here reads.
+        FormatError: no init data, a member that no program here reads, or a fact that is said
+            twice.
     """
     text = from_disk(content)
     document = InitDocument.parse(text)
-    unknown = sorted(document.data.keys() - MEMBERS)
-    if unknown:
-        raise FormatError(f"the init data has members that this image does not know: {unknown}")
-    _check_environment(document.data.get(ENVIRONMENT, ""))
+    environments = vm_init_data.programs(document.data, command_line=command_line)
     folder.mkdir(mode=0o700, exist_ok=True)
     _write(folder / TEXT, text)
     for name, value in document.data.items():
         _write(folder / name, value.encode())
-
-
-def _check_environment(text: str) -> None:
-    for line in text.split("\n"):
-        if not line:
-            continue
-        match = _ASSIGNMENT.fullmatch(line)
-        if match is None or match[1] not in VARIABLES:
-            name = line.partition("=")[0][:64]
-            raise FormatError(f"the init data may not set {name!r} for the agent")
+    for program, variables in environments.items():
+        _write(folder / ENVIRONMENTS[program], env_file.dumps(variables).encode())
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -100,8 +60,8 @@ def main() -> None:
             content = disk.read(LIMIT + 1)
         if len(content) > LIMIT:
             raise FormatError(f"the init data disk is larger than {LIMIT} bytes")
-        unpack(content, FOLDER)
+        unpack(content, FOLDER, command_line=COMMAND_LINE.read_text("utf-8", "replace"))
     except OSError as error:
-        sys.exit(f"cocos-initdata: cannot read {DISK}: {error.strerror}")
+        sys.exit(f"cocos-initdata: cannot read {error.filename or DISK}: {error.strerror}")
     except CocosError as error:
         sys.exit(f"cocos-initdata: {error.message}")

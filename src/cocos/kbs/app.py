@@ -30,7 +30,7 @@ from cocos.kbs.denials import Denials
 from cocos.kbs.metrics import KbsMetrics
 from cocos.kbs.openapi import GUEST, HANDSHAKE, PATH, about
 from cocos.kbs.problems import describe
-from cocos.kbs.service import Credentials, KbsService
+from cocos.kbs.service import RESOURCE, Credentials, KbsService, Released
 from cocos.stores.health import Health
 from cocos.transport.client_address import ClientAddresses
 from cocos.transport.openapi import PROBLEM, Content, json_of, openapi_route, operation
@@ -45,6 +45,7 @@ from cocos.transport.web import (
 )
 from cocos.wire.kbs import protocol as kbs
 from cocos.wire.kbs.generations import EarlyAttestation
+from cocos.wire.kbs.proof import NONCE_HEADER, PROOF_HEADER
 
 PREFIX = "/kbs/v0"
 MAX_QUERY: Final = 4096
@@ -209,14 +210,30 @@ class _Api:
         answer=json_of(kbs.Response),
         security=GUEST,
         errors=[TooManyRequestsError],
+        headers={
+            NONCE_HEADER: f"22 to 86 characters of base64url, for a signature of the answer in the "
+            f"header {PROOF_HEADER}"
+        },
     )
     async def get_resource(self, request: Request) -> Response:
         credentials = Credentials(_session_id(request), _bearer(request))
         trail = self._auditor.trail(request.scope)
         with self._charges.refusals(request):
             path = kbs.ResourcePath.parse(request.path_params["path"])
-            sealed = await self._service.read_resource(credentials, path, _query(request), trail)
-        return json_response(sealed)
+            released = await self._service.read_resource(credentials, path, _query(request), trail)
+            response = json_response(released.sealed)
+            await self._prove(response, request, released, f"{RESOURCE}/{path}")
+        return response
+
+    async def _prove(
+        self, response: Response, request: Request, released: Released, resource: str
+    ) -> None:
+        nonce = request.headers.get(NONCE_HEADER)
+        if nonce is None:
+            return
+        made = await self._service.prove(released, resource, nonce, bytes(response.body))
+        if made is not None:
+            response.headers[PROOF_HEADER] = made
 
 
 def _set_cookie(

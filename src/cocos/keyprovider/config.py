@@ -4,12 +4,13 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from cocos.errors import FormatError
 from cocos.host.offline_fs import FILES
 from cocos.transport.loopback import local_address
-from cocos.wire.aa_kbc_params import OFFLINE, AaKbcParams, kbs_url
+from cocos.wire.aa_kbc_params import OFFLINE, AaKbcParams, one_source
+from cocos.wire.kbs.address import KbsAddress
 
 DEFAULT_ADDRESS = "127.0.0.1:50011"
 AGENT_ADDRESS = "127.0.0.1:50002"
@@ -25,7 +26,7 @@ def _kbc(text: str) -> str:
 
 def _url(text: str) -> str:
     try:
-        return kbs_url(text)
+        return str(KbsAddress.parse(text))
     except FormatError as error:
         raise ValueError(error.message) from error
 
@@ -40,13 +41,13 @@ class Settings(BaseModel):
     allow_users: tuple[str, ...] = ()
     """Users of this machine to serve besides our own and root, by name or number."""
     kbs: Annotated[str, AfterValidator(_url)] | None = None
-    """URL of the KBS."""
+    """Address of the KBS (:mod:`cocos.wire.kbs.address`)."""
     aa_kbc_params: Annotated[str, AfterValidator(_kbc)] | None = None
-    """``cc_kbc::URL`` or ``offline_fs_kbc::null``, used when ``kbs`` is not set."""
+    """``cc_kbc::URL`` or ``offline_fs_kbc::null``, if ``kbs`` names no other."""
     offline_files: tuple[Path, ...] = FILES
     """Files of ``offline_fs_kbc``, in order; later ones win."""
     kbs_ca: Path | None = None
-    """The only CA to trust for KBSs, PEM."""
+    """The only CA to trust for KBSs whose address names nothing to know them by, PEM."""
     auth_private_key: Path | None = None
     """Ed25519 key of the KBS's administrator, PEM: new keys are made and registered."""
     key_policy: Path | None = None
@@ -62,15 +63,27 @@ class Settings(BaseModel):
     insecure_ctr: bool = False
     """Wrap and unwrap with A256CTR, too: nobody notices when such a packet is changed."""
 
+    @model_validator(mode="after")
+    def _one_kbs(self) -> "Settings":
+        try:
+            self._source()
+        except FormatError as error:
+            raise ValueError(error.message) from error
+        return self
+
+    def _source(self) -> AaKbcParams | None:
+        named = None if self.kbs is None else KbsAddress.parse(self.kbs)
+        params = None if self.aa_kbc_params is None else AaKbcParams.parse(self.aa_kbc_params)
+        return one_source(named, params, setting="kbs")
+
     @property
-    def kbs_url(self) -> str | None:
+    def address(self) -> str | None:
         """The KBS: ``kbs``, else that of ``aa_kbc_params``."""
-        if self.kbs is not None or self.aa_kbc_params is None:
-            return self.kbs
-        return AaKbcParams.parse(self.aa_kbc_params).url
+        source = self._source()
+        return None if source is None or source.kbs is None else str(source.kbs)
 
     @property
     def offline(self) -> bool:
         """Whether keys come from files of this machine."""
-        params = self.aa_kbc_params
-        return self.kbs is None and params is not None and AaKbcParams.parse(params).kbc == OFFLINE
+        source = self._source()
+        return source is not None and source.kbc == OFFLINE

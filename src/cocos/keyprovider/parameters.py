@@ -9,8 +9,8 @@ For encryption, pieces joined by ``::`` in any order::
     sample=true                                          the well-known key; insecure
     Enabled                                              nothing: what Skopeo sends for no text
 
-For decryption ``cc_kbc::URL`` names the KBS; ``cc_kbc::null`` and ``offline_fs_kbc::null``
-leave it to the settings.
+For decryption ``cc_kbc::URL``, with what the KBS is known by in its fragment, names the KBS;
+``cc_kbc::null`` and ``offline_fs_kbc::null`` leave it to the settings.
 A piece that we do not know is an error: it may be a setting with a typing mistake.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from cocos.crypto.kek import WrapType
 from cocos.errors import FormatError
-from cocos.wire.aa_kbc_params import kbs_url
+from cocos.wire.kbs.address import KbsAddress
 from cocos.wire.kbs.protocol import ResourceUri
 from cocos.wire.ocicrypt import parse_key_id
 
@@ -80,7 +80,7 @@ def parse_unwrap(texts: Sequence[str]) -> str | None:
         texts: May be empty: the key is used whatever provider the command line names.
 
     Returns:
-        URL of the KBS to ask, or None for the configured one.
+        Address of the KBS to ask, or None for the configured one.
 
     Raises:
         FormatError: another form, or two different servers.
@@ -97,13 +97,14 @@ def _kbs_url(text: str) -> str | None:
         kbc, url = "", text
     if url in _NOTHING or (not separator and _KBC.fullmatch(url)):
         return None
+    shown = "this" if "@" in text else repr(text[:200])
     problem = FormatError(
-        f"{text[:200]!r} is not a decryption parameter", hint="cc_kbc::null or cc_kbc::URL"
+        f"{shown} is not a decryption parameter", hint="cc_kbc::null or cc_kbc::URL"
     )
     if kbc and not _KBC.fullmatch(kbc):
         raise problem
     try:
-        return kbs_url(url)
+        return str(KbsAddress.parse(url))
     except FormatError as error:
         raise problem from error
 

@@ -4,34 +4,21 @@
 The host writes it, so a guest believes none of it; but it is measured, so that a KBS sees
 what the guest was told. It travels in the clear: the host reads it, a client key in it too.
 
-Members, each of which the guest puts into ``/run/cocos`` under its name, readable by root:
-
-``aa.toml``
-    Configuration of the attestation agent.
-``agent.env``
-    Environment of the agent, as systemd reads it.
-``agent-ca.pem``, ``agent-cert.pem``, ``agent-key.pem``
-    TLS to the CVMS, if there is any.
-``registries.conf``
-    Registries on the host's loopback, which the guest reaches at another address.
-``authorized_keys``
-    Who may log in by SSH; debug images alone have a server for it.
+Which members there are, and what each says: :mod:`cocos.wire.vm_init_data`.
 """
 
 import ipaddress
 import json
-import re
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from cocos.manager.plan import VmPlan
-from cocos.wire import init_data
+from cocos.wire import env_file, init_data, vm_init_data
 from cocos.wire.address import parse_address
 
 HOST_ADDRESS = "10.0.2.2"
 """Where QEMU's user networking shows the host's loopback to a guest."""
 
-FOLDER = "/run/cocos"
 _LOOPBACK = ("localhost", "127.0.0.1")  # an image reference cannot have IPv6 addresses
 
 
@@ -49,7 +36,11 @@ class GuestConfig:
 
 
 def guest_config(vm_id: str, plan: VmPlan, *, authorized_keys: str = "") -> GuestConfig:
-    """Return what to tell a VM behind QEMU's user networking."""
+    """Return what to tell a VM behind QEMU's user networking.
+
+    Raises:
+        FormatError: it would say something that the image refuses, such as a fact twice.
+    """
     rewritten: list[str] = []
     cvms = parse_address(plan.cvms, what="the CVMS", default_port=0)
     if is_loopback(cvms.host):
@@ -58,33 +49,20 @@ def guest_config(vm_id: str, plan: VmPlan, *, authorized_keys: str = "") -> Gues
     kbs = guest_url(plan.kbs_params.partition("::")[2])
     if not plan.kbs_params.endswith(kbs):
         rewritten.append(f"the KBS of {plan.kbs_params} is at {kbs} for the guest")
-    environment = {
-        **plan.variables,
-        "AGENT_CVM_ID": vm_id,
-        "AGENT_CVM_GRPC_URL": str(cvms),
-        "AGENT_LOG_LEVEL": plan.log_level,
-        "COCOS_LOG_LEVEL": plan.log_level,
-        "CONTAINERS_REGISTRIES_CONF": f"{FOLDER}/registries.conf",
+    environment = {**plan.variables, "AGENT_CVM_ID": vm_id, "AGENT_CVM_GRPC_URL": str(cvms)}
+    files = {
+        "authorized_keys": authorized_keys,
+        "agent-ca.pem": plan.server_ca.decode("ascii", "replace"),
+        "agent-cert.pem": plan.client_cert.decode("ascii", "replace"),
+        "agent-key.pem": plan.client_key.decode("ascii", "replace"),
     }
-    if kbs:
-        environment["AA_KBC_PARAMS"] = f"cc_kbc::{kbs}"
-    files: dict[str, str] = {}
-    if authorized_keys:
-        files["authorized_keys"] = authorized_keys
-    for name, variable, pem in (
-        ("agent-ca.pem", "AGENT_CVM_GRPC_SERVER_CA_CERTS", plan.server_ca),
-        ("agent-cert.pem", "AGENT_CVM_GRPC_CLIENT_CERT", plan.client_cert),
-        ("agent-key.pem", "AGENT_CVM_GRPC_CLIENT_KEY", plan.client_key),
-    ):
-        if pem:
-            files[name] = pem.decode("ascii", "replace")
-            environment[variable] = f"{FOLDER}/{name}"
     members = {
-        "aa.toml": _attestation_agent(kbs, plan.log_level),
-        "agent.env": "".join(f"{name}={_quoted(value)}\n" for name, value in environment.items()),
+        vm_init_data.AGENT_CONFIG: _attestation_agent(kbs, plan.log_level),
+        vm_init_data.ENVIRONMENT: env_file.dumps(environment),
         "registries.conf": guest_registries(),
-        **files,
+        **{name: text for name, text in files.items() if text},
     }
+    vm_init_data.programs(members)  # or the guest would refuse it, minutes from now
     return GuestConfig(init_data.build(members), tuple(rewritten))
 
 
@@ -121,8 +99,3 @@ def _attestation_agent(kbs: str, log_level: str) -> str:
     if kbs:
         tables.insert(0, f"[token_configs.kbs]\nurl = {json.dumps(kbs)}\n")
     return "\n".join(tables)
-
-
-def _quoted(value: str) -> str:
-    """Return a value for systemd's EnvironmentFile=: only these need a backslash in quotes."""
-    return '"' + re.sub(r'(["\\$`])', r"\\\1", value) + '"'

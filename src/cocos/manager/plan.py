@@ -5,13 +5,14 @@ import datetime as dt
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from cocos.errors import FormatError
-from cocos.wire.address import check_host, parse_address
+from cocos.wire.aa_kbc_params import KBS
+from cocos.wire.address import parse_address
+from cocos.wire.kbs.address import KbsAddress
 
 CVMS_PORT = 7001
 MAX_TTL = dt.timedelta(days=3650)
@@ -55,7 +56,7 @@ class VmPlan:
         cvms: Address that the agent dials, ``host:port``.
         log_level: For the guest's programs: debug, info, warning or error.
         ttl: Life time, or None for no limit.
-        kbs_params: ``cc_kbc::URL``, or empty.
+        kbs_params: ``cc_kbc::ADDRESS``, or empty.
         server_ca: PEM certificates that the CVMS must chain to, or empty for plaintext.
         client_cert: PEM certificate chain that the agent shows to the CVMS, or empty.
         client_key: PEM private key of it.
@@ -138,28 +139,28 @@ def parse_ttl(text: str) -> dt.timedelta | None:
 
 
 def parse_kbs_params(text: str) -> str:
-    """Check ``cc_kbc::URL``; a bare URL is accepted, too. Empty stays empty.
+    """Check ``cc_kbc::ADDRESS``; a bare address is accepted, too. Empty stays empty.
+
+    Returns:
+        The same, the address (:mod:`cocos.wire.kbs.address`) in its one spelling.
 
     Raises:
-        FormatError: another key broker client, or no http(s) URL.
+        FormatError: another key broker client, or no address of a KBS.
     """
     if not text:
         return ""
-    hint = "write cc_kbc::http://HOST:8080"
     bare = text.startswith(("http://", "https://"))
-    client, _, url = f"cc_kbc::{text}".partition("::") if bare else text.partition("::")
-    problem = FormatError(f"{text[:200]!r} is no KBS address for a guest", hint=hint)
-    if client != "cc_kbc" or not text.isascii() or not text.isprintable() or " " in text:
-        raise problem
+    client, _, address = f"{KBS}::{text}".partition("::") if bare else text.partition("::")
+    problem = f"{client[:50]!r} is not {KBS}"
     try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError as error:
-        raise problem from error
-    if parts.scheme not in {"http", "https"} or "@" in parts.netloc or parts.query:
-        raise problem
-    check_host(parts.hostname or "", problem)
-    return f"{client}::{url}"
+        if client == KBS:
+            return f"{KBS}::{KbsAddress.parse(address)}"
+    except FormatError as error:
+        problem = error.message
+    raise FormatError(
+        f"no KBS address for a guest: {problem}",
+        hint=f"write {KBS}::http://HOST:8080#token-key=…, or without # to believe whoever answers",
+    )
 
 
 def _log_level(text: str) -> str:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from cocos.errors import FormatError
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
+_NUMBER = re.compile(r"[0-9]+|0[Xx][0-9A-Fa-f]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +60,14 @@ def parse_address(text: str, *, what: str, default_port: int) -> Address:
 
 
 def check_host(host: str, problem: FormatError) -> str:
-    """Return a host name or IP address (IPv6 without brackets), or raise ``problem``."""
-    if ":" in host:
+    """Return a host name or IP address (IPv6 without brackets), or raise ``problem``.
+
+    What resolvers take for a number is one IPv4 address, written as one: ``127.1`` and
+    ``0x7f.1`` would be other spellings of a place that somebody compares by its text.
+    """
+    if ":" in host or _NUMBER.fullmatch(host.rpartition(".")[2]):
         try:
-            return str(ipaddress.IPv6Address(host))
+            return str(ipaddress.ip_address(host))
         except ValueError:
             raise problem from None
     if not _HOST.fullmatch(host):

@@ -14,9 +14,9 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, cast
 
-import grpc
 import pytest
 from _kbs_program import Kbs, start_kbs
+from _keyprovider import OPTIONS, packet, unwrap, wrap
 from _layouts import gzipped, tar, write
 from _programs import Running, running
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -42,24 +42,14 @@ from cocos.host.images.skopeo import Copied, Skopeo
 from cocos.host.key_folder import KeyFolder
 from cocos.policy import owners
 from cocos.policy.owners import Terms
-from cocos.transport.rpc import client_error
 from cocos.wire import oci, ocicrypt
-from cocos.wire._generated import keyprovider_pb2 as pb
-from cocos.wire._generated import keyprovider_pb2_grpc as pb_grpc
 from cocos.wire.json import encode
-from cocos.wire.kbs.protocol import ResourcePath, ResourceUri
+from cocos.wire.kbs.protocol import ResourcePath
 
 pytestmark = pytest.mark.integration
 
 KEY = ResourcePath.parse("default/key/algo-key")
 ANY = Terms()
-OPTIONS = encode(
-    {
-        "symkey": bytes(range(32)),
-        "digest": "sha256:" + "0" * 64,
-        "cipheroptions": {"nonce": bytes(range(16))},
-    }
-)
 
 
 @pytest.fixture
@@ -85,47 +75,11 @@ async def provider(*arguments: str | Path) -> AsyncIterator[Running]:
         yield program
 
 
-@contextlib.asynccontextmanager
-async def stub(address: str) -> AsyncIterator["pb_grpc.KeyProviderServiceAsyncStub"]:
-    async with aio.insecure_channel(address) as channel:
-        yield pb_grpc.KeyProviderServiceStub(channel)
-
-
-async def wrap(address: str, parameter: str) -> bytes:
-    """Return the annotation packet, as ocicrypt gets it."""
-    document = ocicrypt.wrap_input(OPTIONS, [parameter])
-    async with stub(address) as client:
-        try:
-            reply = await client.WrapKey(
-                pb.KeyProviderKeyWrapProtocolInput(KeyProviderKeyWrapProtocolInput=document)
-            )
-        except grpc.RpcError as error:
-            raise client_error(address, error, "it") from error
-    return ocicrypt.parse_wrap_output(reply.KeyProviderKeyWrapProtocolOutput)
-
-
-async def unwrap(address: str, annotation: bytes, parameter: str = "cc_kbc::null") -> bytes:
-    """Return the private options, as ocicrypt gets them."""
-    document = ocicrypt.unwrap_input(annotation, [parameter])
-    async with stub(address) as client:
-        try:
-            reply = await client.UnWrapKey(
-                pb.KeyProviderKeyWrapProtocolInput(KeyProviderKeyWrapProtocolInput=document)
-            )
-        except grpc.RpcError as error:
-            raise client_error(address, error, "it") from error
-    return ocicrypt.parse_unwrap_output(reply.KeyProviderKeyWrapProtocolOutput)
-
-
 def administering(private_key: Path, terms: Terms = ANY) -> list[str | Path]:
     """Flags of a provider that registers keys under a policy."""
     file = private_key.with_suffix(".rego")
     file.write_text(owners.write(terms, said="a test"))
     return ["--auth-private-key", private_key, "--key-policy", file]
-
-
-def packet(key: bytes, uri: str = KEY.uri) -> bytes:
-    return ocicrypt.Packet(ResourceUri.parse(uri), kek.wrap(key, OPTIONS)).encode()
 
 
 async def test_many_layers_cost_one_handshake(kbs: Kbs, agent: str) -> None:

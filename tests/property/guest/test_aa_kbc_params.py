@@ -17,12 +17,14 @@ def test_any_text_is_params_or_a_format_error(text: str) -> None:
     with contextlib.suppress(FormatError):
         found = AaKbcParams.parse(text)
         assert found.kbc in {KBS, OFFLINE}
-        assert found.url is None or found.url.startswith("http")
+        assert found.kbs is None or found.kbs.url.startswith("http")
 
 
 @given(host=HOSTS, path=st.sampled_from(["", "/", "/base", "/base//"]), others=st.text(max_size=20))
 def test_every_url_can_be_expressed(host: str, path: str, others: str) -> None:
     text = f"{KBS}::http://{host}{path}"
-    assert AaKbcParams.parse(text).url == f"http://{host}{path}".rstrip("/")
+    kbs = AaKbcParams.parse(text).kbs
+    assert kbs is not None
+    assert kbs.url == f"http://{host}{path}".rstrip("/")
     words = f"quiet {others.replace('agent.', '')} agent.aa_kbc_params={text}\n"
     assert of_command_line(words) == text

@@ -222,9 +222,7 @@ async def bed(
     await log.open()
     machine = Machine(attester, log if measure else None)
     async with contextlib.AsyncExitStack() as stack:
-        tokens = await stack.enter_async_context(
-            KbsTokens(lambda url: KbsClient(url, machine), url=None)
-        )
+        tokens = await stack.enter_async_context(KbsTokens(lambda url: KbsClient(url, machine)))
         agent = AttestationAgentService(machine, tokens)
         provider = await stack.enter_async_context(
             serve("127.0.0.1:0", [provider_service(OrderedProvider(keys, order))])

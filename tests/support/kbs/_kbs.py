@@ -58,6 +58,7 @@ class InProcessKbs:
     store: Store | None = None
     storage: Storage | None = None
     client: tuple[str, int] | None = None
+    folder: Path | None = None
     requests: list[str] = field(default_factory=list)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -110,7 +111,8 @@ async def kbs_in_process(
 ) -> AsyncIterator[InProcessKbs]:
     """Have a key broker with an empty store in ``folder``."""
     private, public = admin_pair()
-    kbs = InProcessKbs(admin_key=private, now=dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC))
+    now = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
+    kbs = InProcessKbs(admin_key=private, now=now, folder=folder)
     chosen = Settings(
         insecure_http=True,
         insecure_allow_sample=allow_sample,

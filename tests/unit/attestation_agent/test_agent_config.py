@@ -59,13 +59,40 @@ def test_the_guest_components_file(tmp_path: Path) -> None:
     file = tmp_path / "aa.toml"
     file.write_text(FILE)
     members = dict(load_settings(ConfigFile, file=file, flags={}))
-    settings = load(**members, aa_kbc_params="cc_kbc::http://other")
+    settings = load(**members, aa_kbc_params="cc_kbc::https://kbs.example:8443")
     kbs = settings.kbs()
     assert kbs is not None
-    assert (kbs.url, kbs.cert) == ("https://kbs.example:8443/", "/etc/kbs.pem")
+    assert (kbs.url, kbs.cert) == ("https://kbs.example:8443", "/etc/kbs.pem")
     assert kbs.tee_key_algorithm == "RSA-OAEP-256"
     assert settings.eventlog_config.init_pcr == 14
     assert settings.log.level == "debug"
+
+
+KEY = "token-key=" + "A" * 43
+
+
+@pytest.mark.parametrize(
+    ("named", "params", "agree"),
+    [
+        ("http://kbs:8080", "cc_kbc::http://other:8080", False),
+        ("http://kbs:8080", "cc_kbc::http://kbs:8081", False),
+        ("http://kbs:8080", "offline_fs_kbc::null", False),
+        ("http://kbs:8080", f"cc_kbc::http://kbs:8080#{KEY}", False),
+        (f"http://kbs:8080#{KEY}", f"cc_kbc::http://kbs:8080#{KEY[:-1]}E", False),
+        ("http://kbs:8080", "cc_kbc::http://KBS:8080/", True),
+        (f"http://kbs:8080#{KEY}", "cc_kbc::http://kbs:8080", True),  # says less, not other
+        ("http://kbs:8080", "cc_kbc::null", True),
+    ],
+)
+def test_a_second_source_may_only_say_the_same(named: str, params: str, *, agree: bool) -> None:
+    tables = {"kbs": {"url": named}}
+    if agree:
+        found = load(token_configs=tables, aa_kbc_params=params).kbs()
+        assert found is not None
+        assert found.url == named
+    else:
+        with pytest.raises(ConfigError, match="different"):
+            load(token_configs=tables, aa_kbc_params=params)
 
 
 def test_the_same_as_json_and_with_what_older_files_say(tmp_path: Path) -> None:

@@ -228,7 +228,8 @@ def test_secrets_in_init_data_show_by_their_digests() -> None:
         {
             "agent-key.pem": "PRIVATE",
             "agent-cert.pem": "public",
-            "agent.env": 'AGENT_CVM_ID="a=b"\nAWS_SECRET_ACCESS_KEY="s3=cret"\nAGENT_CERTS_TOKEN=t\n',
+            "agent.env": 'AGENT_CVM_ID="a=\\"b"\nAWS_SECRET_ACCESS_KEY="s3=cret"\n',
+            "other.env": 'AGENT_CVM_ID="a=b"\nAWS_SECRET_ACCESS_KEY="s3=cret"\nAGENT_CERTS_TOKEN=t\n',
             "aa.toml": '[token_configs.kbs]\nurl = "u"\nAdminPassword = "p"\n',
             "cdh.toml": '[[kbc]]\naccess_token = ["t"]\nport = 1\n',
             "policy.rego": 'policy_data := {"token": "of the policy"}',
@@ -238,7 +239,8 @@ def test_secrets_in_init_data_show_by_their_digests() -> None:
     assert init_claims(InitDocument.parse(text)) == {
         "agent-key.pem": digest("PRIVATE"),
         "agent-cert.pem": "public",
-        "agent.env": (
+        "agent.env": {"AGENT_CVM_ID": 'a="b', "AWS_SECRET_ACCESS_KEY": digest("s3=cret")},
+        "other.env": (
             f'AGENT_CVM_ID="a=b"\nAWS_SECRET_ACCESS_KEY={secret}\nAGENT_CERTS_TOKEN={digest("t")}\n'
         ),
         "aa.toml": {"token_configs": {"kbs": {"url": "u", "AdminPassword": digest("p")}}},

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from cocos.cli._common import load_settings
 from cocos.confidential_data_hub import credentials
@@ -26,6 +27,7 @@ from cocos.errors import (
 )
 from cocos.host.offline_fs import OfflineResources
 from cocos.wire import sealed_secret
+from cocos.wire.kbs.address import KbsAddress
 from cocos.wire.sealed_secret import Envelope, Vault
 
 OWNER = SigningKey.generate()
@@ -197,6 +199,8 @@ async def test_resources_by_their_uri(files: Path) -> None:
 
 # Settings
 
+PEM = trustme.CA().cert_pem.bytes().decode()
+OTHER = "cc_kbc::http://y"
 FILE = """
 socket = "unix:///run/x.sock"
 skip_sealed_secret_verification = false
@@ -204,8 +208,8 @@ skip_sealed_secret_verification = false
 aa_socket = "unix:///run/aa.sock"
 [kbc]
 name = "cc_kbc"
-url = "http://127.0.0.1:8080/"
-kbs_cert = "-----BEGIN CERTIFICATE-----"
+url = "https://127.0.0.1:8080/"
+kbs_cert = '''CERT'''
 [[credentials]]
 resource_uri = "kbs:///default/secret/1"
 path = "/run/confidential-containers/cdh/kbs/a/b"
@@ -218,11 +222,11 @@ level = "debug"
 
 def test_the_guest_components_file(tmp_path: Path) -> None:
     file = tmp_path / "cdh.toml"
-    file.write_text(FILE)
+    file.write_text(FILE.replace("CERT", PEM))
     settings = load_settings(Settings, flags=dict(load_settings(ConfigFile, file=file, flags={})))
     source = settings.source()
     assert source is not None
-    assert source.url == "http://127.0.0.1:8080"
+    assert source.kbs == KbsAddress.parse("https://127.0.0.1:8080").with_ca(PEM)
     assert settings.aa.aa_socket == "unix:///run/aa.sock"
 
 
@@ -233,6 +237,9 @@ def test_the_guest_components_file(tmp_path: Path) -> None:
         ({"kbc": {"name": "cc_kbc"}}, "url"),
         ({"kbc": {"name": "eaa_kbc"}}, "kbc.name"),
         ({"kbc": {"name": "cc_kbc", "url": "ftp://x"}}, "kbc.url"),
+        ({"kbc": {"name": "cc_kbc", "url": "http://x", "kbs_cert": PEM}}, "certificate"),
+        ({"kbc": {"name": "cc_kbc", "url": "http://x"}, "aa_kbc_params": OTHER}, "different"),
+        ({"kbc": {"name": "offline_fs_kbc"}, "aa_kbc_params": OTHER}, "different"),
         ({"socket": "0.0.0.0:50000"}, "socket"),
         ({"unknown": 1}, "unknown"),
     ],
@@ -248,7 +255,7 @@ def test_settings_that_are_refused(flags: dict[str, Any], words: str) -> None:
 )
 def test_without_kbc_the_parameters_count(params: str | None, name: str | None) -> None:
     source = load_settings(Settings, flags={"aa_kbc_params": params}).source()
-    assert (source.name if source else None) == name
+    assert (source.kbc if source else None) == name
 
 
 @pytest.mark.parametrize(

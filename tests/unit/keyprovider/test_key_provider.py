@@ -191,8 +191,8 @@ def test_nothing_insecure_by_default() -> None:
 
 def test_files_only_when_they_are_asked_for() -> None:
     assert load(aa_kbc_params="offline_fs_kbc::null").offline
-    assert not load(aa_kbc_params="offline_fs_kbc::null", kbs="http://x").offline
-    assert load(aa_kbc_params="cc_kbc::http://[::1]:8080").kbs_url == "http://[::1]:8080"
-    assert load(aa_kbc_params="cc_kbc::null").kbs_url is None
+    assert load(aa_kbc_params="cc_kbc::http://[::1]:8080").address == "http://[::1]:8080"
+    assert load(aa_kbc_params="cc_kbc::null").address is None
+    assert load(aa_kbc_params="cc_kbc::null", kbs="http://x").address == "http://x"
     with pytest.raises(ConfigError, match="aa_kbc_params"):
         load(aa_kbc_params="eaa_kbc::http://x")

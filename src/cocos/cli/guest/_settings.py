@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from cocos.errors import FormatError
 from cocos.host.files import read_file
 from cocos.host.offline_fs import FILES
 from cocos.host.tpm import COMMAND_LINE
@@ -52,8 +53,18 @@ def serve(
 
 
 def aa_kbc_params() -> str | None:
-    """Return ``AA_KBC_PARAMS``, else what the kernel's command line says, else None."""
-    return os.environ.get("AA_KBC_PARAMS") or of_command_line(command_line())
+    """Return what ``AA_KBC_PARAMS`` and the kernel's command line say, else None.
+
+    Raises:
+        FormatError: they say different things.
+    """
+    told = os.environ.get("AA_KBC_PARAMS") or None
+    kernel = of_command_line(command_line())
+    if told and kernel and told != kernel:
+        raise FormatError(
+            "AA_KBC_PARAMS and the kernel's command line name different KBSs; leave one out"
+        )
+    return told or kernel
 
 
 def command_line() -> str:

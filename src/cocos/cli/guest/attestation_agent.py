@@ -167,21 +167,20 @@ async def _event_log(settings: Settings, attester: Attester) -> EventLog | None:
 
 def _tokens(settings: Settings, machine: Machine, init_data: InitData | None) -> KbsTokens:
     config = settings.kbs()
-    ca = _ca(config.cert) if config else None
+    configured = config.address(_ca(config.cert)) if config else None
     algorithm = config.tee_key_algorithm if config else EC_P256
 
     def open_client(url: str) -> KbsClient:
         return KbsClient(
             url,
             machine,
-            ca=ca,
             init_data=init_data,
             key_algorithm=algorithm,
             generation=lambda: machine.generation,
             oldest=config.oldest_protocol if config else None,
         )
 
-    return KbsTokens(open_client, url=config.url if config else None)
+    return KbsTokens(open_client, configured=configured)
 
 
 def _passports(

@@ -198,7 +198,7 @@ async def _serve(settings: Settings, ready: Callable[[], None] | None, *, as_jso
         _provider(settings) as provider,
         guest.serve(settings.socket, [service(provider)], settings.allow_users) as address,
     ):
-        kbs = settings.kbs_url or "the one that a request names"
+        kbs = settings.address or "the one that a request names"
         files = " ".join(map(str, settings.offline_files)) if settings.offline else None
         _log.info("keys.from", folder=settings.keys and str(settings.keys), other=files or kbs)
         common.announce(NAME, address, as_json=as_json)
@@ -225,7 +225,7 @@ async def _resources(settings: Settings, stack: contextlib.AsyncExitStack) -> Re
     source = await stack.enter_async_context(_source(settings))
     resources = KbsResources(
         source,
-        url=settings.kbs_url,
+        url=settings.address,
         ca_file=settings.kbs_ca,
         init_data=_init_data(settings),
         what="key",
@@ -243,7 +243,7 @@ async def _source(settings: Settings) -> AsyncIterator[EvidenceSource | TokenSou
 
 
 def _registrar(settings: Settings) -> "Registrar | None":
-    if settings.auth_private_key is None or settings.kbs_url is None:
+    if settings.auth_private_key is None or settings.address is None:
         return None
     if settings.key_policy is None:
         raise UsageError(
@@ -259,7 +259,7 @@ def _registrar(settings: Settings) -> "Registrar | None":
     if not policy.isascii():
         raise ConfigError(f"{settings.key_policy} is not ASCII text")
     return Registrar(
-        settings.kbs_url,
+        settings.address,
         private_key=key,
         clock=system_clock,
         binding=Binding(policy.decode("ascii")),

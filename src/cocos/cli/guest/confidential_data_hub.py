@@ -117,15 +117,11 @@ async def _serve(settings: Settings, *, as_json: bool) -> None:
 
 async def _resources(settings: Settings, stack: contextlib.AsyncExitStack) -> ResourceSource:
     source = settings.source()
-    if source is not None and source.name == OFFLINE:
+    if source is not None and source.kbc == OFFLINE:
         return OfflineResources(settings.offline_files)
     agent = await stack.enter_async_context(AttestationAgent(settings.aa.aa_socket))
     return await stack.enter_async_context(
-        KbsResources(
-            agent,
-            url=None if source is None else source.url,
-            ca=None if source is None else source.kbs_cert,
-        )
+        KbsResources(agent, url=None if source is None or source.kbs is None else str(source.kbs))
     )
 
 

@@ -24,7 +24,6 @@ from cocos.host.files import read_file
 from cocos.kbs.admin.service import AppraisalRules
 from cocos.kbs.config import BUILTIN, NO_ATTESTATION, Settings
 from cocos.kbs.service import AttestationService as SomeAttestationService
-from cocos.kbs.well_known import PublishedKeys
 from cocos.policy.engine import PolicyEngine
 from cocos.stores.base import Store
 from cocos.tokens.check import TokenVerifier
@@ -43,13 +42,13 @@ class Attestation:
         service: Appraises.
         rules: By which rules; for administrators.
         tokens: Believes tokens.
-        published: The keys of our own tokens, if we sign any.
+        signs: The keys of our own tokens and answers, if we sign any.
     """
 
     service: SomeAttestationService
     rules: AppraisalRules
     tokens: TokenVerifier
-    published: PublishedKeys | None = None
+    signs: SigningKeys | None = None
 
 
 def own_service(

@@ -83,6 +83,7 @@ async def compose(
         clock=clock,
         session_lifetime=dt.timedelta(minutes=settings.timeout),
         oldest=settings.oldest_protocol,
+        signer=None if attestation.signs is None else attestation.signs.signer,
     )
     administration = Administration(
         store, attestation.rules, policy=policy, denials=denials, metrics=metrics
@@ -116,10 +117,10 @@ async def _warn_of_unbound(administration: Administration) -> None:
 
 
 def _well_known(settings: Settings, attestation: Attestation) -> list[Route]:
-    if attestation.published is None:
+    if attestation.signs is None:
         return []
     issuer = service_config(settings).issuer_name
-    return well_known_routes(attestation.published, issuer=issuer)
+    return well_known_routes(attestation.signs, issuer=issuer)
 
 
 def admin_gate(settings: Settings, clock: Clock) -> AdminGate:

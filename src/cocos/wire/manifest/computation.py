@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from cocos.errors import FormatError
 from cocos.wire._generated import cvms_pb2 as pb
+from cocos.wire.kbs.address import KbsAddress
 from cocos.wire.manifest import rules, shapes
 from cocos.wire.manifest.event import ComputationEvent, consumers_digest, digest_of_part
 from cocos.wire.manifest.parts import OCI_IMAGE, AgentConfig, Algorithm, Dataset, Source
@@ -164,6 +165,14 @@ class Computation:
         """Return the digest of the keys that can open the result."""
         return consumers_digest(self.result_consumers)
 
+    def kbs(self) -> tuple[str, ...]:
+        """Return the addresses of the KBSs that keys come from, sorted, each once.
+
+        An empty one is the KBS that the CVM was started with.
+        """
+        sources = (each.source for each in (self.algorithm, *self.datasets))
+        return tuple(sorted({each.kbs for each in sources if each.kbs is not None}))
+
     def event(
         self, algorithm: str, datasets: Sequence[str], consumers: Sequence[bytes]
     ) -> ComputationEvent:
@@ -180,6 +189,7 @@ class Computation:
             consumers=consumers_digest(consumers).hex(),
             datasets=tuple(datasets),
             environment=self.environment_digest().hex(),
+            kbs=self.kbs(),
             manifest=self.digest().hex(),
         )
 
@@ -207,7 +217,7 @@ def make_source(type_: str, url: str, key: str, *, encrypted: bool, kbs: str | N
         url: Without a scheme it is an image at a registry.
         key: Resource path of the key, or empty.
         encrypted: The owner says that it is.
-        kbs: Address; empty: the CVM's own; None: no KBS.
+        kbs: Address (:mod:`cocos.wire.kbs.address`); empty: the CVM's own; None: no KBS.
     """
     scheme = re.match(r"([a-z0-9]+):(?://|/)", url)
     if scheme is None and url and not type_:
@@ -215,8 +225,16 @@ def make_source(type_: str, url: str, key: str, *, encrypted: bool, kbs: str | N
     if scheme is None and type_ == OCI_IMAGE and url:
         url = f"docker://{url}"
     kind = type_ or (_SCHEMES.get(scheme[1], scheme[1]) if scheme else "")
-    address = None if kbs is None or not encrypted else kbs.rstrip("/")
+    address = None if kbs is None or not encrypted else _kbs(kbs)
     return Source(kind, url, encrypted, key, address)
+
+
+def _kbs(text: str) -> str:
+    """Return the address of a KBS in its one spelling; one that is none is refused later."""
+    try:
+        return str(KbsAddress.parse(text)) if text.strip("/") else ""
+    except FormatError:
+        return text
 
 
 def _source_from_proto(message: pb.Algorithm | pb.Dataset) -> Source:

@@ -16,6 +16,7 @@ import msgspec
 from cocos._types import JsonObject
 from cocos.errors import FormatError
 from cocos.wire.json import canonical, decode
+from cocos.wire.kbs.address import KbsAddress
 
 EVENT_DOMAIN: Final = "cocos"
 EVENT_OPERATION: Final = "computation"
@@ -44,7 +45,9 @@ def consumers_digest(keys: Sequence[bytes]) -> bytes:
 
 
 class ComputationEvent(msgspec.Struct, frozen=True):
-    """What will run; every member is 64 lower-case hex digits, none can be missing.
+    """What will run, and whom it asks for keys; none can be missing.
+
+    Digests are 64 lower-case hex digits.
 
     Attributes:
         algorithm: Digest of the config of the image that will run.
@@ -52,6 +55,9 @@ class ComputationEvent(msgspec.Struct, frozen=True):
         consumers: Digest of the keys that the result goes to.
         datasets: Digests of the configs of the images that it will run on, in order.
         environment: Digest of how it is run and who sees its output.
+        kbs: Addresses of the KBSs that it gets keys from, with what they are known by
+            (:mod:`cocos.wire.kbs.address`), sorted, each once; empty text: the one of the
+            init data.
         manifest: Digest of the whole manifest.
     """
 
@@ -60,12 +66,15 @@ class ComputationEvent(msgspec.Struct, frozen=True):
     consumers: str
     datasets: tuple[str, ...]
     environment: str
+    kbs: tuple[str, ...]
     manifest: str
 
     def __post_init__(self) -> None:
         members = (self.algorithm, self.arguments, self.consumers, self.environment, self.manifest)
         if not all(map(_HEX.fullmatch, (*members, *self.datasets))):
             raise ValueError("a digest is not 64 lower-case hex digits")
+        if list(self.kbs) != sorted({str(KbsAddress.parse(each)) if each else "" for each in self.kbs}):
+            raise ValueError("the KBSs are not in their one order and spelling")
 
     @classmethod
     def parse(cls, content: str) -> "ComputationEvent":
@@ -97,4 +106,5 @@ class ComputationEvent(msgspec.Struct, frozen=True):
             "arguments_digest": self.arguments,
             "environment_digest": self.environment,
             "consumers_digest": self.consumers,
+            "kbs": list(self.kbs),
         }

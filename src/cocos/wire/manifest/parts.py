@@ -15,8 +15,9 @@ class Source:
         url: ``docker://host/repository:tag`` or ``oci:/folder:tag``.
         encrypted: The owner says that every layer is encrypted.
         key: Resource path of the key, ``repository/type/tag``; empty when not encrypted.
-        kbs: Address of the KBS that has the key; empty: the one that the CVM was started
-            with; None when not encrypted.
+        kbs: Address of the KBS that has the key, with what it is known by
+            (:mod:`cocos.wire.kbs.address`); empty: the one that the CVM was started with; None
+            when not encrypted.
     """
 
     type: str

@@ -3,13 +3,13 @@
 
 import re
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from cocos.crypto import sealed
 from cocos.errors import FormatError
+from cocos.wire.kbs.address import KbsAddress
 from cocos.wire.kbs.protocol import ResourcePath
 from cocos.wire.manifest.parts import OCI_IMAGE, AgentConfig, Algorithm, Dataset, Source
 from cocos.wire.oci import Reference
@@ -24,7 +24,6 @@ MAX_URL = 2048
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 _FILENAME = re.compile(r"[^/\x00-\x1f\x7f]{1,255}")
-_KBS = re.compile(r"https?://[A-Za-z0-9.\-\[\]:_]+(?:/[A-Za-z0-9._~/-]*)?", re.ASCII)
 
 
 def identity(id_: str, name: str, description: str) -> Iterator[str]:
@@ -94,8 +93,8 @@ def _source(source: Source, place: str) -> Iterator[str]:
             ResourcePath.parse(source.key)
         except FormatError as error:
             yield f"{place}.kbs_resource_path: {error.message}"
-    if source.kbs and not _is_kbs(source.kbs):
-        yield f"{place}: {source.kbs[:200]!r} is no KBS address such as https://kbs.example:8080"
+    if source.kbs:
+        yield from _kbs(source.kbs, place)
 
 
 def _is_image(url: str) -> bool:
@@ -110,14 +109,14 @@ def _is_image(url: str) -> bool:
     )
 
 
-def _is_kbs(url: str) -> bool:
-    if len(url) > MAX_URL or not _KBS.fullmatch(url):
-        return False
+def _kbs(text: str, place: str) -> Iterator[str]:
     try:
-        parts = urlsplit(url)
-        return bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
+        address = KbsAddress.parse(text)
+    except FormatError as error:
+        yield f"{place}: no KBS address such as https://kbs.example:8080: {error.message}"
+    else:
+        if str(address) != text:
+            yield f"{place}: the KBS address {text[:200]!r} is written as {str(address)[:200]!r}"
 
 
 def _hash(value: bytes, place: str) -> Iterator[str]:

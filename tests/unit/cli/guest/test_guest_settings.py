@@ -32,7 +32,7 @@ def test_levels_of_logs(
     assert level_of_logs(flag, configured) == level
 
 
-def test_the_variable_wins_over_the_command_line(
+def test_the_variable_and_the_command_line_say_the_same_or_nothing_starts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("AA_KBC_PARAMS", raising=False)
@@ -40,8 +40,17 @@ def test_the_variable_wins_over_the_command_line(
     assert guest.aa_kbc_params() is None
     (tmp_path / "cmdline").write_text("quiet agent.aa_kbc_params=cc_kbc::http://a x=1\n")
     assert guest.aa_kbc_params() == "cc_kbc::http://a"
+    monkeypatch.setenv("AA_KBC_PARAMS", "cc_kbc::http://a")
+    assert guest.aa_kbc_params() == "cc_kbc::http://a"
     monkeypatch.setenv("AA_KBC_PARAMS", "cc_kbc::http://b")
+    with pytest.raises(FormatError, match="different"):
+        guest.aa_kbc_params()
+    (tmp_path / "cmdline").write_text("quiet\n")
     assert guest.aa_kbc_params() == "cc_kbc::http://b"
+    twice = [f"agent.aa_kbc_params=cc_kbc::http://{each}" for each in "ab"]
+    (tmp_path / "cmdline").write_text(" ".join(twice))
+    with pytest.raises(FormatError, match="twice"):
+        guest.aa_kbc_params()
 
 
 def test_init_data_in_both_forms(tmp_path: Path) -> None:
