@@ -11,6 +11,7 @@ from cocos.errors import FormatError
 from cocos.wire.manifest.event import ComputationEvent
 
 DIGESTS = st.binary(min_size=32, max_size=32).map(bytes.hex)
+KBS = ("", "http://10.0.2.2:8080", f"http://kbs#token-key={'A' * 43}", "https://kbs.example")
 EVENTS = st.builds(
     ComputationEvent,
     algorithm=DIGESTS,
@@ -18,6 +19,7 @@ EVENTS = st.builds(
     consumers=DIGESTS,
     datasets=st.lists(DIGESTS, max_size=4).map(tuple),
     environment=DIGESTS,
+    kbs=st.sets(st.sampled_from(KBS)).map(sorted).map(tuple),
     manifest=DIGESTS,
 )
 VALUES = st.recursive(

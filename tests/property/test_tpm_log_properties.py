@@ -40,7 +40,7 @@ FIRMWARE = boot(f"{CMDLINE} cocos.debug")
 
 def computation(digit: str) -> Logged:
     digest = digit * 64
-    event = ComputationEvent(digest, digest, digest, (digest,), digest, digest)
+    event = ComputationEvent(digest, digest, digest, (digest,), digest, ("",), digest)
     return runtime(*event.measured())
 
 

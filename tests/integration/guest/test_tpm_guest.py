@@ -47,6 +47,7 @@ CONTENT = ComputationEvent(
     consumers="c" * 64,
     datasets=(),
     environment="d" * 64,
+    kbs=("",),
     manifest="e" * 64,
 ).content()
 POLICY = """package policy

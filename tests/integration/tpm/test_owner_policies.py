@@ -128,35 +128,72 @@ async def test_only_this_image(ca: TpmCa, tpm: Tpm, tmp_path: Path) -> None:
         assert not await gets(kbs, tpm, ALGO)
 
 
-TOLD_KBS = "http://10.0.2.2:8080"
-TOLD = {
-    "aa.toml": f'[token_configs.kbs]\nurl = "{TOLD_KBS}"\n',
-    "agent.env": 'AGENT_CVM_ID="a"\n',
-    "registries.conf": "",
-}
+TOLD_KBS, TOLD_KEY = "http://10.0.2.2:8080", "A" * 43
+OTHER_KEY = "B" * 42 + "A"
+
+
+def host_told(kbs: str = f"{TOLD_KBS}#token-key={TOLD_KEY}", **more: str) -> dict[str, str]:
+    """Init data as our manager composes it."""
+    return {
+        "aa.toml": f'[token_configs.kbs]\nurl = "{kbs}"\n',
+        "agent.env": 'AGENT_CVM_ID="a"\n',
+        "registries.conf": "",
+        **more,
+    }
+
+
+def from_kbs(url: str) -> ComputationEvent:
+    return measured(computation(kbs_url=url))
 
 
 @pytest.mark.parametrize(
-    ("told", "wrong"),
+    ("told", "events", "wrong"),
     [
-        pytest.param(TOLD, None, id="as it should be"),
-        pytest.param({"aa.toml": TOLD["aa.toml"]}, None, id="less"),
+        pytest.param(host_told(), [], None, id="as it should be"),
+        pytest.param({"aa.toml": host_told()["aa.toml"]}, [], None, id="less"),
+        pytest.param(host_told(), [from_kbs("")], None, id="the VM's own KBS"),
+        pytest.param(host_told(), [from_kbs(TOLD_KBS)], None, id="the same KBS again"),
         pytest.param(
-            {**TOLD, "aa.toml": TOLD["aa.toml"].replace("2.2", "2.3")},
-            "http://10.0.2.3:8080",
-            id="another KBS",
+            host_told(), [from_kbs("http://10.0.2.2:8081")], "10.0.2.2:8081", id="manifest: another"
         ),
-        pytest.param({**TOLD, "authorized_keys": "x"}, '["authorized_keys"]', id="one more"),
-        pytest.param({**TOLD, "aa.toml": "= ="}, "", id="a file that does not read"),
-        pytest.param({"agent.env": ""}, "", id="no KBS"),
+        pytest.param(
+            host_told(),
+            [from_kbs(f"{TOLD_KBS}#token-key={OTHER_KEY}")],
+            OTHER_KEY,
+            id="manifest: another key",
+        ),
+        pytest.param(
+            host_told("http://10.0.2.3:8080"), [], "http://10.0.2.3:8080", id="another KBS"
+        ),
+        pytest.param(host_told(TOLD_KBS), [], '"nothing"', id="known by nothing"),
+        pytest.param(
+            host_told(f"{TOLD_KBS}#token-key={OTHER_KEY}"), [], OTHER_KEY, id="another key"
+        ),
+        pytest.param(
+            host_told(**{"cdh.toml": '[kbc]\nname = "cc_kbc"\nurl = "http://thief"\n'}),
+            [],
+            "thief",
+            id="a second one",
+        ),
+        pytest.param(host_told(authorized_keys="x"), [], '["authorized_keys"]', id="one more"),
+        pytest.param(host_told(**{"aa.toml": "= ="}), [], "", id="a file that does not read"),
+        pytest.param({"agent.env": ""}, [], "", id="no KBS"),
+        pytest.param({"agent.env": ""}, [from_kbs("")], "", id="the VM's own, and it has none"),
     ],
 )
-async def test_only_told_this(
-    ca: TpmCa, tpm: Tpm, tmp_path: Path, told: dict[str, str], wrong: str | None
+async def test_only_told_this(  # noqa: PLR0917 - a table
+    ca: TpmCa,
+    tpm: Tpm,
+    tmp_path: Path,
+    told: dict[str, str],
+    events: list[ComputationEvent],
+    wrong: str | None,
 ) -> None:
     text = build(told).decode()
     await start(tpm, init_data=text)
-    policy = documented("Only told this", KBS_URL=TOLD_KBS)
+    for each in events:
+        await tpm.measure(runtime(*each.measured()))
+    policy = documented("Only told this", KBS_URL=TOLD_KBS, TOKEN_KEY=TOLD_KEY)
     async with owner(ca, tmp_path / "kbs", policy, ALGO) as kbs:
         guest = await attested(kbs, tpm, init_data=text)
         answer = await guest.get(ALGO)
@@ -165,8 +202,7 @@ async def test_only_told_this(
             return
         findings = await denial(kbs, answer)
         assert "resource-policy" in findings
-        if wrong:
-            assert findings["tpm.init_data"]["actual"] == wrong
+        assert wrong in str(findings["tpm.init_data"]["actual"])
 
 
 async def run(tpm: Tpm, *events: ComputationEvent) -> None:

@@ -90,6 +90,7 @@ async def test_the_genuine_guest_gets_its_key(kbs: InProcessKbs, tpm: Tpm) -> No
             "arguments_digest": wanted.arguments_digest().hex(),
             "environment_digest": wanted.environment_digest().hex(),
             "consumers_digest": wanted.consumers_digest().hex(),
+            "kbs": list(wanted.kbs()),
         }
     ]
     assert [e["details"]["string"] for e in found["uefi"] if e["index"] == 11][::2] == [

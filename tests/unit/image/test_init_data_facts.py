@@ -143,13 +143,13 @@ class Programs:
     attestation: Any
     provider: Any
     agent: Any
-    levels: tuple[str, str, str]
+    levels: tuple[str, ...]
     environment: dict[str, str]
 
     @classmethod
     def of(cls, guest: Guest, monkeypatch: pytest.MonkeyPatch) -> "Programs":
-        levels = []
-        found = []
+        levels: list[str] = []
+        found: list[Any] = []
         for name, module in (
             ("attestation-agent", attestation_agent),
             ("coco-keyprovider", coco_keyprovider),
@@ -157,8 +157,9 @@ class Programs:
         ):
             found.append(guest.settings(monkeypatch, name, module))
             levels.append(guest.level)
-        first, second, third = levels
-        return cls(guest, *found, (first, second, third), guest.environment("cocos-agent"))
+        attestation, provider, agent = found
+        environment = guest.environment("cocos-agent")
+        return cls(guest, attestation, provider, agent, tuple(levels), environment)
 
     def file(self, path: object) -> str:
         return Path(self.guest.here(str(path))).read_text()

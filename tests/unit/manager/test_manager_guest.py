@@ -24,7 +24,6 @@ def test_loopback_becomes_the_hosts_address_and_that_is_said() -> None:
         CreateRequest("http://localhost:7001", kbs_params="cc_kbc::http://127.0.0.1:8080/kbs")
     )
     assert 'AGENT_CVM_GRPC_URL="10.0.2.2:7001"\n' in data["agent.env"]
-    assert 'AA_KBC_PARAMS="cc_kbc::http://10.0.2.2:8080/kbs"\n' in data["agent.env"]
     assert tomllib.loads(data["aa.toml"]) == {
         "token_configs": {"kbs": {"url": "http://10.0.2.2:8080/kbs"}},
         "log": {"level": "info"},
@@ -34,22 +33,29 @@ def test_loopback_becomes_the_hosts_address_and_that_is_said() -> None:
     assert "localhost:7001" in rewritten[0]
 
 
+def test_what_the_kbs_is_known_by_stays_when_its_name_changes() -> None:
+    pin = f"token-key={'A' * 43}"
+    data, rewritten = told(CreateRequest("h:1", kbs_params=f"cc_kbc::http://localhost:80#{pin}"))
+    kbs = tomllib.loads(data["aa.toml"])["token_configs"]["kbs"]
+    assert kbs == {"url": f"http://10.0.2.2#{pin}"}
+    assert any("the KBS of" in each for each in rewritten)
+
+
 def test_other_names_stay() -> None:
     data, rewritten = told(
         CreateRequest("cvms.example:7001", kbs_params="cc_kbc::https://kbs.example")
     )
     assert 'AGENT_CVM_GRPC_URL="cvms.example:7001"\n' in data["agent.env"]
-    assert 'AA_KBC_PARAMS="cc_kbc::https://kbs.example"\n' in data["agent.env"]
+    assert tomllib.loads(data["aa.toml"])["token_configs"]["kbs"]["url"] == "https://kbs.example"
     assert rewritten == ()
 
 
 def test_without_a_kbs_nothing_is_said_of_one() -> None:
     data, _ = told(CreateRequest("h:1"))
-    assert "AA_KBC_PARAMS" not in data["agent.env"]
     assert "token_configs" not in data["aa.toml"]
 
 
-def test_tls_files_come_with_their_variables() -> None:
+def test_tls_files_are_members() -> None:
     data, _ = told(
         CreateRequest(
             "https://cvms.example:7001",
@@ -61,7 +67,6 @@ def test_tls_files_come_with_their_variables() -> None:
     assert data["agent-ca.pem"].encode() == CA.cert_pem.bytes()
     assert data["agent-cert.pem"].encode() == LEAF.cert_chain_pems[0].bytes()
     assert data["agent-key.pem"].encode() == LEAF.private_key_pem.bytes()
-    assert 'AGENT_CVM_GRPC_CLIENT_KEY="/run/cocos/agent-key.pem"\n' in data["agent.env"]
 
 
 def test_secrets_do_not_show_in_a_repr() -> None:

@@ -170,7 +170,7 @@ class Computation:
 
         An empty one is the KBS that the CVM was started with.
         """
-        sources = (each.source for each in (self.algorithm, *self.datasets))
+        sources = [self.algorithm.source, *(each.source for each in self.datasets)]
         return tuple(sorted({each.kbs for each in sources if each.kbs is not None}))
 
     def event(

@@ -73,7 +73,11 @@ class ComputationEvent(msgspec.Struct, frozen=True):
         members = (self.algorithm, self.arguments, self.consumers, self.environment, self.manifest)
         if not all(map(_HEX.fullmatch, (*members, *self.datasets))):
             raise ValueError("a digest is not 64 lower-case hex digits")
-        if list(self.kbs) != sorted({str(KbsAddress.parse(each)) if each else "" for each in self.kbs}):
+        try:
+            spelled = {str(KbsAddress.parse(each)) if each else "" for each in self.kbs}
+        except FormatError as error:
+            raise ValueError(error.message) from error
+        if list(self.kbs) != sorted(spelled):
             raise ValueError("the KBSs are not in their one order and spelling")
 
     @classmethod

@@ -38,6 +38,7 @@ def test_what_policies_compare_with(tmp_path: Path) -> None:
         shown["arguments_digest"],
         shown["environment_digest"],
         shown["consumers_digest"],
+        "of the init data",
     ]
 
 

@@ -45,6 +45,7 @@ def test_content_and_claims() -> None:
         "consumers": PLAIN.consumers_digest().hex(),
         "datasets": [DATASET],
         "environment": PLAIN.environment_digest().hex(),
+        "kbs": list(PLAIN.kbs()),
         "manifest": PLAIN.digest().hex(),
     }
     assert list(json.loads(content)) == sorted(json.loads(content))
@@ -57,6 +58,7 @@ def test_content_and_claims() -> None:
         "arguments_digest",
         "environment_digest",
         "consumers_digest",
+        "kbs",
     }
 
 
@@ -76,6 +78,8 @@ CHANGES = [
     ({"agent_config": {"log_level": "debug"}}, {"environment"}),
     ({"agent_config": {"port": "1"}}, {"environment"}),
     ({"key": "a/b/c"}, set[str]()),
+    ({"kbs_url": "http://other:8080"}, {"kbs"}),
+    ({"kbs_url": f"http://10.0.2.2:8080#token-key={'A' * 43}"}, {"kbs"}),
     ({"name": "n"}, set[str]()),
     ({"algorithm": ""}, set[str]()),
 ]
@@ -162,6 +166,10 @@ def text(value: object) -> str:
         text({**GOOD, "datasets": [DATASET, ""]}),
         text({**GOOD, "datasets": DATASET}),
         text({**GOOD, "more": OTHER}),
+        *(text({**GOOD, "kbs": kbs}) for kbs in ("http://kbs", [None], ["x"], ["http://KBS"])),
+        text({**GOOD, "kbs": ["http://kbs", "http://kbs"]}),
+        text({**GOOD, "kbs": ["http://kbs", ""]}),
+        text({**GOOD, "kbs": ["http://user@kbs"]}),
         json.dumps(GOOD, sort_keys=True),
         text(GOOD).replace("{", '{"algorithm":"' + OTHER + '",', 1),
         text(GOOD)[:-1] + ',"manifest":"' + OTHER + '"}',
