@@ -30,6 +30,7 @@ from cocos.kbs.denials import Denials
 from cocos.kbs.metrics import KbsMetrics
 from cocos.kbs.openapi import GUEST, HANDSHAKE, PATH, about
 from cocos.kbs.problems import describe
+from cocos.kbs.proofs import Proofs
 from cocos.kbs.service import RESOURCE, Credentials, KbsService, Released
 from cocos.stores.health import Health
 from cocos.transport.client_address import ClientAddresses
@@ -64,6 +65,7 @@ def make_app(
     metrics: KbsMetrics,
     allowance: RateLimit,
     clients: ClientAddresses,
+    proofs: Proofs,
     well_known: Sequence[Route] = (),
     max_body_bytes: int = MAX_BODY_BYTES,
 ) -> WebApp:
@@ -79,11 +81,12 @@ def make_app(
         metrics: Where everything is counted.
         allowance: Handshakes and refused requests of each client.
         clients: Tells clients apart.
+        proofs: Proves to guests that answers are from here.
         well_known: Where the keys of this KBS's tokens are.
         max_body_bytes: Largest request body.
     """
     charges = Charges(allowance, clients)
-    api = _Api(service, auditor, health, metrics, charges)
+    api = _Api(service, auditor, health, metrics, charges, proofs=proofs)
     door = AdminDoor(admins, charges)
 
     def route(path: str, handler: Callable[[Request], Awaitable[Response]], method: str) -> Route:
@@ -142,8 +145,11 @@ class _Api:
         health: Health,
         metrics: KbsMetrics,
         charges: Charges,
+        *,
+        proofs: Proofs,
     ) -> None:
         self._service = service
+        self._proofs = proofs
         self._auditor = auditor
         self._health = health
         self._metrics = metrics
@@ -231,7 +237,7 @@ class _Api:
         nonce = request.headers.get(NONCE_HEADER)
         if nonce is None:
             return
-        made = await self._service.prove(released, resource, nonce, bytes(response.body))
+        made = await self._proofs.of(released, resource, nonce, bytes(response.body))
         if made is not None:
             response.headers[PROOF_HEADER] = made
 

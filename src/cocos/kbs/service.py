@@ -9,7 +9,7 @@ import datetime as dt
 import hashlib
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -19,7 +19,7 @@ import structlog
 from cocos._apart import apart
 from cocos._clock import Clock
 from cocos._types import JsonObject, UnverifiedToken
-from cocos.crypto import detached, early_jwe, jwe
+from cocos.crypto import early_jwe, jwe
 from cocos.errors import (
     AuthenticationError,
     CallerError,
@@ -37,9 +37,7 @@ from cocos.kbs.resource_policy import RESOURCE, ResourcePolicy
 from cocos.policy.appraisal import INSECURE
 from cocos.stores.base import Namespace, Store
 from cocos.tokens.check import TokenVerifier, tee_public_key
-from cocos.tokens.signer import Signer
 from cocos.wire import json
-from cocos.wire.kbs import proof
 from cocos.wire.kbs import protocol as kbs
 from cocos.wire.kbs.generations import (
     NEWEST,
@@ -178,7 +176,6 @@ class KbsService:
         metrics: KbsMetrics,
         clock: Clock,
         session_lifetime: dt.timedelta = SESSION_LIFETIME,
-        signer: Callable[[], Awaitable[Signer]] | None = None,
         oldest: Generation = Generation.V0_1_1,
         tee_key_paths: Sequence[str] = (),
     ) -> None:
@@ -192,7 +189,6 @@ class KbsService:
         self._oldest = oldest
         self._open = open_sessions
         self._tee_key_paths = tuple(tee_key_paths)
-        self._signer = signer
         self._auditor = auditor
 
     async def auth(self, request: kbs.Request, trail: Trail) -> Opened:
@@ -320,23 +316,6 @@ class KbsService:
         if INSECURE in claims:
             _log.warning("kbs.released-INSECURELY", resource=str(path), because=claims[INSECURE])
         return Released(msgspec.convert(sealed, kbs.Response), key)
-
-    async def prove(self, released: Released, resource: str, nonce: str, body: bytes) -> str | None:
-        """Return what proves to a guest that an answer is ours; None if we sign nothing.
-
-        Args:
-            released: What is in the answer.
-            resource: ``plugin/path`` that was asked for.
-            nonce: The guest's.
-            body: The answer.
-
-        Raises:
-            FormatError: the nonce is malformed.
-        """
-        signed = proof.content(proof.check_nonce(nonce), resource, released.tee_key, body)
-        if self._signer is None:
-            return None
-        return detached.sign(signed, (await self._signer()).key)
 
     async def _stored(self, session_id: str) -> bytes | None:
         # A cookie can hold what a database chokes on, such as NUL.

@@ -23,6 +23,7 @@ from cocos.kbs.audit import Auditor
 from cocos.kbs.config import ProviderSettings, Settings
 from cocos.kbs.denials import Denials
 from cocos.kbs.metrics import KbsMetrics
+from cocos.kbs.proofs import Proofs
 from cocos.kbs.resource_policy import RESOURCE, ResourcePolicy
 from cocos.kbs.service import KbsService
 from cocos.kbs.well_known import well_known_routes
@@ -83,7 +84,6 @@ async def compose(
         clock=clock,
         session_lifetime=dt.timedelta(minutes=settings.timeout),
         oldest=settings.oldest_protocol,
-        signer=None if attestation.signs is None else attestation.signs.signer,
     )
     administration = Administration(
         store, attestation.rules, policy=policy, denials=denials, metrics=metrics
@@ -97,6 +97,7 @@ async def compose(
         auditor=auditor,
         health=Health(store, clock=clock),
         metrics=metrics,
+        proofs=Proofs(None if attestation.signs is None else attestation.signs.signer),
         well_known=_well_known(settings, attestation),
         allowance=RateLimit(settings.auth_rate),
         clients=clients,
