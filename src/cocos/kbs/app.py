@@ -30,8 +30,9 @@ from cocos.kbs.denials import Denials
 from cocos.kbs.metrics import KbsMetrics
 from cocos.kbs.openapi import GUEST, HANDSHAKE, PATH, about
 from cocos.kbs.problems import describe
-from cocos.kbs.proofs import Proofs
-from cocos.kbs.service import RESOURCE, Credentials, KbsService, Released
+from cocos.kbs.proofs import Proofs, Released
+from cocos.kbs.resource_policy import RESOURCE
+from cocos.kbs.service import Credentials, KbsService
 from cocos.stores.health import Health
 from cocos.transport.client_address import ClientAddresses
 from cocos.transport.openapi import PROBLEM, Content, json_of, openapi_route, operation

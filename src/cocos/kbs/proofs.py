@@ -2,11 +2,26 @@
 """Proves to guests who ask for it that a resource is from this key broker."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
+from cocos._types import JsonObject
 from cocos.crypto import detached
-from cocos.kbs.service import Released
 from cocos.tokens.signer import Signer
 from cocos.wire.kbs import proof
+from cocos.wire.kbs.protocol import Response
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """A resource on its way.
+
+    Attributes:
+        sealed: Encrypted to ``tee_key``.
+        tee_key: Public JWK of the guest.
+    """
+
+    sealed: Response
+    tee_key: JsonObject
 
 
 class Proofs:

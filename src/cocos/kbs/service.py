@@ -33,6 +33,7 @@ from cocos.kbs import session as rcar
 from cocos.kbs.admission import OpenSessions
 from cocos.kbs.audit import Auditor, Trail
 from cocos.kbs.metrics import KbsMetrics
+from cocos.kbs.proofs import Released
 from cocos.kbs.resource_policy import RESOURCE, ResourcePolicy
 from cocos.policy.appraisal import INSECURE
 from cocos.stores.base import Namespace, Store
@@ -146,19 +147,6 @@ class Opened:
     session_id: str
     expires: dt.datetime
     challenge: kbs.Challenge
-
-
-@dataclass(frozen=True, slots=True)
-class Released:
-    """A resource on its way.
-
-    Attributes:
-        sealed: Encrypted to ``tee_key``.
-        tee_key: Public JWK of the guest.
-    """
-
-    sealed: kbs.Response
-    tee_key: JsonObject
 
 
 class KbsService:
