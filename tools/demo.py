@@ -44,6 +44,8 @@ What this run has shown:
   - program and data lay in the registry encrypted, layer by layer, by an unmodified Skopeo;
   - the KBS gave the keys only in a session whose nonce came back inside the evidence, and
     only wrapped for the key pair that this evidence named;
+  - the keys came from this KBS and nobody else: the manifest named it by the key that signs its
+    tokens, and every key came with its signature;
   - the agent compared every decrypted layer with the image's diff_id before it ran anything;
   - the result left the agent sealed to the owner's key; the CVMS could not read it.
 """
@@ -74,6 +76,7 @@ class Demo:
         self._vm = backend == "qemu"
         self._ports: dict[str, int] = {}
         self._explain = explain
+        self._kbs_key = ""
         self._number = 0
 
     @contextlib.contextmanager
@@ -145,6 +148,10 @@ class Demo:
                     f" {evidence} --storage kbs"
                 )
             )
+            signing = (
+                "kbs --storage kbs token-key list --json | jq -r '.keys[] | select(.signs).kid'"
+            )
+            self._kbs_key = (await shell.run(signing)).strip()
             await servers.enter_async_context(
                 shell.server(f"coco-keyprovider --socket 127.0.0.1:{ports['provider']} --keys keys")
             )
@@ -230,7 +237,8 @@ class Demo:
                 shell.server(
                     f"HOST=127.0.0.1 PORT={ports['cvms']} cvms-test -once"
                     " -public-key-path ./public.pem -attested-tls-bool false"
-                    f" -kbs-url http://{kbs_host}:{ports['kbs']} -algo-type oci-image"
+                    f" -kbs-url http://{kbs_host}:{ports['kbs']}#token-key={self._kbs_key}"
+                    " -algo-type oci-image"
                     f" -algo-source-url {registry}/encrypted-lin-reg:v1.0"
                     " -algo-kbs-path default/key/algo-key -dataset-type oci-image"
                     f" -dataset-source-url {registry}/encrypted-iris:v1.0"

@@ -89,6 +89,9 @@ def main_command(
 ) -> None:
     """Serve until SIGTERM. AA_KBC_PARAMS=cc_kbc::URL names the KBS that makes tokens.
 
+    With #token-key=, #cert-sha256= or #ca= the URL says what the KBS is known by. The
+    configuration file may only name the same one.
+
     The TPM is /dev/tpmrm0 or AA_TPM_DEVICE; runtime events are logged at AAEL_PATH.
     ENABLE_SAMPLE_DEVICE, whatever its value, adds evidence of a device that does not exist.
     """

@@ -58,9 +58,19 @@ Socket = Annotated[
     ),
 ]
 Kbs = Annotated[
-    str | None, typer.Option(metavar="URL", help="The KBS. [env: AA_KBC_PARAMS=cc_kbc::URL]")
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="The KBS, with #token-key=, #cert-sha256= or #ca= that it is known by; without, "
+        "whoever answers at http:// is believed. [env: AA_KBC_PARAMS=cc_kbc::URL]",
+    ),
 ]
-KbsCa = Annotated[Path | None, typer.Option(help="The only CA to trust for the KBS, PEM.")]
+KbsCa = Annotated[
+    Path | None,
+    typer.Option(
+        help="The only CA to trust for KBSs at https:// that are known by nothing else, PEM."
+    ),
+]
 AuthPrivateKey = Annotated[
     Path | None,
     typer.Option(

@@ -45,7 +45,14 @@ Manifest = Annotated[
 ]
 AttestedTls = Annotated[str, _flag("Must be false: attested TLS comes later.", "attested-tls-bool")]
 Id = Annotated[str, _flag("The computation's id. [1]", "id")]
-KbsUrl = Annotated[str, _flag("KBS of resources without their own; else the CVM's.", "kbs-url")]
+KbsUrl = Annotated[
+    str,
+    _flag(
+        "KBS of resources without their own, with #token-key= (or #cert-sha256=, #ca=) that it is "
+        "known by; else the CVM's.",
+        "kbs-url",
+    ),
+]
 AlgoType = Annotated[str, _flag("oci-image: an image, run as a container.", "algo-type")]
 AlgoSourceType = Annotated[str, _flag("Algorithm: oci-image.", "algo-source-type")]
 AlgoUrl = Annotated[str, _flag("Algorithm: docker://HOST:PORT/NAME:TAG.", "algo-source-url")]

@@ -61,7 +61,9 @@ ClientCrt = Annotated[Path | None, typer.Option(help="The agent's PEM certificat
 KbsParams = Annotated[
     str,
     typer.Option(
-        help="The KBS for the guest: cc_kbc::http://HOST:8080. The manifest may name others."
+        help="The KBS for the guest, and what it is known by: "
+        "cc_kbc::http://HOST:8080#token-key=KID, cc_kbc::https://HOST#cert-sha256=HEX. Without # "
+        "the guest believes whoever answers at http://. The manifest may name others."
     ),
 ]
 CaUrl = Annotated[str, typer.Option(help="URL of the CA that the agent gets certificates from.")]
