@@ -202,7 +202,8 @@ async def test_only_told_this(  # noqa: PLR0917 - a table
             return
         findings = await denial(kbs, answer)
         assert "resource-policy" in findings
-        assert wrong in str(findings["tpm.init_data"]["actual"])
+        shown = findings.get("tpm.kbs", findings.get("tpm.init_data", {"actual": ""}))
+        assert wrong in str(shown["actual"])
 
 
 async def run(tpm: Tpm, *events: ComputationEvent) -> None:
