@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import structlog
 
+from cocos._apart import apart
 from cocos._clock import Clock
 from cocos._types import JsonObject
 from cocos.attestation_service.annotate import compose, parse_init_data
@@ -152,7 +153,9 @@ class AttestationService:
             raise _refusal(tee, failures, findings)
         if findings:
             _log.info("attestation.not-affirming", tee=tee.value, findings=findings)
-        token = issue(
+        # Evidence may be long, and all of it is in the token.
+        token = await asyncio.to_thread(
+            issue,
             submodules,
             signer=await self._keys.signer(),
             issuer=self._config.issuer(),
@@ -230,7 +233,10 @@ class AttestationService:
                 continue
             name = f"{verifier.category}{count[verifier.category]}"
             count[verifier.category] += 1
-            annotated = compose(attester.tee, claims, attester.runtime_data, shown)
+            size = 0 if attester.init_data is None else len(attester.init_data.body)
+            annotated = await apart(
+                size, compose, attester.tee, claims, attester.runtime_data, shown
+            )
             verified.append(_Verified(verifier, name, claims, annotated))
         return verified, failures
 
@@ -248,9 +254,8 @@ class AttestationService:
             text = await self._policies.text(f"{policy_id}_{part.verifier.category}")
             said = await self._engine.evaluate(text, _RULES, part.annotated, base=base)
             verdict = appraise(*(said[rule] for rule in _RULES))
-            explain = part.verifier.explain
-            findings = (explain(each, part.claims, values) for each in verdict.findings)
-            return replace(verdict, findings=tuple(findings))
+            explained = await asyncio.to_thread(_explained, part, verdict, values)
+            return replace(verdict, findings=explained)
         except (ConfigError, FormatError, NotFoundError) as error:
             _log.error("attestation.policy_failed", submodule=part.name, exc_info=error)
             failed = appraise(None)
@@ -293,6 +298,11 @@ def _refusal(tee: Tee, failures: list[EvidenceError], others: list[Finding]) -> 
     refusal = EvidenceError(first.message, findings=findings, hint=first.hint)
     refusal.__cause__ = first
     return refusal
+
+
+def _explained(part: _Verified, verdict: Verdict, values: JsonObject) -> tuple[Finding, ...]:
+    explain = part.verifier.explain
+    return tuple(explain(each, part.claims, values) for each in verdict.findings)
 
 
 def _prefixed(name: str, findings: tuple[Finding, ...]) -> list[Finding]:

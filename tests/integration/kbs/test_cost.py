@@ -22,9 +22,13 @@ from _costly import (
     INIT_DATA,
     JSONS,
     KEY,
+    MEASURED,
     ON_LOOP,
     TOKENS,
+    TPM,
     affordable,
+    event,
+    log,
     logged,
     objects,
 )
@@ -34,6 +38,8 @@ from _software_tpm import b64
 
 from cocos._types import JsonObject
 from cocos.crypto import base64url
+from cocos.evidence.eventlog import parse_log, replay
+from cocos.host.policies.workers import PolicyWorkers
 from cocos.transport.web import MAX_BODY_BYTES
 from cocos.wire.json import canonical
 
@@ -243,3 +249,31 @@ async def test_what_everybody_may_read(kbs: InProcessKbs, path: str) -> None:
     for _ in range(3):
         _, meter = await call(kbs, "GET", path)
         affordable(meter)
+
+
+# --- who has a TPM, and bad intentions ------------------------------------------------------
+
+
+def genuine(events: list[bytes]) -> Callable[[bytes], Any]:
+    """Evidence that holds, with a log that leads to its PCRs."""
+    logged_events = parse_log(log(events))
+    pcrs = tuple(replay(logged_events, index) for index in range(24))
+    return lambda bound: {**TPM.quote(bound, pcrs), "event_log": b64(log(events))}
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 300], ids=["short", "long"])
+async def test_a_long_log_that_holds_up_nobody(tmp_path: Path, data: bytes) -> None:
+    async with (
+        PolicyWorkers() as engine,
+        kbs_in_process(tmp_path, auth_rate=0, engine=engine) as kbs,
+    ):
+        async with kbs.admin() as admin:
+            await admin.register_reference_values({"trusted_ak": [b64(TPM.spki)]})
+        await holds_up_nobody(kbs, data)
+
+
+async def holds_up_nobody(kbs: InProcessKbs, data: bytes) -> None:
+    events = [event(pcr, 0x80000003, data) for pcr in MEASURED[:-1] * 100]
+    answer, meter = await attested(kbs, "tpm", genuine(events))
+    assert answer.status == 200
+    assert meter.on_loop <= ON_LOOP, meter

@@ -25,6 +25,7 @@ from cocos.crypto.tee_key import EC_P256
 from cocos.host.root_keys.file import FileRootKey
 from cocos.kbs.admin.gate import SignedTokens
 from cocos.kbs.config import Settings
+from cocos.policy.engine import PolicyEngine
 from cocos.stores.base import Store
 from cocos.stores.opening import Storage, open_storage
 from cocos.stores.sql import storage_url
@@ -107,7 +108,12 @@ def storage_in(folder: Path, clock: Clock) -> contextlib.AbstractAsyncContextMan
 
 @contextlib.asynccontextmanager
 async def kbs_in_process(
-    folder: Path, *, allow_sample: bool = True, tpm_ek_ca: Sequence[Path] = (), **settings: Any
+    folder: Path,
+    *,
+    allow_sample: bool = True,
+    tpm_ek_ca: Sequence[Path] = (),
+    engine: PolicyEngine | None = None,
+    **settings: Any,
 ) -> AsyncIterator[InProcessKbs]:
     """Have a key broker with an empty store in ``folder``."""
     private, public = admin_pair()
@@ -128,7 +134,7 @@ async def kbs_in_process(
             chosen,
             storage,
             SignedTokens({"admin": public}, clock=kbs.clock),
-            LocalEngine(),
+            engine or LocalEngine(),
             clock=kbs.clock,
             attestation=attestation,
         )

@@ -4,8 +4,11 @@
 Never time: a machine under load must not fail a test, nor a fast one pass it.
 """
 
+import asyncio
+import contextlib
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Self
@@ -31,6 +34,9 @@ class Meter:
         return self.on_loop + self.elsewhere
 
     def __enter__(self) -> Self:
+        with contextlib.suppress(RuntimeError):
+            # Threads that exist already would not be counted.
+            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(4))
         threading.setprofile(self._count_elsewhere)
         sys.setprofile(self._count_here)
         return self
