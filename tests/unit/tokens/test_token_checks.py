@@ -58,7 +58,7 @@ async def test_what_is_no_token_is_nobodys_whoever_is_away() -> None:
         await TokenVerifier([AWAY]).verify(UnverifiedToken("nonsense"), NOW)
 
 
-STANDARD = {"submods": {"cpu0": {"ear.veraison.annotated-evidence": {}}}}
+STANDARD: dict[str, Any] = {"submods": {"cpu0": {"ear.veraison.annotated-evidence": {}}}}
 OWN = {"kty": "EC"}
 
 
