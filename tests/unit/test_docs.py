@@ -29,13 +29,22 @@ def names(page: str) -> set[str]:
     return {word for quoted in re.findall(r"`([^`\n]+)`", text) for word in quoted.split()}
 
 
-def test_every_test_that_the_page_names_exists() -> None:
-    named = re.findall(
-        r"`(tests/[\w/]+\.py)::(test_\w+)`", (OPERATE / "failures.md").read_text("utf-8")
-    )
+@pytest.mark.parametrize("page", ["operate/failures.md", "threat-model.md"])
+def test_every_test_that_a_page_names_exists(page: str) -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / page).read_text("utf-8"))
     assert len(named) > 20
     for file, name in named:
         assert f"def {name}(" in (ROOT / file).read_text("utf-8"), f"{file}::{name}"
+
+
+def test_every_claim_of_the_threat_model_names_its_test() -> None:
+    text = (ROOT / "docs" / "threat-model.md").read_text("utf-8")
+    _, _, claims = text.partition("\n## What they cannot\n")
+    claims, _, _ = claims.partition("\n## ")
+    rows = re.findall(r"^\| .* \|$", claims, re.MULTILINE)[1:]
+    assert len(rows) > 20
+    for row in rows:
+        assert re.search(r"\| `tests/[^|]+ \|$", row), f"no test: {row}"
 
 
 def members(*shapes: type) -> set[str]:
