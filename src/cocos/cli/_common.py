@@ -253,13 +253,23 @@ def read_settings(file: Path) -> dict[str, Any]:
     form = "JSON" if file.suffix == ".json" else "TOML"
     try:
         text = file.read_text("utf-8")
-        values: Any = json.loads(text) if form == "JSON" else tomllib.loads(text)
+        values: Any = (
+            json.loads(text, object_pairs_hook=_distinct) if form == "JSON" else tomllib.loads(text)
+        )
     except OSError as error:
         raise ConfigError(f"cannot read {file}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{file} is not {form}: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{file} is not a JSON object")
+    return values
+
+
+def _distinct(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a name that stands twice, as TOML does: the later one would win."""
+    values = dict(members)
+    if len(values) != len(members):
+        raise ValueError("a name stands twice in an object")
     return values
 
 

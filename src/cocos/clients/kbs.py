@@ -72,6 +72,9 @@ class KbsClient:
         oldest: The oldest protocol to go down to if the KBS speaks nothing newer, whatever it
             loses; None for what loses nothing.
         transport: Instead of the network.
+
+    Attributes:
+        authenticated: Whether another one that answers instead is found out.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class KbsClient:
     ) -> None:
         ca = ca if ca_file is None else read_ca(ca_file)
         address = address_of(url)
+        self.authenticated = address.authenticated
         self._token_keys = address.token_keys
         self._server = open_server(address, ca=ca, transport=transport)
         self._denied: Session | None = None

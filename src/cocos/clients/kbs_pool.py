@@ -6,10 +6,17 @@ import contextlib
 from collections.abc import Callable
 from typing import Final, Self
 
+import structlog
+
 from cocos.clients.kbs import KbsClient
 
 MAX_CLIENTS: Final = 64
 """Who asks for more loses the one that was used longest ago, and with it only time."""
+
+
+_MEANING: Final = "whoever answers there is believed; name its #token-key=, or use https"
+
+_log = structlog.get_logger(__name__)
 
 
 class KbsClients:
@@ -42,6 +49,8 @@ class KbsClients:
             client = self._clients.pop(url, None)
             if client is None:
                 client = await self._open_client(url).__aenter__()
+                if not client.authenticated:
+                    _log.warning("kbs.unauthenticated", url=client.url, meaning=_MEANING)
             self._clients[url] = client
             if len(self._clients) > MAX_CLIENTS:
                 oldest = next(iter(self._clients))

@@ -106,7 +106,11 @@ def test_the_same_as_json_and_with_what_older_files_say(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("[]", "not a JSON object"), ("{", "not JSON"), ("[" * 10**5, "not JSON")]
+    ("text", "words"),
+    [
+        *[("[]", "not a JSON object"), ("{", "not JSON"), ("[" * 10**5, "not JSON")],
+        ('{"log": {"level": "info", "level": "debug"}}', "stands twice"),
+    ],
 )
 def test_a_file_that_is_no_settings_is_named(tmp_path: Path, text: str, words: str) -> None:
     file = tmp_path / "aa.json"

@@ -2,6 +2,7 @@
 import asyncio
 
 import pytest
+import structlog
 
 from cocos.attesters import InsecureSampleAttester
 from cocos.clients import kbs_pool
@@ -12,6 +13,16 @@ from cocos.errors import ConfigError
 
 def pool() -> KbsClients:
     return KbsClients(lambda url: KbsClient(url, InsecureSampleAttester()))
+
+
+async def test_a_kbs_that_anybody_can_be_is_warned_about() -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with pool() as clients:
+            await clients.get("http://kbs.test")
+            await clients.get(f"http://kbs.test#token-key={'A' * 43}")
+    assert [(each["event"], each["url"]) for each in logs] == [
+        ("kbs.unauthenticated", "http://kbs.test")
+    ]
 
 
 async def test_all_who_ask_share_one_client() -> None:
