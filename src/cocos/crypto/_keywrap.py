@@ -6,6 +6,8 @@ recipient's own key decides which algorithm it accepts, never the header, so tha
 cannot choose a weaker one.
 """
 
+import hashlib
+import json
 import os
 import struct
 from collections.abc import Mapping
@@ -62,6 +64,12 @@ def curve_name(curve: ec.EllipticCurve) -> str:
         if known.name == curve.name:
             return name
     raise FormatError(f"the curve {curve.name} is not supported", hint=", ".join(CURVES))
+
+
+def thumbprint(key: ec.EllipticCurvePublicKey) -> str:
+    """Return the name of a key: the thumbprint of RFC 7638, SHA-256 in base64url."""
+    text = json.dumps(ec_members(key), separators=(",", ":"), sort_keys=True)
+    return base64url.encode(hashlib.sha256(text.encode("ascii")).digest())
 
 
 def ec_members(key: ec.EllipticCurvePublicKey) -> dict[str, str]:

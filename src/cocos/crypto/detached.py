@@ -6,17 +6,22 @@ has to be fetched first.
 """
 
 import json
-from collections.abc import Collection
-from typing import Any, Final
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
-from cocos.crypto import base64url, jwt, signature, signing
-from cocos.crypto.signing import ALGORITHM, SigningKey
-from cocos.errors import FormatError
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from cocos.crypto import _keywrap, base64url, jwt, signature
+from cocos.errors import AuthenticationError, FormatError
+
+if TYPE_CHECKING:  # guests, who only verify, do without what it imports
+    from cocos.crypto.signing import SigningKey
+
+ALGORITHM: Final = "ES256"
 MAX_BYTES: Final = 16 * 2**10
 
 
-def sign(payload: bytes, key: SigningKey) -> str:
+def sign(payload: bytes, key: "SigningKey") -> str:
     """Return ``header..signature``.
 
     Args:
@@ -48,7 +53,7 @@ def verify(text: str, payload: bytes, thumbprints: Collection[str]) -> None:
     header = jwt.header_of(whole)
     if header.keys() != {"alg", "jwk"} or header["alg"] != ALGORITHM:
         raise FormatError(f"a detached signature has a header with jwk, and alg {ALGORITHM}")
-    key = signing.public_key(header["jwk"], thumbprints)
+    key = _public_key(header["jwk"], thumbprints)
     made = base64url.decode(parts[2], "the signature")
     signature.verify(made, whole.rpartition(".")[0].encode("ascii"), key, ALGORITHM)
 
@@ -60,5 +65,22 @@ def verify_token(token: str, thumbprints: Collection[str]) -> dict[str, Any]:
         FormatError: not a JWT, or without a P-256 key in its header.
         AuthenticationError: another key's.
     """
-    key = signing.public_key(jwt.header_of(token).get("jwk"), thumbprints)
+    key = _public_key(jwt.header_of(token).get("jwk"), thumbprints)
     return jwt.verify(token, key)
+
+
+def _public_key(jwk: object, thumbprints: Collection[str]) -> ec.EllipticCurvePublicKey:
+    """Return the key of a JWK that somebody shows, if its thumbprint is one of those expected.
+
+    Raises:
+        FormatError: not a P-256 key.
+        AuthenticationError: another key; names it.
+    """
+    if not isinstance(jwk, Mapping) or jwk.get("kty") != "EC" or jwk.get("crv") != "P-256":
+        raise FormatError("there is no P-256 key with it")
+    key = _keywrap.load_ec(jwk, "the key with it")
+    found = _keywrap.thumbprint(key)
+    if found not in thumbprints:
+        expected = " or ".join(sorted(thumbprints))
+        raise AuthenticationError(f"it is signed by the key {found}, not by {expected}")
+    return key

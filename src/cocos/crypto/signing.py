@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The key that signs attestation results: EC P-256, ES256."""
 
-import hashlib
-import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cocos.crypto import _keywrap, base64url, jwt, signature
+from cocos.crypto import _keywrap, jwt, signature
 from cocos.crypto.jwk import VerificationKey
-from cocos.errors import AuthenticationError, ConfigError, FormatError
+from cocos.errors import ConfigError, FormatError
 
 ALGORITHM: Final = "ES256"
 
@@ -26,7 +24,7 @@ class SigningKey:
 
     def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
         self._key = key
-        self.kid = _thumbprint(_keywrap.ec_members(key.public_key()))
+        self.kid = _keywrap.thumbprint(key.public_key())
 
     @classmethod
     def generate(cls) -> "SigningKey":
@@ -96,25 +94,3 @@ def verify(token: str, public_jwk: Mapping[str, Any]) -> dict[str, Any]:
     if public_jwk.get("crv") != "P-256" or public_jwk.get("alg", ALGORITHM) != ALGORITHM:
         raise FormatError("tokens are verified with P-256 keys and ES256 only")
     return jwt.verify(token, _keywrap.load_ec(public_jwk, "the token's key"))
-
-
-def public_key(jwk: object, thumbprints: Collection[str]) -> ec.EllipticCurvePublicKey:
-    """Return the key of a JWK that somebody shows, if its thumbprint is one of those expected.
-
-    Raises:
-        FormatError: not a P-256 key.
-        AuthenticationError: another key; names it.
-    """
-    if not isinstance(jwk, Mapping) or jwk.get("kty") != "EC" or jwk.get("crv") != "P-256":
-        raise FormatError("there is no P-256 key with it")
-    key = _keywrap.load_ec(jwk, "the key with it")
-    found = _thumbprint(_keywrap.ec_members(key))
-    if found not in thumbprints:
-        expected = " or ".join(sorted(thumbprints))
-        raise AuthenticationError(f"it is signed by the key {found}, not by {expected}")
-    return key
-
-
-def _thumbprint(members: dict[str, str]) -> str:
-    text = json.dumps(members, separators=(",", ":"), sort_keys=True)
-    return base64url.encode(hashlib.sha256(text.encode("ascii")).digest())
