@@ -9,14 +9,17 @@ import os
 import pwd
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import structlog
-from starlette.types import Scope
 
 from cocos.errors import AccessDeniedError, ConfigError
 from cocos.host import peers
 from cocos.host.peers import Endpoint
+
+if TYPE_CHECKING:  # guests, who serve gRPC alone, have no Starlette
+    from starlette.types import Scope
 
 ROOT = 0
 
@@ -59,7 +62,7 @@ class LocalCallers:
             ours = _LOOPBACK.get(kind, "")
         self._check((host.strip("[]"), port), (ours.strip("[]"), our_port))
 
-    def admit(self, scope: Scope) -> None:
+    def admit(self, scope: "Scope") -> None:
         """Refuse a request of another user; for :class:`cocos.transport.web.WebApp`.
 
         Raises:
