@@ -203,3 +203,32 @@ def test_ed25519_by_both_of_its_names() -> None:
     key = ed25519.Ed25519PrivateKey.generate()
     assert signature.algorithms(key) == ("EdDSA", "Ed25519")
     signature.verify(signature.sign(b"data", key), b"data", key.public_key(), "Ed25519")
+
+
+def test_the_largest_header() -> None:
+    """What a stranger wrote is read before any signature is looked at."""
+    begin = b'{"alg":"ES256","a":"'
+
+    def of(size: int) -> str:
+        header = part(begin + b"a" * (size * 3 // 4 - len(begin) - 2) + b'"}')
+        assert len(header) == size
+        return f"{header}.A.A"
+
+    assert jwt.header_of(of(2**18))["alg"] == "ES256"
+    for size in (2**18 + 4, 2**19):
+        with pytest.raises(FormatError, match="not a signed JWT"):
+            jwt.header_of(of(size))
+
+
+@pytest.mark.parametrize("text", ["e30", "e30.e30", "e30.e30.A.A", "e30.e30.A.A.A", "..."])
+def test_a_token_has_three_parts(text: str) -> None:
+    with pytest.raises(FormatError, match="not a signed JWT"):
+        jwt.header_of(text)
+
+
+def test_only_the_algorithms_that_are_allowed() -> None:
+    token = KEY.sign({}, {"a": 1})
+    assert jwt.verify(token, KEY.public_key(), ["ES256"]) == {"a": 1}
+    for allowed in ([], ["ES384"], ["EdDSA"]):
+        with pytest.raises(AuthenticationError, match="not signed with"):
+            jwt.verify(token, KEY.public_key(), allowed)
