@@ -3,7 +3,10 @@
 
 import ast
 import re
+import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -40,6 +43,8 @@ ROOMS_OF_HOST: dict[str, set[str]] = {
     "tools": set(),
 }
 """Room → the rooms that it may import from; the modules beside the rooms are for all of them."""
+PROVIDED = {"google", "pydantic", "tpm2_pytss"}
+"""Come with declared libraries (grpcio-health-checking, pydantic-settings), or from Debian."""
 MODULE_LINES = 400
 FUNCTION_LINES = 60
 FOLDER_MODULES = 20
@@ -158,6 +163,20 @@ def test_no_folder_is_full() -> None:
         for folder in [root / top, *(p for p in (root / top).rglob("*") if p.is_dir())]:
             count = len([path for path in folder.glob("*.py") if path.name != "__init__.py"])
             assert count <= FOLDER_MODULES, f"{folder} has {count} modules: give them rooms"
+
+
+def test_every_library_is_declared() -> None:
+    """What only the tests install is missing where somebody installs the package."""
+    project = tomllib.loads((SOURCE.parent / "pyproject.toml").read_text("utf-8"))["project"]
+    declared = {re.split(r"[^\w.-]", each, maxsplit=1)[0] for each in project["dependencies"]}
+    providers = packages_distributions()
+    for name in MODULES:
+        for other in imports(name):
+            top = other.split(".")[0]
+            if top == "cocos" or top in sys.stdlib_module_names or top in PROVIDED:
+                continue
+            known = {each.lower().replace("_", "-") for each in providers.get(top, [])}
+            assert declared & known, f"{name} imports {top}, which is not declared"
 
 
 def test_no_cycles() -> None:

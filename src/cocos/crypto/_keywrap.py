@@ -34,6 +34,7 @@ CURVES: Final[Mapping[str, ec.EllipticCurve]] = {
 }
 RSA_BITS: Final = range(2048, 8192 + 1)
 
+_EXPONENT_BYTES = 8
 _KEK_BYTES = 32
 _CEK_BYTES = 32
 RSA_PADDINGS: Final[Mapping[str, padding.AsymmetricPadding]] = {
@@ -42,16 +43,14 @@ RSA_PADDINGS: Final[Mapping[str, padding.AsymmetricPadding]] = {
 }
 
 
-def check_rsa_size(key: rsa.RSAPublicKey) -> None:
+def check_rsa_bits(bits: int, what: str) -> None:
     """Refuse RSA moduli that are too short to trust or so long that they cost us.
 
     Raises:
         FormatError: fewer than 2048 or more than 8192 bits.
     """
-    if key.key_size not in RSA_BITS:
-        raise FormatError(
-            f"an RSA key of {key.key_size} bits is not accepted", hint="2048 to 8192 bits are"
-        )
+    if bits not in RSA_BITS:
+        raise FormatError(f"{what} has {bits} bits", hint="2048 to 8192 are accepted")
 
 
 def curve_name(curve: ec.EllipticCurve) -> str:
@@ -104,6 +103,23 @@ def load_ec(jwk: Mapping[str, Any], what: str) -> ec.EllipticCurvePublicKey:
         return numbers.public_key()
     except ValueError as error:
         raise FormatError(f"{what} is not a point on {name}") from error
+
+
+def load_rsa(jwk: Mapping[str, Any], what: str) -> rsa.RSAPublicKey:
+    """Load an RSA public key from its JWK; numbers that would cost us are never computed with.
+
+    Raises:
+        FormatError: not such a key, or larger or smaller than :data:`RSA_BITS`.
+    """
+    raw = {name: base64url.decode(jwk.get(name), f"{name} of {what}") for name in ("n", "e")}
+    modulus, exponent = (int.from_bytes(raw[name], "big") for name in ("n", "e"))
+    check_rsa_bits(modulus.bit_length(), what)
+    if modulus % 2 == 0 or len(raw["e"]) > _EXPONENT_BYTES:
+        raise FormatError(f"{what} is not a valid RSA key")
+    try:
+        return rsa.RSAPublicNumbers(exponent, modulus).public_key()
+    except ValueError as error:
+        raise FormatError(f"{what} is not a valid RSA key") from error
 
 
 def algorithm(key: PublicKey) -> str:

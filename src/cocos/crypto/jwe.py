@@ -8,13 +8,10 @@ Written with primitives instead of joserfc because the guest needs exact header 
 from collections.abc import Mapping
 from typing import Any, Final
 
-from cryptography.hazmat.primitives.asymmetric import rsa
-
 from cocos.crypto import _content, _keywrap, base64url
 from cocos.errors import FormatError
 
 TEE_CURVES: Final = ("P-256", "P-521")
-_EXPONENT_BYTES: Final = 8
 _SHOWN: Final = 40  # characters of a stranger's member
 
 
@@ -74,24 +71,9 @@ def load(jwk: Mapping[str, Any]) -> _keywrap.PublicKey:
                 f"nothing is encrypted to RSA keys with alg {_show(alg)}",
                 hint=f"alg {' or '.join(_keywrap.RSA_PADDINGS)}",
             )
-        return _load_rsa(jwk)
+        return _keywrap.load_rsa(jwk, "the TEE's public key")
     raise FormatError(f"nothing is encrypted to TEE keys of kty {_show(kty)}", hint="kty EC or RSA")
 
 
 def _show(member: object) -> str:
     return repr(member)[:_SHOWN]
-
-
-def _load_rsa(jwk: Mapping[str, Any]) -> rsa.RSAPublicKey:
-    raw = {name: base64url.decode(jwk.get(name), f"{name} of the TEE's key") for name in ("n", "e")}
-    if len(raw["n"]) > _keywrap.RSA_BITS[-1] // 8 + 1 or len(raw["e"]) > _EXPONENT_BYTES:
-        raise FormatError("the TEE's RSA key is too large")
-    modulus, exponent = (int.from_bytes(raw[name], "big") for name in ("n", "e"))
-    if modulus % 2 == 0:
-        raise FormatError("the TEE's RSA key is not valid")
-    try:
-        key = rsa.RSAPublicNumbers(exponent, modulus).public_key()
-    except ValueError as error:
-        raise FormatError("the TEE's RSA key is not valid") from error
-    _keywrap.check_rsa_size(key)
-    return key

@@ -126,7 +126,7 @@ def _load_public(der: bytes) -> _keywrap.PublicKey:
             "a result consumer's key is not a public key in DER", hint=_HINT
         ) from error
     if isinstance(key, rsa.RSAPublicKey):
-        _keywrap.check_rsa_size(key)
+        _keywrap.check_rsa_bits(key.key_size, "a result consumer's key")
         return key
     if isinstance(key, ec.EllipticCurvePublicKey):
         _keywrap.curve_name(key.curve)

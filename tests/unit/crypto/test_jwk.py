@@ -158,6 +158,12 @@ BAD: dict[str, dict[str, Any]] = {
         )
     ).as_dict(private=False),
     "exponent 1": {**public_jwk("RSA"), "e": "AQ"},
+    "a huge modulus": {**public_jwk("RSA"), "n": "_" * 2**20},
+    "a huge exponent": {**public_jwk("RSA"), "e": "_" * 400},
+    "an even modulus": {**public_jwk("RSA"), "n": "_" * 341 + "4"},
+    "too many bits by one": {**public_jwk("RSA"), "n": "AQ" + "A" * 1362 + "AE"},
+    "padding": {**P256, "x": P256["x"] + "="},
+    "a short Ed25519 key": {"kty": "OKP", "crv": "Ed25519", "x": "AAAA"},
     "kind of another case": {**P256, "kty": "ec"},
     "kind is a list": {**P256, "kty": ["EC"]},
 }  # fmt: skip

@@ -100,7 +100,6 @@ def in_jwk(key: rsa.RSAPublicKey) -> dict[str, str]:
     return {"kty": "RSA", "e": "AQAB", "n": part(data)}
 
 
-@pytest.mark.filterwarnings("ignore:Key size should be")  # joserfc's
 @pytest.mark.parametrize(
     ("bits", "held"),
     [(1024, False), (2047, False), (2048, True), (8192, True), (8193, False), (16384, False)],
