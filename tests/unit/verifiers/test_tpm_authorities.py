@@ -148,7 +148,9 @@ def test_a_ca_that_has_expired_lends_no_kind() -> None:
 
 
 @pytest.mark.parametrize(
-    "registered", [None, [], "", {}, fingerprint(EK), [fingerprint(EK)[:-1]], [None], [[]], True]
+    "registered",
+    [None, [], "", {}, fingerprint(EK), [fingerprint(EK)[:-1]], [None], [[]], True],
+    ids=["null", "none", "text", "object", "no list", "cut", "list of null", "nested", "true"],
 )
 def test_who_is_not_on_the_list_is_not_allowed(registered: Any) -> None:
     authorities = Authorities(vendors=[VENDOR], allowed=["00" * 32])
