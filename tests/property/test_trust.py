@@ -32,11 +32,11 @@ from cocos.wire.kbs.protocol import ResourcePath, ResourceUri, Tee, report_data
 NOW = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
 PAIR = TeeKeyPair.generate()
 KEY = SigningKey.generate()
-RESOURCE_POLICY = Policy.compile(defaults.text(defaults.RESOURCE))
+RESOURCE_POLICY = Policy(defaults.text(defaults.RESOURCE))
 ECHO = Policy(
     "package policy\nfrom_input := input.a\nfrom_data := data.a\nsame if input.a == data.a"
 )
-CPU_POLICY = Policy.compile(defaults.text("default_cpu"))
+CPU_POLICY = Policy(defaults.text("default_cpu"))
 
 
 def nested(leaves: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:

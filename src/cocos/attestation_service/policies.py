@@ -5,6 +5,7 @@ import re
 from typing import Final
 
 from cocos.policy import defaults
+from cocos.policy.documents import Kind
 from cocos.policy.engine import PolicyEngine
 from cocos.stores.base import Namespace, Store
 from cocos.stores.policies import StoredPolicies
@@ -21,6 +22,7 @@ def attestation_policies(store: Store, engine: PolicyEngine) -> StoredPolicies:
         store,
         Namespace.ATTESTATION_POLICY,
         engine,
+        kind=Kind.ATTESTATION,
         defaults={name: defaults.text(name) for name in defaults.ATTESTATION},
         ids=_ID,
         hint="letters, digits, _, - and . are allowed, such as default_cpu",

@@ -18,7 +18,7 @@ from cocos.attestation_service.request import AppraisalRequest, Attester
 from cocos.attestation_service.service import AttestationService
 from cocos.attestation_service.signing_keys import SigningKeys
 from cocos.crypto import base64url
-from cocos.errors import EvidenceError, FormatError, NotFoundError
+from cocos.errors import EvidenceError, Finding, FormatError, NotFoundError
 from cocos.transport.rpc import Service
 from cocos.wire import json
 from cocos.wire._generated import attestation_keys_pb2 as keys_pb
@@ -50,9 +50,13 @@ class _Attestation(pb_grpc.AttestationServiceServicer):
     async def SetAttestationPolicy(  # noqa: N802
         self,
         request: pb.SetPolicyRequest,
-        context: aio.ServicerContext[Any, Any],  # noqa: ARG002
+        context: aio.ServicerContext[Any, Any],
     ) -> pb.SetPolicyResponse:
-        await self._service.set_policy(request.policy_id, _text(request.policy, "the policy"))
+        text = _text(request.policy, "the policy")
+        warnings = await self._service.set_policy(request.policy_id, text)
+        if warnings:
+            findings = tuple(Finding("policy", warning) for warning in warnings)
+            context.set_trailing_metadata(((FINDINGS, encode_findings(findings)),))
         return pb.SetPolicyResponse()
 
     async def GetAttestationChallenge(  # noqa: N802

@@ -165,14 +165,18 @@ class AttestationService:
         _log.info("attestation.appraised", tee=tee.value, **statuses)
         return Appraisal(token, {part.name: part.annotated for part in verified}, tuple(findings))
 
-    async def set_policy(self, policy_id: str, text: str) -> None:
+    async def set_policy(self, policy_id: str, text: str) -> tuple[str, ...]:
         """Store an attestation policy, such as ``default_cpu``.
 
+        Returns:
+            Warnings: what its author may not have meant.
+
         Raises:
-            FormatError: an impossible id, or a policy that does not compile.
+            FormatError: an impossible id, or a policy that can never affirm anything.
         """
-        await self._policies.set(policy_id, text)
+        warnings = await self._policies.set(policy_id, text)
         _log.info("attestation.policy_set", policy=policy_id)
+        return warnings
 
     async def get_policy(self, policy_id: str) -> str:
         """Return the text of a policy, stored or default, or raise NotFoundError."""
@@ -255,11 +259,23 @@ class AttestationService:
             said = await self._engine.evaluate(text, _RULES, part.annotated, base=base)
             verdict = appraise(*(said[rule] for rule in _RULES))
             explained = await asyncio.to_thread(_explained, part, verdict, values)
+            if explained:
+                explained += await self._explain(text, verdict, part.annotated, base)
             return replace(verdict, findings=explained)
         except (ConfigError, FormatError, NotFoundError) as error:
             _log.error("attestation.policy_failed", submodule=part.name, exc_info=error)
             failed = appraise(None)
             return replace(failed, findings=(Finding("policy", error.message),))
+
+    async def _explain(
+        self, text: str, verdict: Verdict, annotated: JsonObject, base: BaseDocuments
+    ) -> tuple[Finding, ...]:
+        """Say which statements of a policy made claims other than affirming."""
+        asked = [_RULES[0], *(finding.check for finding in verdict.findings)]
+        try:
+            return await self._engine.explain(text, asked, annotated, base=base)
+        except (ConfigError, FormatError):
+            return ()
 
     def _base_documents(self, values: JsonObject) -> BaseDocuments:
         if self._base is None or self._base[0] is not values:

@@ -162,10 +162,14 @@ class AttestationServiceClient:
         answer = await self._call(self._attestation.AttestationEvaluate, request)
         return str(answer.attestation_token)
 
-    async def set_policy(self, policy_id: str, text: str) -> None:
-        """Store an attestation policy."""
+    async def set_policy(self, policy_id: str, text: str) -> tuple[str, ...]:
+        """Store an attestation policy; return warnings, of which Trustee's has none."""
         request = pb.SetPolicyRequest(policy_id=policy_id, policy=base64url.encode(text.encode()))
-        await self._call(self._attestation.SetAttestationPolicy, request)
+        call = self._attestation.SetAttestationPolicy(request, timeout=ANSWER_SECONDS)
+        await self._call(lambda *_args, **_options: call, request)
+        beside = dict(await call.trailing_metadata() or ()).get(FINDINGS)
+        found = decode_findings(beside) if isinstance(beside, bytes) else ()
+        return tuple(finding.problem for finding in found)
 
     async def register_reference_values(self, message: JsonObject) -> None:
         """Store the reference values of an RVPS message."""

@@ -9,11 +9,11 @@ from urllib.parse import quote
 
 from cocos._types import JsonObject
 from cocos.clients._http import Answer, Transport, read_ca
-from cocos.clients._kbs_http import BASE, OK, address_of, decode, open_server, refusal
+from cocos.clients._kbs_http import BASE, OK, address_of, decode, one_line, open_server, refusal
 from cocos.crypto import base64url
-from cocos.errors import ConfigError, ProtocolError
+from cocos.errors import ConfigError, FormatError, ProtocolError
 from cocos.wire import audit, json
-from cocos.wire.kbs.protocol import ResourcePath
+from cocos.wire.kbs.protocol import PolicyStored, ResourcePath
 
 _NEW: Final = {"If-None-Match": "*"}  # RFC 9110 §13.1.2: nothing is overwritten
 
@@ -105,8 +105,8 @@ class KbsAdmin:
 
     async def set_resource_policy(
         self, text: str, policy_id: str | None = None, *, overwrite: bool = True
-    ) -> None:
-        """Set a Rego policy that decides who gets which resource.
+    ) -> tuple[str, ...]:
+        """Set a Rego policy that decides who gets which resource; return the KBS's warnings.
 
         Args:
             text: The policy.
@@ -119,9 +119,11 @@ class KbsAdmin:
         """
         if policy_id is None:
             body = {"policy": base64url.encode(text.encode())}
-            await self._call("POST", "resource-policy", "the resource policy", json.encode(body))
+            answer = await self._call(
+                "POST", "resource-policy", "the resource policy", json.encode(body)
+            )
         else:
-            await self._call(
+            answer = await self._call(
                 "PUT",
                 f"resource-policy/{quote(policy_id)}",
                 f"the resource policy {policy_id}",
@@ -129,6 +131,7 @@ class KbsAdmin:
                 "text/plain",
                 headers={} if overwrite else _NEW,
             )
+        return _warnings(answer)
 
     async def list_resource_policies(self) -> list[str]:
         """Return the ids of resource policies."""
@@ -150,8 +153,8 @@ class KbsAdmin:
         """
         await self._delete("resource-policy", policy_id)
 
-    async def set_attestation_policy(self, policy_id: str, text: str) -> None:
-        """Set the Rego policy that appraises evidence.
+    async def set_attestation_policy(self, policy_id: str, text: str) -> tuple[str, ...]:
+        """Set the Rego policy that appraises evidence; return the KBS's warnings.
 
         Args:
             policy_id: ``default_cpu``, ``default_gpu`` or another class.
@@ -162,9 +165,10 @@ class KbsAdmin:
             "policy_id": policy_id,
             "policy": base64url.encode(text.encode()),
         }
-        await self._call(
+        answer = await self._call(
             "POST", "attestation-policy", f"the attestation policy {policy_id}", json.encode(body)
         )
+        return _warnings(answer)
 
     async def list_attestation_policies(self) -> list[str]:
         """Return the ids of attestation policies, stored and default."""
@@ -297,3 +301,14 @@ class KbsAdmin:
         if answer.status != OK:
             raise refusal(self._server, answer, what)
         return answer
+
+
+def _warnings(answer: Answer) -> tuple[str, ...]:
+    """Return what a KBS doubts of a policy that it has stored; Trustee's says nothing."""
+    if not answer.body:
+        return ()
+    try:
+        stored: PolicyStored = json.decode(answer.body, PolicyStored, "the answer")
+    except FormatError:
+        return ()
+    return tuple(map(one_line, stored.warnings))

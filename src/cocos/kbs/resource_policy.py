@@ -13,6 +13,7 @@ and is also the id of its policy.
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from cocos._types import JsonObject, VerifiedClaims
@@ -25,6 +26,7 @@ from cocos.errors import (
 from cocos.kbs.metrics import KbsMetrics
 from cocos.policy import defaults, owners
 from cocos.policy.appraisal import explanations
+from cocos.policy.documents import Kind
 from cocos.policy.engine import PolicyEngine
 from cocos.stores.base import Namespace, Store
 from cocos.stores.policies import StoredPolicies
@@ -56,6 +58,7 @@ class ResourcePolicy(StoredPolicies):
             store,
             Namespace.RESOURCE_POLICY,
             engine,
+            kind=Kind.RESOURCE,
             defaults={POLICY_ID: default},
             ids=_IDS,
             hint=f"{POLICY_ID} for the global one, else what its resources' routes begin with, "
@@ -103,7 +106,7 @@ class ResourcePolicy(StoredPolicies):
         counter.inc()
         said = explanations(await self._ask(policy, _FINDINGS, claims, wanted))
         shown = _findings(policy_id, "/".join([plugin, *path]), verdict, claims)
-        found = (*said, *shown, *findings)
+        found = (*said, *shown, *await self._explain(policy, claims, wanted), *findings)
         if isinstance(verdict, CocosError):
             raise PolicyFailedError("Policy engine error", findings=found, hint=_FAILED)
         raise AccessDeniedError("Access denied by policy", findings=found, hint=_HINT)
@@ -125,6 +128,16 @@ class ResourcePolicy(StoredPolicies):
         except CocosError as error:
             return error
         return said[rule]
+
+    async def _explain(
+        self, text: str, claims: VerifiedClaims, wanted: JsonObject
+    ) -> tuple[Finding, ...]:
+        """Say which statements did not hold; nothing if that fails: the denial stands."""
+        try:
+            found = await self._engine.explain(text, [_VERDICT], claims, request=wanted)
+        except CocosError:
+            return ()
+        return tuple(replace(each, check="resource-policy") for each in found)
 
 
 def _deciding(texts: Mapping[str, str], route: Sequence[str]) -> str:

@@ -175,6 +175,11 @@ def _extension_problems(extensions: object) -> list[Finding]:
     return problems
 
 
+STATUS: Final = "ear.status"
+VECTOR: Final = "ear.trustworthiness-vector"
+APPRAISED_BY: Final = "ear.appraisal-policy-id"
+EVIDENCE: Final = "ear.veraison.annotated-evidence"
+
 INSECURE: Final = "ear.cocos.insecure"
 """Member of a submodule whose evidence proves nothing; no policy can set or remove it."""
 
@@ -184,10 +189,10 @@ FINDINGS: Final = "ear.cocos.findings"
 _RESERVED: Final = {
     INSECURE,
     FINDINGS,
-    "ear.status",
-    "ear.trustworthiness-vector",
-    "ear.appraisal-policy-id",
-    "ear.veraison.annotated-evidence",
+    STATUS,
+    VECTOR,
+    APPRAISED_BY,
+    EVIDENCE,
 }
 
 

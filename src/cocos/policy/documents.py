@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What policies are asked about: documents that the engine takes as they are."""
 
+import enum
 import hashlib
 import json
 import math
@@ -19,6 +20,18 @@ REFERENCE_VALUES: Final = "reference_values"
 
 _RULES: Final = "policy"
 _INTEGERS: Final = range(-(2**63), 2**64)
+
+
+class Kind(enum.StrEnum):
+    """What a policy is for."""
+
+    RESOURCE = "resource"
+    ATTESTATION = "attestation"
+
+    @property
+    def verdict(self) -> str:
+        """Return the rule that decides."""
+        return "allow" if self is Kind.RESOURCE else "trust_claims"
 
 
 @dataclass(frozen=True, slots=True)

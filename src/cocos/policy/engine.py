@@ -13,20 +13,17 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from regorus import Engine
 
-from cocos.errors import ConfigError, FormatError, did_you_mean
+from cocos.errors import ConfigError, Finding, FormatError, did_you_mean
 from cocos.policy import _source, builtins
 from cocos.policy._syntax import Rule, Syntax
-from cocos.policy.documents import NOTHING, BaseDocuments, check_data, check_input
+from cocos.policy.documents import NOTHING, BaseDocuments, Kind, check_data, check_input
 
 # An import that nobody made, or a keyword's typing error: both are variables to the engine.
 _UNKNOWN_NAME = re.compile(r"(?:use of undefined variable `|var )([\w.]+)`? is unsafe")
-
-
-VERDICTS: Final = ("allow", "trust_claims")
 
 
 class PolicyEngine(Protocol):
@@ -60,11 +57,32 @@ class PolicyEngine(Protocol):
         """
         ...
 
-    async def check(self, text: str) -> None:
-        """Return if a policy compiles, and can be evaluated on empty documents.
+    async def explain(
+        self,
+        text: str,
+        rules: Sequence[str],
+        document: Mapping[str, Any],
+        *,
+        base: BaseDocuments = NOTHING,
+        request: Mapping[str, Any] | None = None,
+    ) -> tuple[Finding, ...]:
+        """Say which statements of rules do not hold; arguments as of :meth:`evaluate`.
 
         Raises:
-            FormatError: it does not, crashes the engine, or needs too much time or memory.
+            ConfigError: as of :meth:`evaluate`.
+            FormatError: as there.
+        """
+        ...
+
+    async def check(self, text: str, kind: Kind) -> tuple[str, ...]:
+        """Try a policy on empty documents, and look for what its author cannot have meant.
+
+        Returns:
+            Warnings, with their lines.
+
+        Raises:
+            FormatError: it can never allow anything, crashes the engine, or needs too much
+                time or memory.
         """
         ...
 
@@ -93,22 +111,6 @@ class Policy:
         except (RuntimeError, RecursionError) as error:
             raise FormatError("the policy is nested too deep") from error
         _check_calls(self.syntax)
-
-    @classmethod
-    def compile(cls, text: str) -> "Policy":
-        """Read a policy and try it on empty documents.
-
-        Raises:
-            FormatError: it is nothing for the engine, or fails.
-        """
-        policy = cls(text)
-        try:
-            policy.evaluate(VERDICTS, {})
-        except ConfigError as error:
-            raise FormatError(
-                f"the policy does not compile: {error.message}", hint=error.hint
-            ) from error
-        return policy
 
     def evaluate(
         self,

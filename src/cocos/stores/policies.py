@@ -8,12 +8,17 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+import structlog
+
 from cocos.errors import FormatError, NotFoundError, StateError
+from cocos.policy.documents import Kind
 from cocos.policy.engine import PolicyEngine
 from cocos.stores.base import Namespace, Store
 from cocos.stores.view import View
 
 MAX_ID: Final = 1024
+
+_log = structlog.get_logger(__name__)
 
 
 class StoredPolicies:
@@ -25,6 +30,7 @@ class StoredPolicies:
         namespace: Namespace,
         engine: PolicyEngine,
         *,
+        kind: Kind,
         defaults: Mapping[str, str],
         ids: re.Pattern[str],
         hint: str,
@@ -35,12 +41,14 @@ class StoredPolicies:
             store: Where they are kept.
             namespace: And under what.
             engine: Tries them.
+            kind: What they are for.
             defaults: Id → text of what holds where nothing is stored.
             ids: What an id looks like.
             hint: Says it in words.
         """
         self._view = View(store, namespace)
         self._engine = engine
+        self._kind = kind
         self._defaults = dict(defaults)
         self._ids = ids
         self._hint = hint
@@ -48,21 +56,49 @@ class StoredPolicies:
         self._seen: Mapping[str, bytes] | None = None
         self._texts: dict[str, str] = dict(defaults)
 
-    async def set(self, policy_id: str, text: str, *, overwrite: bool = True) -> None:
+    async def set(self, policy_id: str, text: str, *, overwrite: bool = True) -> tuple[str, ...]:
         """Store a policy over the one of the same id.
+
+        Returns:
+            Warnings: what its author may not have meant.
 
         Raises:
             StateError: there is one and it may not be overwritten.
-            FormatError: an impossible id, or the text is not Rego, crashes the engine, or
-                needs too much time or memory.
+            FormatError: an impossible id, or the text is not Rego, can never allow anything,
+                crashes the engine, or needs too much time or memory.
         """
         if len(policy_id) > MAX_ID or not self._ids.fullmatch(policy_id):
             raise FormatError(f"{policy_id[:64]!r} is no id of a {self._what}", hint=self._hint)
-        await self._engine.check(text)
+        warnings = await self._engine.check(text, self._kind)
         if overwrite:
             await self._view.put({policy_id: text.encode()})
         elif not await self._view.put_new(policy_id, text.encode()):
             raise StateError(f"there is already a {self._what} {policy_id}")
+        for warning in warnings:
+            _log.warning("policy.doubtful", kind=self._kind, policy=policy_id, warning=warning)
+        return warnings
+
+    async def review(self) -> None:
+        """Log what is wrong with policies that are stored: an older version took them."""
+        seen: set[str] = set()
+        for policy_id, text in sorted((await self.texts()).items()):
+            if text in seen:
+                continue
+            seen.add(text)
+            try:
+                warnings = await self._engine.check(text, self._kind)
+            except FormatError as error:
+                _log.error(
+                    "policy.REFUSED",
+                    kind=self._kind,
+                    policy=policy_id,
+                    why=error.message,
+                    hint=error.hint,
+                    meaning="it denies everything until it is mended",
+                )
+                continue
+            for warning in warnings:
+                _log.warning("policy.doubtful", kind=self._kind, policy=policy_id, warning=warning)
 
     async def delete(self, policy_id: str) -> None:
         """Delete a stored policy; a default of that id holds again.

@@ -13,11 +13,16 @@ import msgspec
 
 from cocos._types import JsonObject, UnverifiedToken
 from cocos.errors import FormatError, TooLargeError
-from cocos.policy.appraisal import FINDINGS, INSECURE, Verdict
+from cocos.policy.appraisal import (
+    APPRAISED_BY,
+    EVIDENCE,
+    FINDINGS,
+    INSECURE,
+    STATUS,
+    VECTOR,
+    Verdict,
+)
 from cocos.tokens.signer import Signer
-
-EVIDENCE: Final = "ear.veraison.annotated-evidence"
-STATUS: Final = "ear.status"
 
 MAX_BYTES: Final = 384 * 2**10
 """Of a token: a guest shows it in a header, and our HTTP server reads heads of 400 KiB."""
@@ -98,8 +103,8 @@ def _members(submodule: Submodule) -> JsonObject:
     verdict = submodule.verdict
     members: JsonObject = {
         STATUS: verdict.status.value,
-        "ear.trustworthiness-vector": verdict.vector,
-        "ear.appraisal-policy-id": submodule.policy_id,
+        VECTOR: verdict.vector,
+        APPRAISED_BY: submodule.policy_id,
         EVIDENCE: _sorted(submodule.evidence),
         **verdict.extensions,
     }

@@ -9,7 +9,7 @@ from cocos.errors import Finding, FormatError
 from cocos.wire import json
 
 FINDINGS: Final = "cocos-findings-bin"
-"""Key of the trailing metadata of a refusal: why, as JSON."""
+"""Key of the trailing metadata of a refusal, and of a doubtful policy: why, as JSON."""
 
 MAX_MESSAGE_BYTES: Final = 16 * 2**20
 """Evidence comes as base64 of JSON in a message."""

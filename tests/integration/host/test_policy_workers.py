@@ -15,7 +15,7 @@ from cocos.host.policies import _worker as worker
 from cocos.host.policies import workers as policy_workers
 from cocos.host.policies.workers import MAX_DELAYED, PolicyWorkers
 from cocos.policy import defaults
-from cocos.policy.documents import BaseDocuments
+from cocos.policy.documents import BaseDocuments, Kind
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -112,7 +112,7 @@ async def test_more_policies_than_a_worker_keeps(workers: PolicyWorkers) -> None
 )
 async def test_hostile_policies(workers: PolicyWorkers, text: str, reason: str) -> None:
     # They behave when an administrator shows them.
-    await workers.check(text)
+    await workers.check(text, Kind.RESOURCE)
     with pytest.raises(ConfigError, match=reason):
         await workers.evaluate(text, ["allow"], {"hurt": True})
     # Nobody else notices, and the policy works again where it does not hurt.
@@ -193,7 +193,7 @@ async def test_code_in_the_working_folder_is_not_run(
     for name in ("resource.py", "json.py", "cocos.py"):
         (tmp_path / name).write_text("open('was-run', 'w').close()\n")
     monkeypatch.chdir(tmp_path)
-    await workers.check(defaults.text(defaults.RESOURCE))
+    await workers.check(defaults.text(defaults.RESOURCE), Kind.RESOURCE)
     assert not (tmp_path / "was-run").exists()
 
 
@@ -210,7 +210,8 @@ async def test_a_worker_gets_nothing_of_our_environment(
 
 @pytest.mark.parametrize("name", [defaults.RESOURCE, *defaults.ATTESTATION])
 async def test_defaults_pass(workers: PolicyWorkers, name: str) -> None:
-    await workers.check(defaults.text(name))
+    kind = Kind.RESOURCE if name == defaults.RESOURCE else Kind.ATTESTATION
+    assert await workers.check(defaults.text(name), kind) == ()
 
 
 @pytest.mark.parametrize(
@@ -225,7 +226,7 @@ async def test_defaults_pass(workers: PolicyWorkers, name: str) -> None:
 )
 async def test_refused_before_it_is_stored(workers: PolicyWorkers, text: str) -> None:
     with pytest.raises(FormatError, match=r"refused|compile|given twice"):
-        await workers.check(text)
+        await workers.check(text, Kind.RESOURCE)
 
 
 @pytest.mark.parametrize(
@@ -239,4 +240,4 @@ async def test_refused_before_it_is_stored(workers: PolicyWorkers, text: str) ->
 )
 async def test_message_comes_through(workers: PolicyWorkers, text: str, message: str) -> None:
     with pytest.raises(FormatError, match=message):
-        await workers.check(text)
+        await workers.check(text, Kind.RESOURCE)

@@ -192,7 +192,7 @@ def test_the_longest_prefix_of_whole_segments_decides(route: list[str], stored: 
     assert chosen == max(fitting, key=len, default=POLICY_ID)
 
 
-WANTED = Policy.compile(
+WANTED = Policy(
     'package policy\nallow := [data.plugin, data["resource-path"], data.query, input.a]\n'
 )
 
@@ -219,7 +219,7 @@ def values(store: SqlStore) -> ReferenceValues:
     return ReferenceValues(store, clock=lambda: NOW)
 
 
-LOOK = Policy.compile("package policy\nallow := query_reference_value(input.name)\n")
+LOOK = Policy("package policy\nallow := query_reference_value(input.name)\n")
 
 
 payloads = st.dictionaries(st.text(max_size=12), json_values, max_size=3).map(

@@ -4,8 +4,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cocos.policy.documents import NOTHING, BaseDocuments
+from cocos.errors import Finding
+from cocos.policy.documents import NOTHING, BaseDocuments, Kind
 from cocos.policy.engine import Policy
+from cocos.policy.explain import explain
+from cocos.policy.review import review
 
 
 class LocalEngine:
@@ -26,5 +29,17 @@ class LocalEngine:
         policy = self._policies.setdefault(text, Policy(text))
         return policy.evaluate(rules, document, base=base, request=request)
 
-    async def check(self, text: str) -> None:
-        Policy.compile(text)
+    async def explain(
+        self,
+        text: str,
+        rules: Sequence[str],
+        document: Mapping[str, Any],
+        *,
+        base: BaseDocuments = NOTHING,
+        request: Mapping[str, Any] | None = None,
+    ) -> tuple[Finding, ...]:
+        policy = self._policies.setdefault(text, Policy(text))
+        return explain(policy, rules, document, base=base, request=request)
+
+    async def check(self, text: str, kind: Kind) -> tuple[str, ...]:
+        return review(text, kind)

@@ -112,11 +112,33 @@ async def test_reference_values(admin: KbsAdmin) -> None:
     assert [value["name"] for value in await admin.list_reference_values()] == ["svn"]
 
 
+async def test_a_doubtful_policy_is_stored_and_doubted(
+    admin: KbsAdmin, http: httpx.AsyncClient
+) -> None:
+    doubtful = f"{POLICY}\nalow if input.submod\n"
+    for policy_id in (None, "resource/a"):
+        first, second = await admin.set_resource_policy(doubtful, policy_id)
+        assert "did you mean" in first
+        assert "did you mean" in second
+    assert await admin.set_resource_policy(POLICY) == ()
+    rules = 'package policy\ntrust_claims := {"hardwear": 2}\n'
+    (warning,) = await admin.set_attestation_policy("mine", rules)
+    assert "did you mean hardware" in warning
+    with pytest.raises(CallerError, match="no rule allow"):
+        await admin.set_resource_policy("package policy\nalow := true\n", "resource/a")
+    assert await admin.get_resource_policy("resource/a") == doubtful
+
+
 async def test_plain_http(http: httpx.AsyncClient) -> None:
-    for route in ("resource-policy/resource/a", "attestation-policy/mine"):
-        assert (await http.put(route, content=POLICY)).status_code == 200
+    for route, text in (
+        ("resource-policy/resource/a", POLICY),
+        ("attestation-policy/mine", "package policy\ntrust_claims := {}\n"),
+    ):
+        stored = await http.put(route, content=text)
+        assert stored.status_code == 200
+        assert stored.json() == {"warnings": []}
         answer = await http.get(route)
-        assert answer.text == POLICY
+        assert answer.text == text
         assert answer.headers["content-type"] == "text/plain; charset=utf-8"
         assert (await http.put(route, content=b"\xff")).status_code == 400
         assert (await http.put(route, content="nonsense")).status_code == 400

@@ -271,7 +271,9 @@ async def test_a_policy_that_is_no_rego_is_refused(kbs: InProcessKbs) -> None:
 
 async def test_an_attestation_policy_decides_the_verdict(kbs: InProcessKbs) -> None:
     async with kbs.admin() as admin:
-        await admin.set_attestation_policy("default_cpu", "package policy\nexecutables := 33\n")
+        await admin.set_attestation_policy(
+            "default_cpu", 'package policy\ntrust_claims := {"executables": 33}\n'
+        )
     async with kbs.guest() as guest:
         with pytest.raises(AccessDeniedError):
             await guest.get_resource(URI)

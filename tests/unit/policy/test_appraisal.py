@@ -121,7 +121,7 @@ def test_extensions_cannot_rewrite_the_verdict(extensions: Any) -> None:
 
 
 def judge(name: str, document: Any, data: Any) -> str:
-    policy = Policy.compile(defaults.text(name))
+    policy = Policy(defaults.text(name))
     rules = ("trust_claims", "extensions")
     said = policy.evaluate(rules, document, base=BaseDocuments.of(**data))
     return appraise(*said.values()).status
@@ -172,7 +172,7 @@ def test_identifiers_of_containers() -> None:
 
     claims = {"containers": [container("a", 0), {"OCI": {}}, container("b", 1)]}
     document = {**SAMPLE, "init_data_claims": {"agent_policy_claims": claims}}
-    policy = Policy.compile(defaults.text("default_cpu"))
+    policy = Policy(defaults.text("default_cpu"))
     said = policy.evaluate(["extensions"], document, base=BaseDocuments.of(**ALLOWED))
     (extension,) = said["extensions"]
     assert extension == {

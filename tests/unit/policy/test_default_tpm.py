@@ -25,7 +25,7 @@ VALUES: dict[str, Any] = {
     "tpm_pcr11": [CLAIMS["pcr11"]],
     "tpm_pcr12": [ZERO],
 }
-POLICY = Policy.compile(defaults.text("default_cpu"))
+POLICY = Policy(defaults.text("default_cpu"))
 
 
 def judge(

@@ -10,8 +10,9 @@ import pytest
 from cocos.errors import ConfigError, FormatError
 from cocos.policy import builtins, defaults
 from cocos.policy._source import MAX_BRACKETS
-from cocos.policy.documents import MAX_DEPTH, BaseDocuments, check_data
+from cocos.policy.documents import MAX_DEPTH, BaseDocuments, Kind, check_data
 from cocos.policy.engine import Policy
+from cocos.policy.review import review
 
 
 def ask(policy: Policy, rule: str, document: Any = None, **data: Any) -> Any:
@@ -20,7 +21,7 @@ def ask(policy: Policy, rule: str, document: Any = None, **data: Any) -> Any:
 
 
 def allow(text: str, document: Any = None, data: Any = None) -> Any:
-    return ask(Policy.compile(f"package policy\n{text}"), "allow", document, **(data or {}))
+    return ask(Policy(f"package policy\n{text}"), "allow", document, **(data or {}))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,7 @@ def test_comments_and_text_may_say_anything() -> None:
 )
 def test_refused_when_compiled(text: str) -> None:
     with pytest.raises(FormatError):
-        Policy.compile(text)
+        review(text, Kind.RESOURCE)
 
 
 CALLS = [
@@ -165,7 +166,7 @@ def test_what_is_refused_raises_when_it_is_called_all_the_same(
 )
 def test_nothing_refused_takes_the_place_of_something_allowed(text: str) -> None:
     with pytest.raises(FormatError):
-        Policy.compile(f"package policy\n{text}\n")
+        Policy(f"package policy\n{text}\n")
 
 
 @pytest.mark.parametrize(
@@ -207,9 +208,9 @@ def test_claims_and_rules_may_have_such_names() -> None:
 
 def test_message_names_the_line(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(FormatError, match="line 3"):
-        Policy.compile("package policy\n# ä\nallow if {")
+        Policy("package policy\n# ä\nallow if {")
     with pytest.raises(FormatError, match=r"line 3: opa\.runtime"):
-        Policy.compile("package policy\n# ä\nallow := opa.runtime()")
+        Policy("package policy\n# ä\nallow := opa.runtime()")
     assert capfd.readouterr() == ("", "")
 
 
@@ -247,19 +248,19 @@ def test_undefined_is_none() -> None:
     ],
 )
 def test_values_arrive_unchanged(value: Any) -> None:
-    policy = Policy.compile("package policy\nallow := input.v\nfrom_data := data.v")
+    policy = Policy("package policy\nallow := input.v\nfrom_data := data.v")
     got = ask(policy, "allow", {"v": value})
     assert got == value
     assert type(got) is type(value)
     assert ask(policy, "from_data", {}, v=value) == value
-    named = Policy.compile('package policy\nallow := query_reference_value("v")')
+    named = Policy('package policy\nallow := query_reference_value("v")')
     assert ask(named, "allow", reference_values={"v": value}) == value
 
 
 @pytest.mark.parametrize("value", [2**64, -(2**63) - 1, 10**400, [2**64 + 1], "\ud800", "a\udfffb"])
 def test_what_would_change_on_its_way_is_refused(value: Any) -> None:
     """2^64 + 1 would equal 2^64."""
-    policy = Policy.compile("package policy\nallow := true")
+    policy = Policy("package policy\nallow := true")
     for document, data in (({"v": value}, {}), ({}, {"v": value}), ({str(value): 1}, {})):
         if isinstance(value, str) or data or "v" in document:
             with pytest.raises(FormatError, match="plain JSON"):
@@ -281,7 +282,7 @@ def test_data_cannot_say_what_rules_say() -> None:
 
 
 def test_no_injection_through_values() -> None:
-    policy = Policy.compile('package policy\ndefault allow := false\nallow if input.a == "b"')
+    policy = Policy('package policy\ndefault allow := false\nallow if input.a == "b"')
     assert ask(policy, "allow", {"x": '","a":"b'}) is False
     assert ask(policy, "allow", {"a": "b\0c"}) is False
 
@@ -297,7 +298,7 @@ def nested(depth: int) -> Any:
     "value", [nested(MAX_DEPTH), nested(900), nested(5000), float("nan"), float("inf"), b"", {1: 2}]
 )
 def test_documents_that_would_hurt_the_engine(value: Any) -> None:
-    policy = Policy.compile("package policy\nallow := true")
+    policy = Policy("package policy\nallow := true")
     with pytest.raises(FormatError):
         ask(policy, "allow", {"v": value})
     with pytest.raises(FormatError):
@@ -305,7 +306,7 @@ def test_documents_that_would_hurt_the_engine(value: Any) -> None:
 
 
 def test_conflict_at_run_time_is_an_error_not_a_verdict() -> None:
-    policy = Policy.compile("package policy\nallow := true if input.a\nallow := false if input.b")
+    policy = Policy("package policy\nallow := true if input.a\nallow := false if input.b")
     assert ask(policy, "allow", {"a": True}) is True
     with pytest.raises(ConfigError):
         ask(policy, "allow", {"a": True, "b": True})
@@ -353,7 +354,7 @@ AFFIRMING = {"ear.status": "affirming"}
     ],
 )
 def test_default_resource_policy(submods: Any, expected: bool) -> None:
-    policy = Policy.compile(defaults.text(defaults.RESOURCE))
+    policy = Policy(defaults.text(defaults.RESOURCE))
     wanted = {"plugin": "resource", "resource-path": ["a", "b", "c"], "query": {}}
     assert ask(policy, "allow", {"submods": submods}, **wanted) is expected
     assert ask(policy, "allow", {}, **wanted) is False
@@ -365,13 +366,13 @@ def test_empty_policy_denies() -> None:
 
 @pytest.mark.parametrize("name", [defaults.RESOURCE, *defaults.ATTESTATION])
 def test_defaults_compile(name: str) -> None:
-    Policy.compile(defaults.text(name))
+    Policy(defaults.text(name))
 
 
 @pytest.mark.parametrize("value", [0, "", [], {}])
 def test_an_input_of_very_many_values_is_refused_not_pondered(value: object) -> None:
     """A megabyte of them kept the engine, and the key broker with it, busy for minutes."""
-    policy = Policy.compile("package policy\n\ntrust_claims := {}\n")
+    policy = Policy("package policy\n\ntrust_claims := {}\n")
     for many in ([value] * 300_000, {f"{n}": [value] for n in range(100_000)}):
         with pytest.raises(FormatError, match="values"):
             ask(policy, "trust_claims", {"claims": many})
@@ -381,7 +382,7 @@ def test_an_input_of_very_many_values_is_refused_not_pondered(value: object) -> 
 @pytest.mark.parametrize("text", ["ä", "😀", "\u2028", "\x7f", 'a"b', "a\\b", "a\nb", "a/b"])
 def test_text_in_a_document_equals_the_same_text_in_a_policy(text: str) -> None:
     literal = json.dumps(text, ensure_ascii=False)
-    policy = Policy.compile(
+    policy = Policy(
         f"package policy\nallow := [input.v == {literal}, data.v == {literal}, input.v == data.v]"
     )
     assert ask(policy, "allow", {"v": text}, v=text) == [True, True, True]
@@ -390,11 +391,11 @@ def test_text_in_a_document_equals_the_same_text_in_a_policy(text: str) -> None:
 @pytest.mark.parametrize("name", ["a", "rvps:///a b/c:1", 'a"b', "a\\b", "ä", "😀", "a" * 512])
 def test_reference_values_of_any_name(name: str) -> None:
     literal = json.dumps(name, ensure_ascii=False)
-    policy = Policy.compile(f"package policy\nallow := query_reference_value({literal})")
+    policy = Policy(f"package policy\nallow := query_reference_value({literal})")
     many = {f"{number}": number for number in range(600)}
     assert ask(policy, "allow", {}, reference_values={**many, name: ["x"]}) == ["x"]
     assert ask(policy, "allow", {}, reference_values=many) is None
-    computed = Policy.compile("package policy\nallow := query_reference_value(input.name)")
+    computed = Policy("package policy\nallow := query_reference_value(input.name)")
     assert ask(computed, "allow", {"name": name}, reference_values={**many, name: 5}) == 5
 
 
@@ -420,6 +421,6 @@ def test_what_is_asked_for(text: str) -> None:
 
 
 def test_claims_cannot_say_what_is_asked_for() -> None:
-    policy = Policy.compile("package policy\nallow := data.plugin")
+    policy = Policy("package policy\nallow := data.plugin")
     claims = {"data": {"plugin": "forged"}, "plugin": "forged"}
     assert policy.evaluate(["allow"], claims, request=REQUEST) == {"allow": "resource"}

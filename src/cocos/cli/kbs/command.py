@@ -9,15 +9,18 @@ import structlog
 import typer
 
 from cocos._clock import system_clock
+from cocos.attestation_service.policies import attestation_policies
 from cocos.cli import _common as common
 from cocos.cli._log_level import level_of_logs
 from cocos.cli.kbs import token_keys
 from cocos.cli.kbs.attestation import appraiser
 from cocos.cli.kbs.compose import admin_gate, compose
+from cocos.cli.kbs.reviewing import reviewing
 from cocos.cli.kbs.storage import opened, rekey_command, sweeping, without_password
 from cocos.cli.kbs.tracing import tracing
 from cocos.host.policies.workers import PolicyWorkers
-from cocos.kbs.config import Settings
+from cocos.kbs.config import BUILTIN, Settings
+from cocos.stores.policies import StoredPolicies
 from cocos.transport.http_server import serve_http
 
 NAME = "kbs"
@@ -234,6 +237,9 @@ async def _serve(settings: Settings, *, as_json: bool) -> None:
         engine = await stack.enter_async_context(PolicyWorkers())
         traces = await stack.enter_async_context(tracing(NAME))
         attestation = await stack.enter_async_context(appraiser(settings, clock=system_clock))
+        policies: list[StoredPolicies] = []
+        if settings.attestation == BUILTIN:
+            policies.append(attestation_policies(storage.store, engine))
         web = await compose(
             settings,
             storage,
@@ -242,9 +248,11 @@ async def _serve(settings: Settings, *, as_json: bool) -> None:
             clock=system_clock,
             attestation=attestation,
             tracing=traces,
+            policies=policies.append,
         )
         asgi = traces.app(web) if traces else web
         await stack.enter_async_context(sweeping(storage.store))
+        await stack.enter_async_context(reviewing(policies))
         for address in settings.addresses:
             listening = await stack.enter_async_context(serve_http(asgi, address, tls=settings.tls))
             common.announce(NAME, listening, as_json=as_json)

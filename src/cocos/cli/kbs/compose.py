@@ -2,6 +2,7 @@
 """Puts a key broker together from its settings."""
 
 import datetime as dt
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import structlog
@@ -29,8 +30,10 @@ from cocos.kbs.service import KbsService
 from cocos.kbs.well_known import well_known_routes
 from cocos.policy import defaults
 from cocos.policy.engine import PolicyEngine
+from cocos.stores.base import Store
 from cocos.stores.health import Health
 from cocos.stores.opening import Storage
+from cocos.stores.policies import StoredPolicies
 from cocos.transport.client_address import ClientAddresses
 from cocos.transport.web import WebApp
 
@@ -52,6 +55,7 @@ async def compose(
     clock: Clock,
     attestation: Attestation | None = None,
     tracing: "Tracing | None" = None,
+    policies: Callable[[StoredPolicies], None] = lambda _: None,
 ) -> WebApp:
     """Put a key broker together.
 
@@ -63,6 +67,7 @@ async def compose(
         clock: Decides what has expired.
         attestation: Who appraises; this process without.
         tracing: Where traces go.
+        policies: Told those that decide who gets which resource.
     """
     store = traced(tracing, storage.store, STORE, first="db.collection.name")
     engine = traced(tracing, engine, POLICY)
@@ -71,6 +76,7 @@ async def compose(
     metrics = KbsMetrics()
     attestation = attestation or builtin(settings, store, engine, clock=clock)
     policy = ResourcePolicy(store, engine, default=_resource_policy(settings), metrics=metrics)
+    policies(policy)
     denials = Denials(store, clock=clock)
     service = KbsService(
         store,
@@ -85,13 +91,10 @@ async def compose(
         session_lifetime=dt.timedelta(minutes=settings.timeout),
         oldest=settings.oldest_protocol,
     )
-    administration = Administration(
-        store, attestation.rules, policy=policy, denials=denials, metrics=metrics
-    )
-    await _warn_of_unbound(administration)
+    admin = await _administration(store, attestation, policy, denials, metrics)
     return make_app(
         service,
-        administration,
+        admin,
         gate,
         denials=denials,
         auditor=auditor,
@@ -105,7 +108,17 @@ async def compose(
     )
 
 
-async def _warn_of_unbound(administration: Administration) -> None:
+async def _administration(
+    store: Store,
+    attestation: Attestation,
+    policy: ResourcePolicy,
+    denials: Denials,
+    metrics: KbsMetrics,
+) -> Administration:
+    """Return what administrators do, having warned of what they should."""
+    administration = Administration(
+        store, attestation.rules, policy=policy, denials=denials, metrics=metrics
+    )
     names = await administration.unbound_keys(_LOOKED_AT)
     if names:
         _log.warning(
@@ -115,6 +128,7 @@ async def _warn_of_unbound(administration: Administration) -> None:
             meaning="whoever can start a computation on a machine that is trusted gets them",
             hint=f"kbs-client config set-resource-policy --id {RESOURCE}/{names[0]} --for MANIFEST",
         )
+    return administration
 
 
 def _well_known(settings: Settings, attestation: Attestation) -> list[Route]:

@@ -15,11 +15,13 @@ from starlette.routing import Route
 from cocos._clock import system_clock
 from cocos.attestation_service.app import routes as rest_routes
 from cocos.attestation_service.config import ServerSettings
+from cocos.attestation_service.policies import attestation_policies
 from cocos.attestation_service.server import services
 from cocos.cli import _common as common
 from cocos.cli._log_level import level_of_logs
 from cocos.cli.kbs.attestation import own_service, service_config
 from cocos.cli.kbs.command import InsecureAllowSample, LogLevel, TpmEkAllow, TpmEkCa, TpmVendorCa
+from cocos.cli.kbs.reviewing import reviewing
 from cocos.cli.kbs.storage import opened, sweeping, without_password
 from cocos.host.files import data_folder
 from cocos.host.policies.workers import PolicyWorkers
@@ -162,6 +164,8 @@ async def _serve(server: ServerSettings, settings: Settings, *, as_json: bool) -
         storage = await stack.enter_async_context(opened(settings))
         engine = await stack.enter_async_context(PolicyWorkers())
         await stack.enter_async_context(sweeping(storage.store))
+        policies = [attestation_policies(storage.store, engine)]
+        await stack.enter_async_context(reviewing(policies))
         service, keys = own_service(settings, storage.store, engine, clock=system_clock)
         if server.http_socket is not None:
             issuer = service_config(settings).issuer_name

@@ -2,7 +2,7 @@
 """``kbs-client config``: the policies of a KBS."""
 
 import enum
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -11,8 +11,11 @@ import typer
 from cocos.cli import _common as common
 from cocos.cli import _terms as terms
 from cocos.cli.kbs_client.admin import done, read_text, run_admin, show_names
+from cocos.clients.kbs import KbsAdmin
 from cocos.errors import UsageError
+from cocos.host.policies.workers import PolicyWorkers
 from cocos.policy import defaults
+from cocos.policy.documents import Kind
 
 GLOBAL: Final = "resource-policy"
 
@@ -95,12 +98,32 @@ def set_resource_policy(
     if word:
         terms.note(word)
     where = None if policy_id == GLOBAL else policy_id
-    run_admin(context.obj, lambda admin: admin.set_resource_policy(text, where))
+    warnings = _doubts(context, lambda admin: admin.set_resource_policy(text, where))
     done(
         f"set the resource policy: {chosen[0]}" + (f" for {where}" if where else ""),
-        {"policy": chosen[0], "id": policy_id},
+        {"policy": chosen[0], "id": policy_id, "warnings": warnings},
         as_json=as_json,
     )
+
+
+@app.command("check-policy")
+def check_policy(
+    *,
+    policy_file: Annotated[Path, typer.Option("--policy-file", help="A Rego policy.")],
+    kind: Annotated[
+        Kind, typer.Option("--kind", help="What it is for: resources, or evidence.")
+    ] = Kind.RESOURCE,
+    as_json: common.JsonFlag = False,
+) -> None:
+    """Say what a KBS would say of a policy, without setting it or asking one.
+
+    Example: check-policy --policy-file policy.rego
+    """
+    text = read_text(policy_file, "the policy")
+    warnings = common.run_async(PolicyWorkers().check(text, kind))
+    _warn(warnings)
+    said = f"{len(warnings)} warnings" if warnings else "nothing wrong is found"
+    done(f"{policy_file}: {said}", {"warnings": warnings}, as_json=as_json)
 
 
 @app.command("get-resource-policy")
@@ -154,8 +177,12 @@ def set_attestation_policy(
             style="yellow",
             markup=False,
         )
-    run_admin(context.obj, lambda admin: admin.set_attestation_policy(policy_id, text))
-    done(f"set the attestation policy {policy_id}", {"id": policy_id}, as_json=as_json)
+    warnings = _doubts(context, lambda admin: admin.set_attestation_policy(policy_id, text))
+    done(
+        f"set the attestation policy {policy_id}",
+        {"id": policy_id, "warnings": warnings},
+        as_json=as_json,
+    )
 
 
 @app.command("get-attestation-policy")
@@ -187,6 +214,20 @@ def delete_attestation_policy(
     """Delete a stored attestation policy: a default of that id holds again."""
     run_admin(context.obj, lambda admin: admin.delete_attestation_policy(policy_id))
     done(f"deleted the attestation policy {policy_id}", {"id": policy_id}, as_json=as_json)
+
+
+def _doubts(
+    context: typer.Context, work: Callable[[KbsAdmin], Awaitable[tuple[str, ...]]]
+) -> tuple[str, ...]:
+    """Set a policy; say, and return, what the KBS doubts of it."""
+    warnings: tuple[str, ...] = run_admin(context.obj, work)
+    _warn(warnings)
+    return warnings
+
+
+def _warn(warnings: tuple[str, ...]) -> None:
+    for warning in warnings:
+        common.stderr.print(f"warning: {warning}", style="yellow", markup=False)
 
 
 def _show_policy(policy_id: str, text: str, *, as_json: bool) -> None:

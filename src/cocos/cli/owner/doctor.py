@@ -33,7 +33,8 @@ def doctor(
         typer.Option(
             "--auth-private-key",
             envvar="KBS_AUTH_PRIVATE_KEY",
-            help="Ed25519 key of the KBS's administrator, PEM: also check who may get keys.",
+            help="Ed25519 key of the KBS's administrator, PEM: also check its policies, "
+            "and who may get keys.",
         ),
     ] = None,
     registry: Annotated[
@@ -66,6 +67,7 @@ async def examine(kbs: str, registry: str, private_key: Path | None = None) -> l
         if kbs
         else partial(_skipped, "KBS and clock", "--kbs URL checks them"),
         *([partial(checks.check_keys, kbs, private_key, system_clock)] if kbs else []),
+        *([partial(checks.check_policies, kbs, private_key, system_clock)] if kbs else []),
         partial(checks.check_registry, registry)
         if registry
         else partial(_skipped, "registry", "--registry HOST:PORT checks it"),

@@ -2,6 +2,7 @@
 """The checks of ``cocos-cli doctor``, one function each."""
 
 import asyncio
+import contextlib
 import datetime as dt
 import email.utils
 import enum
@@ -28,15 +29,19 @@ from cocos.errors import (
     AuthenticationError,
     CocosError,
     ConfigError,
+    FormatError,
     NotFoundError,
+    UnsupportedError,
 )
 from cocos.host import process
 from cocos.host.containers import sandbox
 from cocos.host.files import read_file
 from cocos.host.images import skopeo
 from cocos.host.machines import accelerator, kvm
+from cocos.host.policies.workers import PolicyWorkers
 from cocos.manager.backends import Image, check_firmware
 from cocos.manager.config import ENVIRONMENT, ManagerConfig
+from cocos.policy.documents import Kind
 
 T = TypeVar("T")
 
@@ -272,23 +277,57 @@ async def check_keys(url: str, private_key: Path | None, clock: Clock) -> list[C
     """Whether a KBS has keys of images that whatever is computed gets; administrators may know."""
     name = "keys at the KBS"
     try:
-        token = None
-        if private_key is not None:
-            pem = read_file(private_key, "the administrator's private key", limit=2**16)
-            token = admin_jwt.mint(pem, now=clock())
-        async with KbsAdmin(url, token=token) as admin:
+        async with KbsAdmin(url, token=_token(private_key, clock)) as admin:
             found = await admin.unbound_keys()
-    except (AuthenticationError, AccessDeniedError, NotFoundError) as error:
-        fix = "" if private_key else "--auth-private-key KEY: a KBS tells its administrators only"
-        return [Check(name, Verdict.SKIPPED, f"not checked: {error.message}", fix)]
     except CocosError as error:
-        return [Check(name, Verdict.SKIPPED, f"not checked: {error.message}", error.hint or "")]
+        return [_unasked(name, error, private_key)]
     if not found:
         return [Check(name, Verdict.OK, "none is left to a policy that lets every computation")]
     shown = ", ".join(found[:_SHOWN_KEYS]) + (", …" if len(found) > _SHOWN_KEYS else "")
     detail = f"{len(found)} for whatever runs on a machine that is trusted: {shown}"
     fix = "kbs-client config set-resource-policy --id resource/KEY --for MANIFEST"
     return [Check(name, Verdict.WARNING, detail, fix)]
+
+
+async def check_policies(url: str, private_key: Path | None, clock: Clock) -> list[Check]:
+    """Whether a KBS's policies mean what they say, tried here; administrators may read them."""
+    name, found = "policies of the KBS", []
+    try:
+        async with KbsAdmin(url, token=_token(private_key, clock)) as admin:
+            texts = [
+                (policy_id, await admin.get_resource_policy(policy_id), Kind.RESOURCE)
+                for policy_id in await admin.list_resource_policies()
+            ]
+            with contextlib.suppress(UnsupportedError):  # another server appraises
+                texts += [
+                    (policy_id, await admin.get_attestation_policy(policy_id), Kind.ATTESTATION)
+                    for policy_id in await admin.list_attestation_policies()
+                ]
+        for policy_id, text, kind in texts:
+            try:
+                warnings = await PolicyWorkers().check(text, kind)
+            except FormatError as error:
+                detail = f"{policy_id} denies everything: {error.message}"
+                found.append(Check(name, Verdict.WARNING, detail, error.hint or ""))
+                continue
+            found += [Check(name, Verdict.WARNING, f"{policy_id}: {each}") for each in warnings]
+    except CocosError as error:
+        return [_unasked(name, error, private_key)]
+    return found or [Check(name, Verdict.OK, f"nothing wrong is found in {len(texts)}")]
+
+
+def _token(private_key: Path | None, clock: Clock) -> str | None:
+    if private_key is None:
+        return None
+    pem = read_file(private_key, "the administrator's private key", limit=2**16)
+    return admin_jwt.mint(pem, now=clock())
+
+
+def _unasked(name: str, error: CocosError, private_key: Path | None) -> Check:
+    fix = error.hint or ""
+    if isinstance(error, AuthenticationError | AccessDeniedError | NotFoundError):
+        fix = "" if private_key else "--auth-private-key KEY: a KBS tells its administrators only"
+    return Check(name, Verdict.SKIPPED, f"not checked: {error.message}", fix)
 
 
 def _check_clock(answer: httpx.Response, now: dt.datetime) -> Check:

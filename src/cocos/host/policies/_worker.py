@@ -15,13 +15,15 @@ import signal
 import struct
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from functools import cache
 from typing import Any, BinaryIO, Final, TypeVar
 
 from cocos._recent import Recent
 from cocos.errors import CocosError, FormatError
-from cocos.policy.documents import BaseDocuments
+from cocos.policy.documents import BaseDocuments, Kind
 from cocos.policy.engine import Policy
+from cocos.policy.explain import explain
 
 LENGTH: Final = struct.Struct(">I")
 MEMORY_BYTES: Final = 512 * 2**20
@@ -52,9 +54,17 @@ class Worker:
         self._bases: Recent[str, BaseDocuments] = Recent(KEPT)
 
     def answer(self, ask: dict[str, Any]) -> dict[str, Any]:
-        """Return ``values``, ``unknown``, or an ``error`` with its ``message`` and ``hint``."""
+        """Return ``values``, ``findings``, ``warnings`` or ``unknown``.
+
+        Or an ``error`` with its ``message`` and ``hint``.
+        """
         text, data = ask["text"], ask["data"]
         try:
+            if ask["kind"] is not None:
+                from cocos.policy.review import review  # noqa: PLC0415 - few ever need it
+
+                with _processor_time(COMPILE_SECONDS):
+                    return {"warnings": review(text, Kind(ask["kind"]))}
             with _processor_time(COMPILE_SECONDS):
                 policy = _recall(
                     self._policies, ask["policy"], None if text is None else lambda: Policy(text)
@@ -66,11 +76,14 @@ class Worker:
                 )
                 if policy is None or base is None:
                     return {"unknown": True}
+            how = {"base": base, "request": ask["request"]}
+            if ask["explain"]:
+                # It minds the time itself, between the questions that it asks.
+                with _processor_time(COMPILE_SECONDS):
+                    found = explain(policy, ask["rules"], ask["document"], **how)
+                    return {"findings": [asdict(finding) for finding in found]}
             with _processor_time(EVALUATE_SECONDS):
-                values = policy.evaluate(
-                    ask["rules"], ask["document"], base=base, request=ask["request"]
-                )
-                return {"values": values}
+                return {"values": policy.evaluate(ask["rules"], ask["document"], **how)}
         except CocosError as error:
             kind = "format" if isinstance(error, FormatError) else "config"
             return {"error": kind, "message": error.message, "hint": error.hint}

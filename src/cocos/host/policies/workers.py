@@ -23,7 +23,7 @@ import structlog
 
 from cocos._recent import Recent
 from cocos._types import JsonObject
-from cocos.errors import CocosError, ConfigError, FormatError, InternalError
+from cocos.errors import CocosError, ConfigError, Finding, FormatError, InternalError
 from cocos.host import process
 from cocos.host.policies._worker import (
     COMPILE_SECONDS,
@@ -31,8 +31,7 @@ from cocos.host.policies._worker import (
     LENGTH,
     MEMORY_BYTES,
 )
-from cocos.policy.documents import NOTHING, BaseDocuments
-from cocos.policy.engine import VERDICTS
+from cocos.policy.documents import NOTHING, BaseDocuments, Kind
 
 MAX_WORKERS: Final = 4
 STUCK_SECONDS: Final = 60.0
@@ -71,6 +70,7 @@ class _Job:
         base: Its base documents.
         rest: The request's other members, as JSON.
         done: Gets the answer.
+        complete: Whether the worker will not know what the digests stand for.
     """
 
     policy: str
@@ -78,6 +78,7 @@ class _Job:
     base: BaseDocuments
     rest: bytes
     done: asyncio.Future[JsonObject]
+    complete: bool = False
 
     def frame(self, *, complete: bool) -> bytes:
         """Return the request, with what the digests stand for if ``complete``."""
@@ -166,7 +167,7 @@ class _Child:
             _WorkerEnded: there will be none.
         """
         try:
-            answer = await self._wire.exchange(job.frame(complete=False))
+            answer = await self._wire.exchange(job.frame(complete=job.complete))
             if "unknown" in answer:
                 answer = await self._wire.exchange(job.frame(complete=True))
         except ValueError as error:
@@ -259,6 +260,12 @@ class PolicyWorkers:
         known = None if key is None else self._remembered.get(key)
         if key is not None and known is not None and now() < known.until:
             return _values(known.answer)
+        answer = await self._queued(job)
+        if key is not None and len(json.dumps(answer)) <= MAX_REMEMBERED_BYTES:
+            self._remembered.put(key, _Remembered(answer, now() + REMEMBERED_SECONDS))
+        return _values(answer)
+
+    async def _queued(self, job: _Job) -> JsonObject:
         queue = self._delayed if job.policy in self._breakers else self._jobs
         try:
             queue.put_nowait(job)
@@ -266,24 +273,34 @@ class PolicyWorkers:
             raise ConfigError(
                 "the policy has not finished before, and too many evaluations wait for it"
             ) from error
-        answer = await job.done
-        if key is not None and len(json.dumps(answer)) <= MAX_REMEMBERED_BYTES:
-            self._remembered.put(key, _Remembered(answer, now() + REMEMBERED_SECONDS))
-        return _values(answer)
+        return await job.done
 
-    async def check(self, text: str) -> None:
-        """Return if a policy compiles, and can be evaluated on empty documents."""
+    async def explain(
+        self,
+        text: str,
+        rules: Sequence[str],
+        document: Mapping[str, Any],
+        *,
+        base: BaseDocuments = NOTHING,
+        request: Mapping[str, Any] | None = None,
+    ) -> tuple[Finding, ...]:
+        """Say which statements of rules do not hold."""
+        job = _job(text, rules, document, base, request, explain=True)
+        answer = await self._queued(job)
+        _check_answer(answer)
+        return tuple(Finding(**finding) for finding in answer["findings"])
+
+    async def check(self, text: str, kind: Kind) -> tuple[str, ...]:
+        """Try a policy on empty documents, and look for what its author cannot have meant."""
         try:
             async with _child() as child:
-                _values(await child.ask(_job(text, VERDICTS, {}, NOTHING, None)))
+                answer = await child.ask(_job(text, (), {}, NOTHING, None, kind=kind))
         except _WorkerEnded as end:
             if not end.started or end.reason is None:
                 raise InternalError("cannot try the policy in a process of its own") from end
             raise FormatError(f"the policy is refused: {end.reason}") from end
-        except ConfigError as error:
-            raise FormatError(
-                f"the policy does not compile: {error.message}", hint=error.hint
-            ) from error
+        _check_answer(answer)
+        return tuple(answer["warnings"])
 
     async def _work(self, jobs: asyncio.Queue[_Job], *, lazy: bool = False) -> None:
         """Have one worker after the other, for the jobs of one queue."""
@@ -332,14 +349,24 @@ def _job(
     document: Mapping[str, Any],
     base: BaseDocuments,
     request: Mapping[str, Any] | None,
+    *,
+    explain: bool = False,
+    kind: Kind | None = None,
 ) -> _Job:
-    rest = {"rules": list(rules), "request": request, "document": document}
+    rest = {
+        "rules": list(rules),
+        "request": request,
+        "document": document,
+        "explain": explain,
+        "kind": kind,
+    }
     try:
         encoded = json.dumps(rest, allow_nan=False).encode("ascii")
     except (TypeError, ValueError, RecursionError) as error:
         raise FormatError(f"the policy's input is not plain JSON: {error}") from error
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-    return _Job(digest, text, base, encoded, asyncio.get_running_loop().create_future())
+    done = asyncio.get_running_loop().create_future()
+    return _Job(digest, text, base, encoded, done, complete=kind is not None)
 
 
 def _set(done: asyncio.Future[JsonObject], error: CocosError) -> None:
@@ -348,8 +375,12 @@ def _set(done: asyncio.Future[JsonObject], error: CocosError) -> None:
 
 
 def _values(answer: JsonObject) -> dict[str, Any]:
-    if "error" not in answer:
-        values: dict[str, Any] = answer["values"]
-        return values
-    kind = FormatError if answer["error"] == "format" else ConfigError
-    raise kind(answer["message"], hint=answer["hint"])
+    _check_answer(answer)
+    values: dict[str, Any] = answer["values"]
+    return values
+
+
+def _check_answer(answer: JsonObject) -> None:
+    if "error" in answer:
+        kind = FormatError if answer["error"] == "format" else ConfigError
+        raise kind(answer["message"], hint=answer["hint"])

@@ -26,6 +26,7 @@ from cocos.wire.kbs import protocol as kbs
 _log = structlog.get_logger(__name__)
 
 _REGO: Final = Content(media_type=TEXT)
+_STORED: Final = json_of(kbs.PolicyStored)
 _PREFIX: Final = {"prefix": "Only names that begin so"}
 _READING: Final = frozenset({"GET", "HEAD"})
 _NEW: Final = {"If-None-Match": "* does not overwrite"}
@@ -123,14 +124,24 @@ class _Api:
         await self._admit(request)
         return json_response(await self._administration.unbound_keys())
 
-    @operation("Set the global resource policy", body=json_of(PolicyBody), security=ADMIN)
+    @operation(
+        "Set the global resource policy",
+        body=json_of(PolicyBody),
+        answer=_STORED,
+        security=ADMIN,
+    )
     async def set_resource_policy(self, request: Request) -> Response:
         admin = await self._enter(request)
         body: PolicyBody = await read_json(request, PolicyBody, "the resource policy request")
         return await self._store_resource_policy(request, admin, POLICY_ID, _policy_text(body))
 
     @operation(
-        "Set a resource policy", body=_REGO, errors=[StateError], headers=_NEW, security=ADMIN
+        "Set a resource policy",
+        body=_REGO,
+        answer=_STORED,
+        errors=[StateError],
+        headers=_NEW,
+        security=ADMIN,
     )
     async def put_resource_policy(self, request: Request) -> Response:
         admin, policy_id = await self._enter(request), request.path_params["id"]
@@ -141,9 +152,11 @@ class _Api:
     ) -> Response:
         await self._note_policy(request, policy_id, text)
         overwrite = _may_overwrite(request)
-        await self._administration.set_resource_policy(text, policy_id, overwrite=overwrite)
+        warnings = await self._administration.set_resource_policy(
+            text, policy_id, overwrite=overwrite
+        )
         _log.info("kbs.resource-policy-set", admin=admin, policy=policy_id)
-        return Response()
+        return json_response(kbs.PolicyStored(warnings))
 
     @operation("Ids of resource policies", answer=json_of(list[str]), security=ADMIN)
     async def list_resource_policies(self, request: Request) -> Response:
@@ -162,7 +175,12 @@ class _Api:
         _log.info("kbs.resource-policy-deleted", admin=admin, policy=policy_id)
         return Response()
 
-    @operation("Set an attestation policy", body=json_of(AttestationPolicyBody), security=ADMIN)
+    @operation(
+        "Set an attestation policy",
+        body=json_of(AttestationPolicyBody),
+        answer=_STORED,
+        security=ADMIN,
+    )
     async def set_attestation_policy(self, request: Request) -> Response:
         admin = await self._enter(request)
         body: AttestationPolicyBody = await read_json(
@@ -171,7 +189,7 @@ class _Api:
         text = _policy_text(body)
         return await self._store_attestation_policy(request, admin, body.policy_id, text)
 
-    @operation("Set an attestation policy", body=_REGO, security=ADMIN)
+    @operation("Set an attestation policy", body=_REGO, answer=_STORED, security=ADMIN)
     async def put_attestation_policy(self, request: Request) -> Response:
         admin, policy_id = await self._enter(request), request.path_params["id"]
         text = await _text(request)
@@ -181,9 +199,9 @@ class _Api:
         self, request: Request, admin: str, policy_id: str, text: str
     ) -> Response:
         await self._note_policy(request, policy_id, text)
-        await self._administration.set_attestation_policy(policy_id, text)
+        warnings = await self._administration.set_attestation_policy(policy_id, text)
         _log.info("kbs.attestation-policy-set", admin=admin, policy=policy_id)
-        return Response()
+        return json_response(kbs.PolicyStored(warnings))
 
     @operation("Ids of attestation policies", answer=json_of(list[str]), security=ADMIN)
     async def list_attestation_policies(self, request: Request) -> Response:

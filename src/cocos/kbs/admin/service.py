@@ -19,8 +19,8 @@ from cocos.wire.kbs import protocol as kbs
 class AppraisalRules(Protocol):
     """What an attestation service appraises by."""
 
-    async def set_policy(self, policy_id: str, text: str) -> None:
-        """Store an attestation policy."""
+    async def set_policy(self, policy_id: str, text: str) -> tuple[str, ...]:
+        """Store an attestation policy; return warnings."""
         ...
 
     async def policy_ids(self) -> list[str]:
@@ -121,14 +121,14 @@ class Administration:
 
     async def set_resource_policy(
         self, text: str, policy_id: str = POLICY_ID, *, overwrite: bool = True
-    ) -> None:
-        """Set a policy that decides who gets which resource.
+    ) -> tuple[str, ...]:
+        """Set a policy that decides who gets which resource; return warnings.
 
         Raises:
-            FormatError: an impossible id, or it is not Rego.
+            FormatError: an impossible id, it is not Rego, or it can never allow anything.
             StateError: there is one and it may not be overwritten.
         """
-        await self._policy.set(policy_id, text, overwrite=overwrite)
+        return await self._policy.set(policy_id, text, overwrite=overwrite)
 
     async def resource_policy_ids(self) -> list[str]:
         """Return the ids of all resource policies."""
@@ -150,13 +150,13 @@ class Administration:
         """
         await self._policy.delete(policy_id)
 
-    async def set_attestation_policy(self, policy_id: str, text: str) -> None:
-        """Set a policy that appraises evidence.
+    async def set_attestation_policy(self, policy_id: str, text: str) -> tuple[str, ...]:
+        """Set a policy that appraises evidence; return warnings.
 
         Raises:
-            FormatError: it is not Rego.
+            FormatError: it is not Rego, or can never affirm anything.
         """
-        await self._rules.set_policy(policy_id, text)
+        return await self._rules.set_policy(policy_id, text)
 
     async def attestation_policy_ids(self) -> list[str]:
         """Return the ids of all attestation policies, stored and default."""

@@ -114,6 +114,12 @@ class Attestation(msgspec.Struct, frozen=True, rename="kebab"):
     init_data: InitData | None = None
 
 
+class PolicyStored(msgspec.Struct, frozen=True):
+    """Answer to setting a policy; Trustee's clients do not look at it."""
+
+    warnings: tuple[str, ...] = ()
+
+
 class AttestationResult(msgspec.Struct, frozen=True):
     """Answer to ``attest``: an EAR token as a compact JWT."""
 

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What policies are shown: the names in tokens, claims and requests.
+
+One place, for those who make tokens and for those who look for names that no token has.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from cocos.policy.appraisal import (
+    APPRAISED_BY,
+    CLAIMS,
+    EVIDENCE,
+    FINDINGS,
+    INSECURE,
+    STATUS,
+    VECTOR,
+    Status,
+)
+from cocos.policy.documents import Kind
+from cocos.wire.kbs.protocol import Tee
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What is known of a value.
+
+    Attributes:
+        letter: Its type, as in :data:`cocos.policy.builtins.ALLOWED`.
+        members: Name → member; None where nothing is known of them.
+        others: Members of any other name; None where there are none.
+        values: All that a text can be; empty where nothing is known.
+    """
+
+    letter: str = "*"
+    members: Mapping[str, "Shape"] | None = None
+    others: "Shape | None" = None
+    values: frozenset[str] = field(default_factory=frozenset)
+
+
+ANY: Final = Shape()
+_TEXT: Final = Shape("s")
+_OBJECT: Final = Shape("o")
+_NUMBER: Final = Shape("n")
+
+_ANNOTATED: Final = Shape(
+    "o",
+    {
+        **{tee.value: _OBJECT for tee in Tee},
+        "report_data": _TEXT,
+        "runtime_data_claims": ANY,
+        "init_data": _TEXT,
+        "init_data_claims": ANY,
+        "kbs": Shape("o", dict.fromkeys(("named", "by", "authenticated"), ANY)),
+    },
+)
+_SUBMODULE: Final = Shape(
+    "o",
+    {
+        STATUS: Shape("s", values=frozenset(Status)),
+        VECTOR: Shape("o", dict.fromkeys(CLAIMS, _NUMBER)),
+        APPRAISED_BY: _TEXT,
+        EVIDENCE: _ANNOTATED,
+        FINDINGS: ANY,
+        INSECURE: ANY,
+    },
+    others=ANY,  # a policy's extensions
+)
+_TOKEN: Final = Shape(
+    "o",
+    {
+        "eat_profile": _TEXT,
+        "ear.verifier-id": Shape("o", {"developer": _TEXT, "build": _TEXT}),
+        "submods": Shape("o", {}, others=_SUBMODULE),
+        "iat": _NUMBER,
+        "exp": _NUMBER,
+        "nbf": _NUMBER,
+        "iss": _TEXT,
+        "jti": _TEXT,
+    },
+)
+
+SHOWN: Final[Mapping[Kind, Mapping[str, Shape]]] = {
+    Kind.RESOURCE: {
+        "input": _TOKEN,
+        "data": Shape("o", {"plugin": _TEXT, "resource-path": Shape("a"), "query": _OBJECT}),
+    },
+    Kind.ATTESTATION: {
+        "input": _ANNOTATED,
+        "data": Shape("o", {"operator": Shape("o", {"insecure_allow_sample": ANY})}),
+    },
+}
+"""Kind of policy → what its ``input`` and ``data`` are."""

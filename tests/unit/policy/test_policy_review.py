@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the author of a policy cannot have meant, said when it is set."""
+
+import datetime as dt
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cocos.attestation_service.annotate import compose
+from cocos.crypto import signing
+from cocos.errors import FormatError
+from cocos.policy import defaults, owners
+from cocos.policy.appraisal import appraise
+from cocos.policy.documents import Kind
+from cocos.policy.owners import Terms
+from cocos.policy.review import review
+from cocos.policy.vocabulary import SHOWN, Shape
+from cocos.tokens.ear import Issuer, Submodule, issue
+from cocos.tokens.signer import Signer
+from cocos.wire.kbs.protocol import Tee
+
+DOCS = Path(__file__).resolve().parents[3] / "docs"
+
+
+def warnings(text: str, kind: Kind = Kind.RESOURCE) -> str:
+    return "\n".join(review(f"package policy\n{text}\n", kind))
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "said"),
+    [
+        (Kind.RESOURCE, "alow if true", "has alow"),
+        (Kind.RESOURCE, "trust_claims := {}", "allow decides"),
+        (Kind.RESOURCE, 'allow contains "x"', "allow if"),
+        (Kind.RESOURCE, "allow(x) := true", "allow if"),
+        (Kind.RESOURCE, "allow.x := true", "allow if"),
+        (Kind.RESOURCE, "allow if tru", "did you mean true"),
+        (Kind.RESOURCE, "allow if cpu\ncpuu := input.submods.cpu0", "did you mean cpuu"),
+        (Kind.RESOURCE, "allow := true\nallow := false", None),
+        (Kind.RESOURCE, "allow := allow", None),
+        (Kind.RESOURCE, "allow if x\nx if y\ny if x", None),
+        (Kind.RESOURCE, "default allow := false\ndefault allow := true", None),
+        (Kind.RESOURCE, 'allow if startwith("a", "b")', "did you mean startswith"),
+        (Kind.ATTESTATION, "trust_claim := {}", "has trust_claim"),
+        (Kind.ATTESTATION, "allow := true", "trust_claims decides"),
+        (Kind.ATTESTATION, "executables := 3\nhardware := 2", "trust_claims decides"),
+        (Kind.ATTESTATION, "trust_claims contains 2", "trust_claims :="),
+        (Kind.ATTESTATION, "trust_claims := time.now_ns()", "more than its arguments"),
+    ],
+)
+def test_what_can_never_allow_is_refused(kind: Kind, text: str, said: str | None) -> None:
+    with pytest.raises(FormatError) as refused:
+        review(f"package policy\n{text}\n", kind)
+    assert said is None or said in (refused.value.hint or "")
+
+
+EVIDENCE = 'input.submods.cpu0["ear.veraison.annotated-evidence"]'
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("default allow := false\nalow if input.submods", "line 3: nobody asks for alow"),
+        ('allow if input.tee == "tpm"', "line 2: there is no input.tee"),
+        ("allow if input.submod.cpu0", "did you mean submods?"),
+        ('allow if input["submod"]', "did you mean submods?"),
+        ("allow if not input.submod", "did you mean submods?"),
+        ("allow if { x := input.submod; x }", "did you mean submods?"),
+        ("allow if count({x | x := input.submod[_]}) == 0", "did you mean submods?"),
+        ("import input.submod as s\nallow if s.cpu0", "line 3: there is no input.submod"),
+        ('allow if data.pluggin == "resource"', "did you mean plugin?"),
+        ("allow if data.policy.alow", "did you mean allow?"),
+        ("allow if data.reference_values.a", "query_reference_value"),
+        ('allow if startswith(data["resource-path"], "a")', "argument 1 is an array, not text"),
+        ('p := data["resource-path"]\nallow if lower(p) == "a"', "argument 1 is an array"),
+        ('allow if contains("a", 1)', "argument 2 is a number, not text"),
+        ("allow if sum(input.submods) == 1", "argument 1 is an object, not an array or a set"),
+        ('allow if input.submods.cpu0["ear.statu"] == "affirming"', "ear.status"),
+        ('allow if input.submods.cpu0["ear.status"] == "affirm"', "did you mean affirming?"),
+        ('allow if { some s in input.submods; s["ear.status"] == "ok" }', 'never "ok"'),
+        ('allow if { every s in input.submods { s["ear.status"] == "ok" } }', 'never "ok"'),
+        (f'allow if {EVIDENCE}.tmp.pcr11 == "a"', "did you mean tpm?"),
+        (f'e := {EVIDENCE}\nallow if e.tmp.pcr11 == "a"', "line 3"),
+        (
+            'allow if input.submods.cpu0["ear.trustworthiness-vector"].hardwear == 2',
+            "did you mean hardware?",
+        ),
+        ('allow := "yes"', "only true allows"),
+        ("allow if count(object.get(input, `x`, 1)) == 1", "fails where input and data are empty"),
+    ],
+)
+def test_what_nobody_can_have_meant_is_a_warning(text: str, said: str) -> None:
+    assert said in warnings(text)
+
+
+def test_claims_of_trust_have_names() -> None:
+    text = 'trust_claims := {"hardware": 2, "executable": 3}'
+    assert "did you mean executables?" in warnings(text, Kind.ATTESTATION)
+
+
+@pytest.mark.parametrize("member", ["tmp", "sumbods", "submods"])
+def test_evidence_has_other_names_than_tokens(member: str) -> None:
+    text = f"trust_claims := {{}} if input.{member}"
+    assert f"no input.{member}" in warnings(text, Kind.ATTESTATION)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "default allow := false",
+        "allow if input.submods.cpu0.mine == 1",
+        "allow if { some name; input.submods[name].mine }",
+        "allow if { input.submods; not f(input.submods.cpu0) }\nf(input_) if input_.tee",
+        'allow if data["resource-path"] == ["a", "b", "c"]',
+        'allow if startswith(data["resource-path"][0], "a")',
+        "allow if { x := {`tee`: 1}; x.tee == 1 }",
+        "allow if { some x in [{`tee`: true}]; x.tee }",
+        f'allow if {EVIDENCE}.init_data_claims["aa.toml"].x',
+        f"allow if {EVIDENCE}.tpm.anything.new",
+        "lower(x) := x\nallow if lower(1) == 1",
+        "allow if sort({1, 2}) == [1, 2]",
+        'allow if { x := input.submods.cpu0; x["ear.status"] in {"affirming", "warning"} }',
+    ],
+)
+def test_no_warning_without_a_reason(text: str) -> None:
+    assert warnings(text) == ""
+
+
+def documented() -> list[str]:
+    return re.findall(
+        r"```rego\n(package policy\n.*?)```", (DOCS / "policies.md").read_text(), re.DOTALL
+    )
+
+
+def test_what_we_ship_and_show_raises_no_doubt() -> None:
+    for name in defaults.ATTESTATION:
+        assert review(defaults.text(name), Kind.ATTESTATION) == ()
+    shown = documented()
+    assert shown
+    image = {"pcr11": ["a" * 64]}
+    members: dict[str, Any] = {"algorithm_digest": ["a" * 64], "dataset_digests": [["b" * 64]]}
+    written = [
+        owners.write(terms, said="x")
+        for terms in (Terms(), Terms((image,)), Terms((image, image), (members, members)))
+    ]
+    texts = [defaults.text(defaults.RESOURCE), defaults.ALLOW_ALL, defaults.DENY_ALL]
+    for text in (*texts, *shown, *written):
+        assert review(text, Kind.RESOURCE) == (), text
+
+
+def names(shape: Shape, value: Any, at: str) -> None:
+    """Check that a value has no member that its shape does not know."""
+    if shape.members is None or not isinstance(value, dict):
+        return
+    for name, member in value.items():
+        assert name in shape.members or shape.others is not None, f"{at}.{name}"
+        names(shape.members.get(name, shape.others or Shape()), member, f"{at}.{name}")
+
+
+@pytest.mark.parametrize("tee", [*Tee])
+def test_every_name_in_a_token_is_known(tee: Tee) -> None:
+    claims = {"x": 1, "report_data": "r", "init_data": "i"}
+    annotated = compose(tee, claims, {"nonce": "n"}, None)
+    names(SHOWN[Kind.ATTESTATION]["input"], annotated, "input")
+    key = signing.SigningKey.generate()
+    extensions = [{"name": "mine", "value": 1}]
+    token = issue(
+        {"cpu0": Submodule(appraise({"hardware": 97}, extensions), "default", annotated, ("x",))},
+        signer=Signer(key),
+        issuer=Issuer("i", "d", "b", "p", dt.timedelta(minutes=5)),
+        now=dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC),
+    )
+    found = signing.verify(token, key.public_jwk())
+    names(SHOWN[Kind.RESOURCE]["input"], found, "input")
+    names(SHOWN[Kind.RESOURCE]["data"], {"plugin": "", "resource-path": [], "query": {}}, "data")
