@@ -61,17 +61,23 @@ def compose(
     if "init_data" in claims:
         annotated["init_data"] = claims["init_data"]
         annotated["init_data_claims"] = None if init_data is None else init_claims(init_data)
-    annotated["kbs"] = kbs_claims(claims.get("computations", ()), init_data)
+    # Neither logs nor init data are signed: who is on the way can leave them out.
+    hidden = init_data is None and bool(str(claims.get("init_data") or "").strip("0"))
+    known = "computations" in claims and not hidden
+    annotated["kbs"] = kbs_claims(claims.get("computations", ()), init_data, all_known=known)
     return annotated
 
 
-def kbs_claims(computations: Sequence[JsonObject], init_data: InitDocument | None) -> JsonObject:
+def kbs_claims(
+    computations: Sequence[JsonObject], init_data: InitDocument | None, *, all_known: bool = True
+) -> JsonObject:
     """Return which KBSs a machine was told to get keys from, and what it knows them by.
 
     Args:
         computations: Claims; ``kbs`` of each has the addresses in its manifest, where empty
             means the KBS of the init data.
         init_data: In clear, if the guest showed it.
+        all_known: Whether both are all that there is; else there may be KBSs that nobody sees.
 
     Returns:
         ``named``: every KBS, once, that of the init data first (:meth:`KbsAddress.claim`);
@@ -81,7 +87,7 @@ def kbs_claims(computations: Sequence[JsonObject], init_data: InitDocument | Non
     own = told[0] if told else None
     for computation in computations:
         told += [_named(text, own) for text in computation["kbs"]]
-    return claims_of(told)
+    return claims_of(told if all_known else [*told, None])
 
 
 def _named(text: str, own: KbsAddress | None) -> KbsAddress | None:

@@ -62,14 +62,18 @@ def parse_address(text: str, *, what: str, default_port: int) -> Address:
 def check_host(host: str, problem: FormatError) -> str:
     """Return a host name or IP address (IPv6 without brackets), or raise ``problem``.
 
-    What resolvers take for a number is one IPv4 address, written as one: ``127.1`` and
-    ``0x7f.1`` would be other spellings of a place that somebody compares by its text.
+    What resolvers take for a number is one IPv4 address, written as one: ``127.1``,
+    ``0x7f.1`` and ``::ffff:127.0.0.1`` would be other spellings of a place that somebody
+    compares by its text.
     """
     if ":" in host or _NUMBER.fullmatch(host.rpartition(".")[2]):
         try:
-            return str(ipaddress.ip_address(host))
+            address = ipaddress.ip_address(host)
         except ValueError:
             raise problem from None
+        if getattr(address, "ipv4_mapped", None) is not None:  # Pythons differ in its text, too
+            raise problem
+        return str(address)
     if not _HOST.fullmatch(host):
         raise problem
     return host

@@ -250,11 +250,15 @@ async def test_devices_in_an_image_cannot_be_used(ground: Ground) -> None:
 
 
 @pytest.mark.parametrize(
-    "workdir", ["/proc/self/fd/{n}", "/proc/1/cwd", "relative", "/link/{n}", "../../../{out}", ""]
+    "workdir",
+    [
+        *("/proc/self/fd/{n}", "/dev/fd/{n}", "/link/{n}", "/devices/fd/{n}"),
+        *("/proc/1/cwd", "relative", "../../../{out}", ""),
+    ],
 )
 async def test_working_folders_stay_inside(ground: Ground, workdir: str) -> None:
     rootfs = await ground.unpack(
-        layer(("link", LINK, "/proc/self/fd"), ("x", FOLDER, "")),
+        layer(("link", LINK, "/proc/self/fd"), ("devices", LINK, "dev"), ("x", FOLDER, "")),
         script="busybox pwd; busybox ls ../../../../..; busybox ls -d ./.. ; exit 0",
     )
     for number in range(3, 12) if "{n}" in workdir else (0,):

@@ -52,7 +52,10 @@ IMAGES = st.lists(
     max_size=8,
 )
 WORKDIRS = st.lists(
-    st.sampled_from(["a", "b", "link", "..", ".", "proc", "cocos", "datasets", "self"]), max_size=6
+    st.sampled_from(
+        ["a", "b", "link", "..", ".", "proc", "dev", "fd", "cocos", "datasets", "self"]
+    ),
+    max_size=6,
 ).map(lambda parts: "/" + "/".join(parts))
 
 
@@ -96,7 +99,7 @@ def test_inside_or_refused(image: list[tuple[str, str, str | None]], workdir: st
         with contextlib.suppress(FormatError):
             found = working_folder(place / "rootfs", workdir)
             assert found == os.path.normpath(found)
-            assert not (found + "/").startswith("/proc/")
+            assert not (found + "/").startswith(("/proc/", "/dev/"))
             assert not is_odd(place / "rootfs" / found[1:], place / "rootfs", links_only=True)
         assert not list((place / "outside").iterdir())
         assert not list((place / "data").iterdir())

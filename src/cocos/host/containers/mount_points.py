@@ -18,6 +18,7 @@ from cocos.errors import FormatError, IntegrityError
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ROOT = PurePosixPath("/")
 _MAX_LINKS = 40  # as the kernel
+_WAYS_OUT = frozenset({"proc", "dev"})  # runc links /dev/fd to /proc/self/fd
 
 
 def prepare(settings: JsonObject) -> None:
@@ -47,7 +48,8 @@ def working_folder(rootfs: Path, wanted: str) -> str:
     """Return the folder that a program starts in, by a name without links.
 
     Raises:
-        FormatError: not absolute, or a way through ``/proc``, which may lead out of the image.
+        FormatError: not absolute, or a way through ``/proc`` or ``/dev``, which may lead out of the
+            image.
     """
     if not wanted.startswith("/"):
         raise FormatError(f"the image's working folder {wanted[:200]!r} is no absolute path")
@@ -60,8 +62,8 @@ def working_folder(rootfs: Path, wanted: str) -> str:
             del found[-1:]
             continue
         found.append(part)
-        if found[0] == "proc":
-            raise FormatError(f"the image's working folder {wanted[:200]!r} is in /proc")
+        if found[0] in _WAYS_OUT:
+            raise FormatError(f"the image's working folder {wanted[:200]!r} is in /{found[0]}")
         place = rootfs.joinpath(*found)
         if place.is_symlink():
             links += 1

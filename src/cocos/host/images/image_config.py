@@ -13,6 +13,7 @@ from cocos.host.containers.container import User
 from cocos.wire.oci import ContainerConfig
 
 _ACCOUNTS_BYTES = 2**20
+_ID_DIGITS = 10
 
 
 def program(config: ContainerConfig | None, args: tuple[str, ...]) -> tuple[str, ...]:
@@ -90,6 +91,7 @@ def _accounts(rootfs: Path, table: str) -> list[list[str]]:
 
 
 def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or int(text) >= 2**31:
+    digits = text.isascii() and text.isdigit() and len(text) <= _ID_DIGITS
+    if not digits or int(text) >= 2**31:
         raise FormatError(f"{text[:50]!r} is no user or group number")
     return int(text)

@@ -125,7 +125,7 @@ class KbsAddress:
         ):
             return self
         # What TLS was named for is not given up by writing http.
-        secure = self.url.startswith("https:") or configured.by is not By.TOKEN_KEY
+        secure = any(each.url.startswith("https:") for each in (self, configured))
         scheme = "https" if secure else "http"
         url = _canonical(f"{scheme}://{urlsplit(configured.url).netloc}{urlsplit(self.url).path}")
         return KbsAddress(url, configured.by, configured.proofs)

@@ -141,6 +141,7 @@ def test_user(rootfs: Path, text: str, user: User) -> None:
         ("-1", NotFoundError),
         ("big", FormatError),
         ("4294967295", FormatError),
+        ("9" * 5000, FormatError),  # Python converts no number of so many digits
     ],
 )
 def test_no_such_user(rootfs: Path, text: str, error: type[Exception]) -> None:

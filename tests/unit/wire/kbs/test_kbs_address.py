@@ -84,6 +84,7 @@ def test_a_password_does_not_show() -> None:
         ("http://kbs:1", f"https://kbs:1#{CERT}", f"https://kbs:1#{CERT}"),
         ("https://kbs:1", f"https://kbs:1#{CERT}", f"https://kbs:1#{CERT}"),
         ("http://kbs:1", "https://kbs:1", "https://kbs:1"),
+        ("http://kbs:1", f"https://kbs:1#{KEY}", f"https://kbs:1#{KEY}"),
         ("http://kbs:1/path", f"http://kbs:1#{KEY}", f"http://kbs:1/path#{KEY}"),
         # What says something of its own says it, and others are others.
         (f"http://kbs:1#{OTHER}", f"http://kbs:1#{KEY}", f"http://kbs:1#{OTHER}"),
