@@ -141,6 +141,8 @@ def _faults(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
     todo: list[ast.AST] = [tree]
     while todo:
         node = todo.pop()
+        if isinstance(node, ast.If) and _root(node.test) == "TYPE_CHECKING":
+            continue
         yield from _of_statement(node)
         yield from _of_expression(node)
         todo += reversed(list(_looked_at(node)))
