@@ -106,11 +106,18 @@ class Policy:
         self._values: Mapping[str, Any] = {}
         self._engine = self._load()
         self._data: tuple[str, Mapping[str, Any] | None] | None = None
+        _check_calls(self.syntax())
+
+    def syntax(self) -> Syntax:
+        """Return its syntax tree, which takes a hundred times the room of its text.
+
+        Raises:
+            FormatError: nested too deep.
+        """
         try:
-            self.syntax = Syntax(text, self._engine.get_ast_as_json())
-        except (RuntimeError, RecursionError) as error:
+            return Syntax(self.text, self._engine.get_ast_as_json())
+        except RuntimeError as error:  # Python's own, too
             raise FormatError("the policy is nested too deep") from error
-        _check_calls(self.syntax)
 
     def evaluate(
         self,

@@ -75,7 +75,7 @@ def explain(
 
 class _Explanation:
     def __init__(self, policy: Policy, engine: Engine, asked: Sequence[str]) -> None:
-        self._syntax = policy.syntax
+        self._syntax = policy.syntax()
         self._engine = engine
         self._asked = asked
         self._until = time.process_time() + SECONDS

@@ -51,7 +51,7 @@ def review(text: str, kind: Kind) -> tuple[str, ...]:
         FormatError: it can never allow anything.
     """
     policy = Policy(text)
-    syntax = policy.syntax
+    syntax = policy.syntax()
     _check_verdict(syntax, kind)
     found = [
         *_misspelt_rules(syntax, kind),
