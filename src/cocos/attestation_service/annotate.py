@@ -12,6 +12,7 @@ from typing import Any, Final
 from cocos._types import JsonObject
 from cocos.errors import EvidenceError, Finding, FormatError
 from cocos.wire import env_file, toml
+from cocos.wire.aa_kbc_params import AaKbcParams, of_command_line
 from cocos.wire.init_data import InitDocument
 from cocos.wire.kbs.address import KbsAddress, claims_of
 from cocos.wire.kbs.protocol import InitData, Tee
@@ -64,12 +65,19 @@ def compose(
     # Neither logs nor init data are signed: who is on the way can leave them out.
     hidden = init_data is None and bool(str(claims.get("init_data") or "").strip("0"))
     known = "computations" in claims and not hidden
-    annotated["kbs"] = kbs_claims(claims.get("computations", ()), init_data, all_known=known)
+    line = str(claims.get("cmdline") or "")
+    annotated["kbs"] = kbs_claims(
+        claims.get("computations", ()), init_data, command_line=line, all_known=known
+    )
     return annotated
 
 
 def kbs_claims(
-    computations: Sequence[JsonObject], init_data: InitDocument | None, *, all_known: bool = True
+    computations: Sequence[JsonObject],
+    init_data: InitDocument | None,
+    *,
+    command_line: str = "",
+    all_known: bool = True,
 ) -> JsonObject:
     """Return which KBSs a machine was told to get keys from, and what it knows them by.
 
@@ -77,7 +85,8 @@ def kbs_claims(
         computations: Claims; ``kbs`` of each has the addresses in its manifest, where empty
             means the KBS of the init data.
         init_data: In clear, if the guest showed it.
-        all_known: Whether both are all that there is; else there may be KBSs that nobody sees.
+        command_line: The kernel's, which names a KBS to programs of guests that are not ours.
+        all_known: Whether these are all that there is; else there may be KBSs that nobody sees.
 
     Returns:
         ``named``: every KBS, once, that of the init data first (:meth:`KbsAddress.claim`);
@@ -85,6 +94,7 @@ def kbs_claims(
     """
     told = [] if init_data is None else list(_configured(init_data))
     own = told[0] if told else None
+    told += _on_command_line(command_line, own)
     for computation in computations:
         told += [_named(text, own) for text in computation["kbs"]]
     return claims_of(told if all_known else [*told, None])
@@ -95,6 +105,15 @@ def _named(text: str, own: KbsAddress | None) -> KbsAddress | None:
         return KbsAddress.parse(text).trusted_like(own) if text else own
     except FormatError:  # no agent of ours measured that
         return None
+
+
+def _on_command_line(text: str, own: KbsAddress | None) -> list[KbsAddress | None]:
+    try:
+        params = of_command_line(text)
+        found = None if params is None else AaKbcParams.parse(params).kbs
+    except FormatError:
+        return [None]
+    return [] if found is None else [found.trusted_like(own)]
 
 
 def _configured(document: InitDocument) -> Iterator[KbsAddress | None]:

@@ -143,6 +143,8 @@ def kbs_of_data_hub(config: Mapping[str, Any]) -> KbsAddress | None:
         return None
     if not isinstance(table, dict) or not isinstance(table.get("url", ""), str):
         raise FormatError("kbc in the init data is not a table with a URL")
+    if table.get("name") != KBS:
+        raise FormatError(f"kbc in the init data asks no KBS: its name is not {KBS}")
     ca = table.get("kbs_cert")
     if not table.get("url"):
         return None

@@ -45,3 +45,32 @@ def test_init_data_that_is_not_shown_may_name_any_kbs() -> None:
     kbs = compose(Tee.TPM, claims, {}, None)["kbs"]
     assert kbs["authenticated"] is False
     assert [each["url"] for each in kbs["named"]] == ["http://own:8080", None]
+
+
+@pytest.mark.parametrize("name", ["offline_fs_kbc", "online_sev_kbc", ""])
+def test_a_data_hub_that_asks_no_kbs_authenticates_none(name: str) -> None:
+    text = f'[kbc]\nname = "{name}"\nurl = "{KNOWN}"\n'
+    document = InitDocument.parse(build({"cdh.toml": text}))
+    claims = {"report_data": "", "computations": [], "init_data": document.digest.hex()}
+    assert compose(Tee.TPM, claims, {}, document)["kbs"]["authenticated"] is False
+
+
+@pytest.mark.parametrize(
+    ("line", "named", "authenticated"),
+    [
+        ("quiet", [KNOWN], True),
+        ("quiet agent.aa_kbc_params=cc_kbc::http://10.0.2.2:8080", [KNOWN], True),
+        ("quiet agent.aa_kbc_params=offline_fs_kbc::null", [KNOWN], True),
+        ("agent.aa_kbc_params=cc_kbc::http://thief", [KNOWN, "http://thief"], False),
+        ("agent.aa_kbc_params=cc_kbc::file:///x", [KNOWN, None], False),
+    ],
+)
+def test_the_kernels_command_line_names_a_kbs_to_guests_of_others(
+    line: str, named: list[str | None], authenticated: bool
+) -> None:
+    """Of two programs one may go by the line, and the other by the init data."""
+    claims = {"report_data": "", "computations": [], "init_data": "0a" * 32, "cmdline": line}
+    kbs = compose(Tee.TPM, claims, {}, TOLD)["kbs"]
+    assert kbs["authenticated"] is authenticated
+    shown = [each and each.partition("#")[0] for each in named]
+    assert [each["url"] for each in kbs["named"]] == shown
