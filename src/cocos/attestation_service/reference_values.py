@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reference values: what policies compare claims with. Kept for a year, then gone."""
+"""Reference values: what policies compare claims with. They hold for a year.
+
+Then they are still known as what has expired, until somebody renews or deletes them: to a
+policy that is something else than a value that was never registered.
+"""
 
 import datetime as dt
 from collections.abc import Mapping
@@ -56,6 +60,7 @@ class ReferenceValues:
         self._seen: Mapping[str, bytes] | None = None
         self._values: dict[str, ReferenceValue] = {}
         self._live: JsonObject = {}
+        self._lapsed: frozenset[str] = frozenset()
         self._until = dt.datetime.min.replace(tzinfo=dt.UTC)
 
     async def register(self, message: JsonObject) -> tuple[str, ...]:
@@ -81,7 +86,8 @@ class ReferenceValues:
             )
         for name in values:
             _check_name(name)
-        whole = {**await self.all(), **values}
+        await self.all()
+        whole = {name: each.value for name, each in self._values.items()} | values
         # What policies could not be given is not taken: they would all fail.
         if len(BaseDocuments.of(whole).text) > MAX_BYTES or len(whole) > MAX_COUNT:
             raise TooLargeError(
@@ -92,7 +98,7 @@ class ReferenceValues:
             name: json.encode(ReferenceValue(VERSION, name, expires.strftime(_TIME), value))
             for name, value in values.items()
         }
-        await self._view.put(stored, expires=expires)
+        await self._view.put(stored)
         return tuple(values)
 
     async def get(self, name: str) -> Any:
@@ -107,9 +113,14 @@ class ReferenceValues:
         return values[name]
 
     async def list(self) -> tuple[ReferenceValue, ...]:
-        """Return everything that is registered and has not expired, by name."""
-        live = await self.all()
-        return tuple(self._values[name] for name in sorted(live))
+        """Return everything that is registered, by name, also what has expired."""
+        await self.all()
+        return tuple(self._values[name] for name in sorted(self._values))
+
+    @property
+    def lapsed(self) -> frozenset[str]:
+        """Names of those that had expired when :meth:`all` was last asked."""
+        return self._lapsed
 
     async def all(self) -> JsonObject:
         """Return every value that has not expired, by name.
@@ -124,6 +135,7 @@ class ReferenceValues:
         if now >= self._until:
             ends = {name: value.end for name, value in self._values.items()}
             self._live = {name: self._values[name].value for name, end in ends.items() if end > now}
+            self._lapsed = frozenset(self._values.keys() - self._live.keys())
             self._until = min((end for end in ends.values() if end > now), default=_NEVER)
         return self._live
 
@@ -131,7 +143,7 @@ class ReferenceValues:
         """Delete a value.
 
         Raises:
-            NotFoundError: there is none, or it has expired.
+            NotFoundError: there is none.
         """
         if not await self._view.delete(name):
             raise NotFoundError(f"there is no reference value {name!r}")

@@ -206,7 +206,7 @@ class AttestationService:
         return await self._values.get(name)
 
     async def list_reference_values(self) -> tuple[ReferenceValue, ...]:
-        """Return every reference value that has not expired, by name."""
+        """Return every reference value by name, also those that have expired."""
         return await self._values.list()
 
     async def delete_reference_value(self, name: str) -> None:
@@ -280,7 +280,8 @@ class AttestationService:
     def _base_documents(self, values: JsonObject) -> BaseDocuments:
         if self._base is None or self._base[0] is not values:
             operator = {"insecure_allow_sample": self._config.insecure_allow_sample}
-            self._base = values, BaseDocuments.of(values, operator=operator)
+            lapsed = self._values.lapsed
+            self._base = values, BaseDocuments.of(values, lapsed=lapsed, operator=operator)
         return self._base[1]
 
     def _for_token(self, annotated: JsonObject) -> JsonObject:

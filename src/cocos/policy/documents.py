@@ -5,8 +5,9 @@ import enum
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 
 from cocos.errors import FormatError
@@ -18,6 +19,7 @@ MAX_VALUES: Final = 16_384
 REFERENCE_VALUES: Final = "reference_values"
 """Base document that only ``query_reference_value`` looks into."""
 
+_LAPSED: Final = "lapsed"
 _RULES: Final = "policy"
 _INTEGERS: Final = range(-(2**63), 2**64)
 
@@ -41,29 +43,37 @@ class BaseDocuments:
     Attributes:
         text: As JSON.
         digest: Of the text.
-        reference_values: For ``query_reference_value(id)``.
+        reference_values: For ``query_reference_value(id)``; None where a policy must not ask.
+        lapsed: Names of reference values that have expired: who asks for one fails.
         data: The rest.
     """
 
     text: str
     digest: str
-    reference_values: Mapping[str, Any] = field(repr=False)
+    reference_values: Mapping[str, Any] | None = field(repr=False)
+    lapsed: frozenset[str] = field(repr=False)
     data: Mapping[str, Any] = field(repr=False)
 
     @classmethod
     def of(
-        cls, reference_values: Mapping[str, Any] | None = None, **others: Any
+        cls,
+        reference_values: Mapping[str, Any] | None = MappingProxyType({}),
+        *,
+        lapsed: Collection[str] = (),
+        **others: Any,
     ) -> "BaseDocuments":
         """Prepare base documents.
 
         Args:
-            reference_values: For ``query_reference_value(id)``.
+            reference_values: For ``query_reference_value(id)``; None: it must not be called.
+            lapsed: Names of those that have expired.
             others: Further members of ``data``.
 
         Raises:
             FormatError: no plain JSON, or a number that the engine would change.
         """
-        members = {REFERENCE_VALUES: reference_values or {}, **others}
+        values = None if reference_values is None else dict(reference_values)
+        members = {REFERENCE_VALUES: values, _LAPSED: sorted(lapsed), **others}
         check_data(members)
         return cls.from_text(json.dumps(members, sort_keys=True))
 
@@ -71,8 +81,8 @@ class BaseDocuments:
     def from_text(cls, text: str) -> "BaseDocuments":
         """Return what has :attr:`text`."""
         members = json.loads(text)
-        values = members.pop(REFERENCE_VALUES)
-        return cls(text, hashlib.sha256(text.encode()).hexdigest(), values, members)
+        values, lapsed = members.pop(REFERENCE_VALUES), frozenset(members.pop(_LAPSED))
+        return cls(text, hashlib.sha256(text.encode()).hexdigest(), values, lapsed, members)
 
 
 def check_data(members: Mapping[str, Any]) -> None:
@@ -142,4 +152,7 @@ def _check_number(number: float) -> None:
         raise ValueError("a number without value")
 
 
-NOTHING: Final = BaseDocuments.of()
+NOTHING: Final = BaseDocuments.of(None)
+"""What policies see that have no business with reference values: those of resources."""
+NONE_REGISTERED: Final = BaseDocuments.of()
+"""What attestation policies see of reference values where there are none."""

@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from regorus import Engine
 
@@ -24,6 +24,11 @@ from cocos.policy.documents import NOTHING, BaseDocuments, Kind, check_data, che
 
 # An import that nobody made, or a keyword's typing error: both are variables to the engine.
 _UNKNOWN_NAME = re.compile(r"(?:use of undefined variable `|var )([\w.]+)`? is unsafe")
+
+_NOT_HERE: Final = (
+    "is not available to this policy: attestation policies compare with reference values, "
+    "and resource policies see what came of it"
+)
 
 
 class PolicyEngine(Protocol):
@@ -103,10 +108,12 @@ class Policy:
         """
         _source.check(text)
         self.text = text
-        self._values: Mapping[str, Any] = {}
+        self._base = NOTHING
         self._engine = self._load()
         self._data: tuple[str, Mapping[str, Any] | None] | None = None
-        _check_calls(self.syntax())
+        syntax = self.syntax()
+        _check_calls(syntax)
+        self._asks = _asks_values(syntax)
 
     def syntax(self) -> Syntax:
         """Return its syntax tree, which takes a hundred times the room of its text.
@@ -118,6 +125,15 @@ class Policy:
             return Syntax(self.text, self._engine.get_ast_as_json())
         except RuntimeError as error:  # Python's own, too
             raise FormatError("the policy is nested too deep") from error
+
+    def check_base(self, base: BaseDocuments) -> None:
+        """Refuse what asks for reference values where none are shown, reached or not.
+
+        Raises:
+            ConfigError: it does; names the line.
+        """
+        if base.reference_values is None and self._asks is not None:
+            raise ConfigError(f"line {self._asks}: {builtins.HELPER} {_NOT_HERE}")
 
     def evaluate(
         self,
@@ -144,6 +160,7 @@ class Policy:
             FormatError: a document that is no JSON, nested too deep, or of too many values.
         """
         check_input(document)
+        self.check_base(base)
         if request is not None:
             check_data(request)
         # One query for all: a comprehension is empty where its rule is undefined.
@@ -169,7 +186,7 @@ class Policy:
             self._data = None
             self._engine.clear_data()
             self._engine.add_data({**base.data, **(request or {})})
-            self._values = base.reference_values
+            self._base = base
             self._data = shown
         self._engine.set_input(document)
         return self._engine
@@ -204,7 +221,16 @@ class Policy:
         return engine
 
     def _reference_value(self, name: Any) -> Any:
-        return self._values.get(name) if isinstance(name, str) else None
+        # An error, which nothing hides: null would be on no list of what is refused.
+        if self._base.reference_values is None:
+            raise ValueError(f"{builtins.HELPER} {_NOT_HERE}")
+        if not isinstance(name, str):
+            raise TypeError(f"{builtins.HELPER} takes the name of a reference value")
+        if name in self._base.lapsed:
+            raise ValueError(
+                f"the reference value {name} has expired: register it again, or delete it"
+            )
+        return self._base.reference_values.get(name)
 
     def _meant(self, error: RuntimeError) -> str | None:
         found = _UNKNOWN_NAME.search(str(error))
@@ -259,6 +285,14 @@ def _check_call(syntax: Syntax, name: str, line: int, arguments: int | None) -> 
     if arguments is not None and not {arguments, arguments - 1} & arities:
         wanted = " or ".join(map(str, sorted(arities)))
         raise FormatError(f"line {line}: {name} takes {wanted} arguments, not {arguments}")
+
+
+def _asks_values(syntax: Syntax) -> int | None:
+    """Return the line where a policy asks for reference values, wherever that is."""
+    if builtins.HELPER in syntax.functions:
+        return None  # it has one of its own
+    calls = (call for rule in syntax.rules for call in syntax.calls(rule.node))
+    return next((call.line for call in calls if call.name == builtins.HELPER), None)
 
 
 def _check_recursion(syntax: Syntax) -> None:

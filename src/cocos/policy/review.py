@@ -15,7 +15,7 @@ from cocos.errors import ConfigError, FormatError, did_you_mean
 from cocos.policy import builtins
 from cocos.policy._syntax import PACKAGE, Path, Rule, Syntax, dotted, path_of, text_of, walk
 from cocos.policy.appraisal import CLAIMS
-from cocos.policy.documents import Kind
+from cocos.policy.documents import NONE_REGISTERED, NOTHING, Kind
 from cocos.policy.engine import Policy
 from cocos.policy.vocabulary import SHOWN, Shape
 
@@ -58,8 +58,13 @@ def review(text: str, kind: Kind) -> tuple[str, ...]:
         *_strange_verdicts(syntax, kind),
         *_strange(syntax, kind),
     ]
+    base = NOTHING if kind is Kind.RESOURCE else NONE_REGISTERED
     try:
-        policy.evaluate(_ASKED[kind], {})
+        policy.check_base(base)
+    except ConfigError as error:
+        raise FormatError(error.message) from error
+    try:
+        policy.evaluate(_ASKED[kind], {}, base=base)
     except ConfigError as error:
         if _NEVER.search(error.message):
             raise FormatError(

@@ -9,7 +9,6 @@ acknowledged, is seen after :data:`MAX_AGE_SECONDS`.
 """
 
 import asyncio
-import datetime as dt
 import math
 import secrets
 from collections.abc import Mapping
@@ -43,11 +42,11 @@ class View:
                     await self._load(revision)
         return self._values
 
-    async def put(self, values: Mapping[str, bytes], *, expires: dt.datetime | None = None) -> None:
+    async def put(self, values: Mapping[str, bytes]) -> None:
         """Write values over those of the same keys; one after the other, not as one."""
         try:
             for key, value in values.items():
-                await self._store.put(self._namespace, key, value, expires=expires)
+                await self._store.put(self._namespace, key, value)
         finally:
             await self._renew()
 

@@ -15,11 +15,12 @@ from cocos.host.policies import _worker as worker
 from cocos.host.policies import workers as policy_workers
 from cocos.host.policies.workers import MAX_DELAYED, PolicyWorkers
 from cocos.policy import defaults
-from cocos.policy.documents import BaseDocuments, Kind
+from cocos.policy.documents import NONE_REGISTERED, NOTHING, BaseDocuments, Kind
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
-GOOD = 'package policy\nallow := data.plugin\ntrust_claims := query_reference_value("a")\n'
+GOOD = "package policy\nallow := data.plugin\ntrust_claims := data.a\n"
+ASKS = 'package policy\ntrust_claims := query_reference_value("a")\n'
 RULE = "package policy\nimport rego.v1\nallow := 1 if not input.hurt\n"
 ENDLESS = (
     f"{RULE}x := numbers.range(1, 3000)\n"
@@ -48,7 +49,7 @@ async def test_evaluation(workers: PolicyWorkers) -> None:
             GOOD,
             ["allow", "trust_claims", "nothing"],
             {"ä": [1, 2**64 - 1, 1.5, None, "\u2028"]},
-            base=BaseDocuments.of({"a": [number]}),
+            base=BaseDocuments.of(a=[number]),
             request={"plugin": f"p{number}"},
         )
         assert said == {"allow": f"p{number}", "trust_claims": [number], "nothing": None}
@@ -171,7 +172,7 @@ async def test_a_worker_that_has_grown_is_replaced(workers: PolicyWorkers) -> No
     before = children()
     for number in range(8):
         base = BaseDocuments.of({"large": "x" * (worker.MEMORY_BYTES // 20), "a": number})
-        said = await workers.evaluate(GOOD, ["trust_claims"], {}, base=base)
+        said = await workers.evaluate(ASKS, ["trust_claims"], {}, base=base)
         assert said == {"trust_claims": number}
     assert children() != before
 
@@ -212,6 +213,21 @@ async def test_a_worker_gets_nothing_of_our_environment(
 async def test_defaults_pass(workers: PolicyWorkers, name: str) -> None:
     kind = Kind.RESOURCE if name == defaults.RESOURCE else Kind.ATTESTATION
     assert await workers.check(defaults.text(name), kind) == ()
+
+
+async def test_reference_values_on_their_way_to_a_worker(workers: PolicyWorkers) -> None:
+    async def asked(base: BaseDocuments) -> Any:
+        return await workers.evaluate(ASKS, ["trust_claims"], {}, base=base)
+
+    assert await asked(BaseDocuments.of({"a": [1]})) == {"trust_claims": [1]}
+    assert await asked(NONE_REGISTERED) == {"trust_claims": None}
+    with pytest.raises(ConfigError, match="the reference value a has expired"):
+        await asked(BaseDocuments.of({}, lapsed=["a"]))
+    with pytest.raises(ConfigError, match="not available to this policy"):
+        await asked(NOTHING)
+    await workers.check(ASKS, Kind.ATTESTATION)
+    with pytest.raises(FormatError, match="line 2: query_reference_value is not available"):
+        await workers.check(ASKS + "allow := true\n", Kind.RESOURCE)
 
 
 @pytest.mark.parametrize(

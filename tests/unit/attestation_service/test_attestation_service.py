@@ -379,7 +379,40 @@ async def test_reference_values_expire(make: Make, store: Store, clock: Clock) -
         with pytest.raises(NotFoundError):
             await service.get_reference_value(name)
     appraisal = await service.appraise(request())
-    assert [finding.check for finding in appraisal.findings] == ["cpu0.hardware", "cpu0.policy"]
+    assert [finding.check for finding in appraisal.findings] == ["cpu0.policy"]
+
+
+PINNED = """package policy
+import rego.v1
+trust_claims := {"executables": executables}
+default executables := 33
+executables := 3 if query_reference_value("pin") == null
+executables := 3 if input.sample.svn in query_reference_value("pin")
+"""
+
+
+async def test_what_has_expired_is_not_what_was_never_registered(make: Make, clock: Clock) -> None:
+    """Or a year later a policy would ask for less, as the default one for registered PCRs."""
+    service = make()
+    await service.set_policy("default_cpu", PINNED)
+    assert await status(service) == ("affirming", [])
+    await service.register_reference_values(message({"pin": ["another"], "other": 1}))
+    assert (await status(service))[0] == "warning"
+    clock.now = START + dt.timedelta(days=366)
+    for each in (service, make()):  # also after a restart
+        appraisal = await each.appraise(request())
+        assert {finding.check for finding in appraisal.findings} == {"cpu0.policy"}
+        assert "reference value pin has expired" in appraisal.findings[0].problem
+        assert (await status(each))[0] == "contraindicated"
+    listed = await service.list_reference_values()
+    assert [each.name for each in listed] == ["other", "pin"]
+    await service.delete_reference_value("other")
+    await service.register_reference_values(message({"pin": ["1"]}))
+    assert await status(service) == ("affirming", [])
+    clock.now += dt.timedelta(days=366)
+    await service.delete_reference_value("pin")
+    assert await status(service) == ("affirming", [])
+    assert await service.list_reference_values() == ()
 
 
 async def test_leap_day(make: Make, store: Store, clock: Clock) -> None:
@@ -526,4 +559,6 @@ async def test_reference_values_are_listed_and_deleted(make: Make, clock: Clock)
     with pytest.raises(NotFoundError):
         await service.delete_reference_value(name)
     clock.now = START + dt.timedelta(days=366)
+    assert [each.name for each in await service.list_reference_values()] == ["svn"]
+    await service.delete_reference_value("svn")
     assert await service.list_reference_values() == ()

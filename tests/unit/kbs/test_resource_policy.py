@@ -8,9 +8,10 @@ import pytest
 from _engine import LocalEngine
 
 from cocos._types import VerifiedClaims
-from cocos.errors import AccessDeniedError, FormatError, NotFoundError
+from cocos.errors import AccessDeniedError, FormatError, NotFoundError, PolicyFailedError
 from cocos.kbs.metrics import KbsMetrics
 from cocos.kbs.resource_policy import POLICY_ID, ResourcePolicy, prefixes
+from cocos.stores.base import Namespace
 from cocos.stores.sql import SqlStore
 
 DEFAULT = "package policy\ndefault allow := false\n"
@@ -106,3 +107,44 @@ def test_order_of_prefixes() -> None:
         "resource",
         POLICY_ID,
     ]
+
+
+# A list of those who are to get nothing any more, which a resource policy never sees.
+REVOKED = """package policy
+default allow := false
+revoked if input.ek in query_reference_value("revoked")
+allow if not revoked
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        REVOKED,
+        REVOKED.replace("default allow", "import data.policy as p\ndefault allow"),
+        REVOKED.replace("query_reference_value(", 'data["policy"].query_reference_value('),
+        # Not even reached when it is tried.
+        'package policy\nallow if {\n\tinput.a == 1\n\tquery_reference_value("x") == null\n}',
+    ],
+)
+async def test_reference_values_are_not_null_to_who_never_sees_them(
+    policy: ResourcePolicy, text: str
+) -> None:
+    """What is always null would be on no list of revoked machines."""
+    with pytest.raises(FormatError, match="query_reference_value is not available"):
+        await policy.set(POLICY_ID, text)
+
+
+async def test_a_policy_of_before_that_asks_for_reference_values_denies(tmp_path: Path) -> None:
+    store = await SqlStore.open(f"sqlite:///{tmp_path}/store.sqlite3")
+    await store.put(Namespace.RESOURCE_POLICY, POLICY_ID, REVOKED.encode())
+    old = ResourcePolicy(store, LocalEngine(), default=DEFAULT, metrics=KbsMetrics())
+    with pytest.raises(PolicyFailedError):
+        await old.check("resource", ["a", "b", "c"], {}, CLAIMS)
+    await store.close()
+
+
+async def test_a_resource_policy_may_have_a_function_of_that_name(policy: ResourcePolicy) -> None:
+    own = "package policy\nquery_reference_value(id) := 7\nallow if query_reference_value(1) == 7\n"
+    await policy.set(POLICY_ID, own)
+    assert await allowed(policy, "a/b/c")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cocos.errors import Finding
+from cocos.errors import ConfigError, Finding
 from cocos.policy import defaults
 from cocos.policy.appraisal import Status, Verdict, appraise
 from cocos.policy.documents import BaseDocuments
@@ -191,3 +191,12 @@ def test_everything_is_said_at_once() -> None:
 @pytest.mark.parametrize("document", [None, [], "tpm", 1, True])
 def test_claims_that_are_no_object(document: Any) -> None:
     assert judge(tpm=document).status is Status.CONTRAINDICATED
+
+
+@pytest.mark.parametrize("pcr", ["pcr00", "pcr07", "pcr08", "pcr14"])
+def test_a_registered_pcr_still_counts_when_its_value_has_expired(pcr: str) -> None:
+    """Else the policy would ask for less a year later, and nobody would notice."""
+    document = {"tpm": {**CLAIMS, pcr: "dd" * 32}, "init_data_claims": None}
+    base = BaseDocuments.of(VALUES, lapsed=[f"tpm_{pcr}"], operator={})
+    with pytest.raises(ConfigError, match=f"tpm_{pcr} has expired"):
+        POLICY.evaluate(["trust_claims"], document, base=base)

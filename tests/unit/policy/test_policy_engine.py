@@ -326,7 +326,8 @@ def test_nothing_is_left_of_another_evaluation() -> None:
         assert same == {"allow": True, "y": number, "fails": None}
         with pytest.raises(ConfigError):
             policy.evaluate(rules, {"n": number, "fails": True}, base=base)
-        other = policy.evaluate(rules, {"n": number}, request={"n": number + 1})
+        empty = BaseDocuments.of()
+        other = policy.evaluate(rules, {"n": number}, base=empty, request={"n": number + 1})
         assert other == {"allow": None, "y": None, "fails": None}
 
 

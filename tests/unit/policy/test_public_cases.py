@@ -13,6 +13,7 @@ import pytest
 from _rego_cases import Case, rego_cases
 
 from cocos.policy import builtins
+from cocos.policy.documents import NONE_REGISTERED
 from cocos.policy.engine import Policy
 
 OTHERWISE = {
@@ -93,5 +94,6 @@ def test_every_function_that_policies_may_call_is_in_a_case_or_here() -> None:
 
 @pytest.mark.parametrize(("call", "value"), OF_NO_CASE.items())
 def test_functions_of_no_case(call: str, value: Any) -> None:
-    said = Policy(f"package policy\nallow := {{[{call}]}}\n").evaluate(["allow"], {})["allow"]
+    policy = Policy(f"package policy\nallow := {{[{call}]}}\n")
+    said = policy.evaluate(["allow"], {}, base=NONE_REGISTERED)["allow"]
     assert said == [[value]], json.dumps(said)
