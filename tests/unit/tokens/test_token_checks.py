@@ -118,7 +118,9 @@ async def test_how_many_certificates() -> None:
 
 @pytest.mark.parametrize("x5c", [None, [], {}, "abc", 1, {"a": 1}, [1], [None], [["A"]]])
 async def test_what_is_no_list_of_certificates(x5c: object) -> None:
-    with pytest.raises((AuthenticationError, FormatError), match="has no certificate|malformed|no text"):
+    with pytest.raises(
+        (AuthenticationError, FormatError), match=r"has no certificate|malformed|no text"
+    ):
         await verify(token(ROOT, x5c))
 
 
