@@ -25,7 +25,6 @@ PACKAGES: Final = (
     "grep",
     "iproute2",
     "jq",
-    "libatomic1",
     "libstdc++6",
     "linux-image-cloud-amd64",
     "mount",

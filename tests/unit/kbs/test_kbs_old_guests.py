@@ -218,7 +218,7 @@ async def test_a_policy_can_refuse_weak_keys(tmp_path: Path) -> None:
     """With the rule that docs/operate/kbs.md shows."""
     page = (ROOT / "docs/operate/kbs.md").read_text("utf-8")
     rule = page.partition("```rego\n")[2].partition("```")[0]
-    policy = f"package policy\nimport rego.v1\ndefault allow := false\n{rule}allow if not weak\n"
+    policy = f"package policy\nimport rego.v1\ndefault allow := false\n{rule}allow if strong\n"
     async with kbs_in_process(tmp_path) as strict:
         async with strict.admin() as admin:
             await admin.set_resource(ResourcePath.parse(PATH), SECRET)
