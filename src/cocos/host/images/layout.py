@@ -24,6 +24,7 @@ from cocos.wire.json import decode
 DOCUMENT_BYTES = 4 * 2**20  # limit of a manifest, an index and a config, as registries have it
 PLAINTEXT_BYTES = 64 * 2**30
 _CHUNK = 2**20
+_PIECE = 2**13  # what a decompressor gets at once: it copies what is left with every member
 _WORKERS = 4
 _GZIP = 31  # zlib: a gzip stream with header and check sum
 
@@ -173,16 +174,20 @@ def read_document(layout: Path, descriptor: oci.Descriptor, what: str) -> bytes:
 
 
 def plaintexts(layout: Path) -> set[oci.Digest]:
-    """Return the digests of what the blobs of an unfinished layout unpack to."""
+    """Return the digests of what the blobs of an unfinished layout unpack to.
+
+    A blob of more than :data:`PLAINTEXT_BYTES` is left out.
+    """
     kinds: tuple[Callable[[], _Decompressor], ...] = (_Plain, _Gzip)
     found = set()
     for path in (layout / "blobs" / "sha256").glob("*"):
         for make in kinds:
-            stream, plain = make(), hashlib.sha256()
-            with contextlib.suppress(zlib.error, IntegrityError):
+            stream, plain, budget = make(), hashlib.sha256(), _Budget(PLAINTEXT_BYTES, None)
+            with contextlib.suppress(zlib.error, IntegrityError, TooLargeError):
                 with os.fdopen(_open(path, path.name), "rb", buffering=0) as file:
                     while chunk := file.read(_CHUNK):
                         for piece in stream.feed(chunk):
+                            budget.take(len(piece))
                             plain.update(piece)
                 stream.finish()
                 found.add(oci.parse_digest(f"sha256:{plain.hexdigest()}"))
@@ -224,11 +229,13 @@ class _Gzip:
         self._member = zlib.decompressobj(_GZIP)
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        while chunk:
-            if self._member.eof:
-                self._member = zlib.decompressobj(_GZIP)
-            yield self._member.decompress(chunk, _CHUNK)
-            chunk = self._member.unconsumed_tail or self._member.unused_data
+        for at in range(0, len(chunk), _PIECE):
+            piece = chunk[at : at + _PIECE]
+            while piece:
+                if self._member.eof:
+                    self._member = zlib.decompressobj(_GZIP)
+                yield self._member.decompress(piece, _CHUNK)
+                piece = self._member.unconsumed_tail or self._member.unused_data
 
     def finish(self) -> None:
         if not self._member.eof:

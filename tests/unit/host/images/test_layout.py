@@ -36,6 +36,52 @@ def test_gzip_of_several_members(tmp_path: Path) -> None:
     assert layout.verify(tmp_path).layers[0].plain_bytes == len(SECOND)
 
 
+class Counted:
+    """Adds up what decompressors are given, and what they give back."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.given = 0
+        make = zlib.decompressobj
+        counted = self
+
+        class One:
+            def __init__(self, wbits: int) -> None:
+                self._real = make(wbits)
+
+            def __getattr__(self, name: str) -> object:
+                return getattr(self._real, name)
+
+            def decompress(self, data: bytes, limit: int) -> bytes:
+                counted.given += len(data)
+                return self._real.decompress(data, limit)
+
+        monkeypatch.setattr(zlib, "decompressobj", One)
+
+
+def test_many_small_members_cost_what_they_are_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever stores a layer chooses its members: a megabyte of empty ones took seconds."""
+    given = []
+    for count in (10_000, 40_000):
+        blob = gzip.compress(FIRST) + gzip.compress(b"") * count
+        write(tmp_path / f"{count}", [Layer(FIRST, blob)])
+        with monkeypatch.context() as patch:
+            counted = Counted(patch)
+            layout.verify(tmp_path / f"{count}")
+            given.append(counted.given / len(blob))
+    assert given[1] < 2 * given[0], "twice the length, twice the work"
+
+
+def test_what_an_unfinished_layout_unpacks_to_is_limited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, [gzipped(FIRST), gzipped(SECOND)])
+    assert {oci.digest_of(FIRST), oci.digest_of(SECOND)} <= layout.plaintexts(tmp_path)
+    monkeypatch.setattr(layout, "PLAINTEXT_BYTES", 2 * len(FIRST))
+    assert oci.digest_of(SECOND) not in layout.plaintexts(tmp_path)
+
+
 GOOD = gzipped(FIRST)
 BAD_LAYERS: dict[str, tuple[Layer, type[CocosError], str]] = {
     "other plaintext": (
