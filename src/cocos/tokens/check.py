@@ -15,7 +15,7 @@ from cocos.errors import (
     FormatError,
     PeerError,
 )
-from cocos.policy.appraisal import INSECURE
+from cocos.policy.appraisal import APPRAISED_BY, INSECURE
 from cocos.tokens.chains import header_jwk
 
 TEE_KEY_PATHS: Final = (
@@ -27,6 +27,7 @@ TEE_KEY_PATHS: Final = (
 )
 """JSON pointers (RFC 6901) to the TEE's public key, tried in this order."""
 
+_SHOWN: Final = 64
 _HINT = "attest again; a token is valid for minutes and only where its issuer is trusted"
 
 
@@ -42,6 +43,40 @@ class Issuers(Protocol):
             PeerError: their keys cannot be had at the moment.
         """
         ...
+
+
+class JudgedBy:
+    """Believes an attestation service as far as it judged by one policy.
+
+    Whoever reaches the service names the policy to be judged by, and it may know laxer ones,
+    which were meant for others.
+
+    Args:
+        issuers: The service.
+        policy_id: What is asked for here.
+    """
+
+    def __init__(self, issuers: Issuers, policy_id: str) -> None:
+        self._issuers = issuers
+        self._policy_id = policy_id
+
+    async def verify(self, token: str) -> dict[str, Any]:
+        """Verify a token; none of its submodules may be judged by another policy."""
+        claims = await self._issuers.verify(token)
+        submods = claims.get("submods")
+        parts = submods.values() if isinstance(submods, Mapping) else ()
+        # Tokens of other forms have no such member; nobody can take it out of those that do.
+        used = [
+            part[APPRAISED_BY]
+            for part in parts
+            if isinstance(part, Mapping) and APPRAISED_BY in part
+        ]
+        if other := [each for each in used if each != self._policy_id]:
+            raise AuthenticationError(
+                f"the machine was not judged by the policy {self._policy_id}, "
+                f"which is asked for here, but by {str(other[0])[:_SHOWN]!r}"
+            )
+        return claims
 
 
 class InsecureHeaderKeys:

@@ -11,6 +11,7 @@ from _certificates import NOW, Party
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from cocos._types import UnverifiedToken, VerifiedClaims
+from cocos.cli.kbs.tokens import token_verifier
 from cocos.crypto.signing import SigningKey
 from cocos.errors import (
     AuthenticationError,
@@ -19,8 +20,9 @@ from cocos.errors import (
     PeerError,
     UnreachableError,
 )
+from cocos.kbs.config import Settings
 from cocos.tokens.chains import MAX_CERTIFICATE_BYTES, MAX_CERTIFICATES, CertifiedKeys
-from cocos.tokens.check import TokenVerifier, tee_public_key
+from cocos.tokens.check import JudgedBy, TokenVerifier, tee_public_key
 
 KEY = SigningKey.generate()
 TOKEN = UnverifiedToken(KEY.sign({}, {"exp": int(NOW.timestamp()) + 60}))
@@ -56,6 +58,54 @@ async def test_an_issuer_that_is_away_may_have_signed_it() -> None:
 async def test_what_is_no_token_is_nobodys_whoever_is_away() -> None:
     with pytest.raises(EvidenceError, match="not a signed JWT"):
         await TokenVerifier([AWAY]).verify(UnverifiedToken("nonsense"), NOW)
+
+
+class Says:
+    """An issuer whose tokens have these claims."""
+
+    def __init__(self, claims: dict[str, Any]) -> None:
+        self.claims = {"exp": int(NOW.timestamp()) + 60, **claims}
+
+    async def verify(self, token: str) -> dict[str, Any]:  # noqa: ARG002 - the interface's
+        return self.claims
+
+
+JUDGED = {"ear.appraisal-policy-id": "default", "ear.status": "affirming"}
+OTHERWISE = {**JUDGED, "ear.appraisal-policy-id": "lab"}
+
+
+@pytest.mark.parametrize(
+    "submods",
+    [
+        {"cpu0": OTHERWISE},
+        {"cpu0": JUDGED, "gpu0": OTHERWISE},
+        {"cpu0": {**JUDGED, "ear.appraisal-policy-id": ["default"]}},
+        {"cpu0": {**JUDGED, "ear.appraisal-policy-id": None}},
+    ],
+)
+async def test_who_asks_an_attestation_service_chooses_no_policy_for_us(submods: Any) -> None:
+    """It may know laxer ones, for others; anybody who reaches it names the one to judge by."""
+    issuers = [JudgedBy(Says({"submods": submods}), "default")]
+    with pytest.raises(EvidenceError, match="not judged by the policy"):
+        await TokenVerifier(issuers).verify(TOKEN, NOW)
+
+
+async def test_what_was_judged_as_we_ask_for() -> None:
+    both = {"submods": {"cpu0": JUDGED, "gpu0": JUDGED}}
+    found = await TokenVerifier([JudgedBy(Says(both), "default")]).verify(TOKEN, NOW)
+    assert found["submods"] == both["submods"]
+
+
+async def test_own_tokens_are_judged_as_we_ask_for() -> None:
+    settings = Settings()
+    for policy, held in (("default", True), ("lab", False)):
+        submods = {"cpu0": {**JUDGED, "ear.appraisal-policy-id": policy}}
+        tokens = token_verifier(settings, Says({"submods": submods}), clock=lambda: NOW)
+        if held:
+            await tokens.verify(TOKEN, NOW)
+        else:
+            with pytest.raises(EvidenceError, match="lab"):
+                await tokens.verify(TOKEN, NOW)
 
 
 STANDARD: dict[str, Any] = {"submods": {"cpu0": {"ear.veraison.annotated-evidence": {}}}}

@@ -6,6 +6,7 @@ import datetime as dt
 import structlog
 
 from cocos._clock import Clock
+from cocos.attestation_service.policies import POLICY_ID
 from cocos.attestation_service.signing_keys import SigningKeys
 from cocos.clients.key_sets import KeySet
 from cocos.crypto import jwk
@@ -13,7 +14,7 @@ from cocos.host.files import read_file
 from cocos.kbs.config import Settings
 from cocos.stores.base import Store
 from cocos.tokens.chains import CertifiedKeys, parse_trusted
-from cocos.tokens.check import InsecureHeaderKeys, Issuers, TokenVerifier
+from cocos.tokens.check import InsecureHeaderKeys, Issuers, JudgedBy, TokenVerifier
 from cocos.tokens.signer import Signer
 
 _log = structlog.get_logger(__name__)
@@ -44,7 +45,7 @@ def token_verifier(settings: Settings, own: Issuers | None, *, clock: Clock) -> 
     Raises:
         ConfigError: nobody is trusted, or a file cannot be used.
     """
-    issuers: list[Issuers] = [] if own is None else [own]
+    issuers: list[Issuers] = [] if own is None else [JudgedBy(own, POLICY_ID)]
     issuers += [KeySet(place, jwk.parse_set, clock=clock) for place in settings.trusted_jwk_sets]
     trusted = [
         certificate
