@@ -32,6 +32,9 @@ from cocos.wire.kbs.protocol import Tee
 PERIOD: Final = dt.timedelta(hours=1)
 """How long one key seals."""
 
+MAX_STATE: Final = 64 * 1024
+"""Characters of a sealed state, which is decoded before it is known to be ours."""
+
 _SKEW: Final = dt.timedelta(minutes=5)  # of the clocks of replicas
 _NOT_OURS: Final = "was not made by this service for this nonce"
 _BEGAN: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -113,6 +116,8 @@ class Challenges:
         Raises:
             EvidenceError: not of this service, of another challenge, expired, or used.
         """
+        if len(state) > MAX_STATE:
+            raise _refusal(tee, _NOT_OURS)
         try:
             record = base64url.decode(state, "the state")
             key = await self._key(int.from_bytes(envelope.key_id(record), "big"))

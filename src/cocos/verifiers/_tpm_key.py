@@ -38,6 +38,7 @@ _USABLE: Final = "an RSA key of 2048 to 4096 bits with an exponent of 32 bits"
 _BITS: Final = range(2048, 4096 + 1)
 _EXPONENT: Final = range(3, 2**32, 2)  # a TPM's has 32 bits; a long one costs whoever verifies
 _CERTIFICATE_TEXT: Final = 16 * 1024  # characters; a TPM's NV index holds less
+_PUBLIC_TEXT: Final = 4096  # characters; a key of 4096 bits and its policy need fewer than 1024
 _WANTED: Final = (
     Attributes.FIXED_TPM
     | Attributes.FIXED_PARENT
@@ -69,6 +70,8 @@ class _Announced:
             raise FormatError(str(error)) from error
         if len(params.ek_certificate) > _CERTIFICATE_TEXT:
             raise FormatError(f"ek_certificate has more than {_CERTIFICATE_TEXT} characters")
+        if len(params.ak_public) > _PUBLIC_TEXT:
+            raise FormatError(f"ak_public has more than {_PUBLIC_TEXT} characters")
         certificate = json.b64decode(params.ek_certificate, "ek_certificate")
         key = RsaPublic.parse(json.b64decode(params.ak_public, "ak_public"))
         return cls(params, certificate, key, _spki(key))

@@ -14,6 +14,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -23,6 +24,8 @@ from _software_tpm import SoftwareCa, SoftwareTpm, b64
 from grpc import aio
 
 from cocos._types import JsonObject
+from cocos.attestation_service import challenges
+from cocos.attestation_service.challenges import MAX_STATE
 from cocos.crypto import base64url, jwk, jwt
 from cocos.crypto.tee_key import TeeKeyPair
 from cocos.wire._generated import attestation_pb2 as pb
@@ -168,6 +171,27 @@ async def test_who_was_challenged_answers(world: World) -> None:
 
 
 # --- somebody else's, another time's ------------------------------------------------------
+
+
+async def test_the_largest_announcement_has_a_state_that_is_read(world: World) -> None:
+    """And what is longer is not even decoded: one call of it would be a long one."""
+    longest = json.dumps({"ek_certificate": "A" * 2**14, "ak_public": "A" * 2**12}).encode()
+    assert len(base64url.encode(longest)) < MAX_STATE // 2
+    async with world.service() as service:
+        asked = await service.ask(world)
+        for state, check in ((asked.state, "tpm.credential"), ("A" * 3_000_000, "tpm.state")):
+            seen: list[int] = []
+
+            def decode(text: str, what: str, seen: list[int] = seen) -> bytes:
+                seen.append(len(text))
+                return base64url.decode(text, what)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(challenges, "base64url", SimpleNamespace(decode=decode))
+                assert await refused(service.evaluate(request(asked.nonce, state, bytes(32)))) == {
+                    check
+                }
+            assert len(seen) == (check == "tpm.credential")
 
 
 async def test_a_state_serves_once(world: World) -> None:

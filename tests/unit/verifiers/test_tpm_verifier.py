@@ -274,6 +274,13 @@ async def test_malformed_announcements(announced: Any) -> None:
     assert caught.value.findings
 
 
+@pytest.mark.parametrize("member", ["ek_certificate", "ak_public"])
+async def test_long_announcements_are_not_even_decoded(member: str) -> None:
+    with pytest.raises(EvidenceError) as caught:
+        await VERIFIER.challenge({**params(b""), member: "A" * 2_000_000}, {}, SECRET)
+    assert f"{member} has more than" in caught.value.findings[0].problem
+
+
 async def test_who_announces_nothing_is_asked_nothing() -> None:
     assert await VERIFIER.challenge(None, {}, SECRET) is None
 
