@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -120,6 +122,52 @@ def test_wrong_key_or_changed_packet_does_not_open(
     torn = kek.Wrapped(wrapped.wrap_type, bytes(changed[:12]), bytes(changed[12:]))
     with pytest.raises(IntegrityError):
         kek.unwrap(key, torn, "it")
+
+
+@pytest.mark.parametrize("size", [8, 11, 13, 16])
+def test_an_iv_of_another_length(size: int) -> None:
+    """The cipher would take it: GHASH makes any IV one, as the standard never meant here."""
+    key, iv = kek.generate(), bytes(size)
+    wrapped = kek.Wrapped(WrapType.A256GCM, iv, AESGCM(key).encrypt(iv, b"x", None))
+    with pytest.raises(FormatError, match=f"{size} bytes long, not 12"):
+        kek.unwrap(key, wrapped, "it")
+
+
+@pytest.mark.parametrize("size", [0, 15])
+def test_too_short_for_a_tag(size: int) -> None:
+    wrapped = kek.Wrapped(WrapType.A256GCM, bytes(12), bytes(size))
+    with pytest.raises(FormatError, match="too short"):
+        kek.unwrap(kek.generate(), wrapped, "it")
+
+
+@given(key=KEYS, other=KEYS, bit=st.integers(0, 40 * 8 - 1))
+def test_keys_in_keys(key: bytes, other: bytes, bit: int) -> None:
+    wrapped = kek.wrap_key(key, other)
+    assert kek.unwrap_key(key, wrapped, "it") == other
+    changed = bytearray(wrapped)
+    changed[bit // 8] ^= 1 << bit % 8
+    wrong = bytes([key[0] ^ 1]) + key[1:]
+    for used, data in ((wrong, wrapped), (key, bytes(changed)), (key, wrapped[:-1]), (key, b"")):
+        with pytest.raises(IntegrityError, match="does not open with it"):
+            kek.unwrap_key(used, data, "it")
+
+
+@pytest.mark.parametrize("size", [16, 24, 40])
+def test_keys_of_another_length_in_keys(size: int) -> None:
+    key = kek.generate()
+    with pytest.raises(IntegrityError, match=f"{size} bytes long"):
+        kek.unwrap_key(key, aes_key_wrap(key, bytes(size)), "it")
+
+
+def test_base64_with_other_letters_is_no_key() -> None:
+    text = base64.b64encode(bytes(range(32)))
+    with pytest.raises(FormatError, match="is 45 bytes long"):
+        kek.parse(text[:20] + b"!" + text[20:], "it")
+
+
+def test_the_length_inside_base64_is_named() -> None:
+    with pytest.raises(FormatError, match=r"25 bytes long \(base64 text of 16 bytes\)"):
+        kek.parse(base64.b64encode(bytes(16)) + b"\n", "it")
 
 
 @given(key=KEYS, newline=st.sampled_from([b"", b"\n", b"\r\n"]))

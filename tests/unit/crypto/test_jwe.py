@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from joserfc import jwe as jose
 from joserfc.jwk import ECKey, RSAKey
 
-from cocos.crypto import early_jwe, jwe
-from cocos.crypto.tee_key import ALGORITHMS, RSA, RSA_EARLY, TeeKeyPair
+from cocos.crypto import _keywrap, early_jwe, jwe
+from cocos.crypto.tee_key import ALGORITHMS, EC_P521, RSA, RSA_EARLY, TeeKeyPair
 from cocos.errors import ConfigError, FormatError, IntegrityError
 
 VECTOR_JWK = {
@@ -194,6 +194,7 @@ def test_swapped_key(pair: TeeKeyPair) -> None:
         {"apu": "QQ"},
         {"epk": None},
         {"epk": {"kty": "EC", "crv": "P-521", "x": "AA", "y": "AA"}},
+        {"epk": {**TeeKeyPair.generate(EC_P521).public_jwk()}},
     ],
 )
 def test_algorithm_confusion(change: dict[str, Any]) -> None:
@@ -227,6 +228,7 @@ def test_further_additional_data_is_refused() -> None:
         {"x": VECTOR_JWK["x"] + "AA"},
         {"x": b64u(bytes(31))},
         {"x": b64u(b"\x00" + unb64u(VECTOR_JWK["x"]))},
+        {"y": b64u(b"\x00" + unb64u(VECTOR_JWK["y"]))},
         {"x": VECTOR_JWK["x"] + "="},
         {"x": None},
         {"x": 5},
@@ -250,6 +252,17 @@ def test_bad_ec_keys(change: dict[str, Any]) -> None:
     jwe.check_public_jwk(VECTOR_JWK)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"crv": []}, {"crv": None}, {"crv": "secp256k1"}, {"crv": "P-521"}, {"kty": "RSA"}],
+)
+def test_points_of_no_curve(change: dict[str, Any]) -> None:
+    """Where no list of algorithms stands before it, as with ephemeral keys."""
+    with pytest.raises(FormatError):
+        _keywrap.load_ec({**VECTOR_JWK, **change}, "it")
+    assert _keywrap.load_ec(VECTOR_JWK, "it").curve.name == "secp256r1"
+
+
 def rsa_jwk(n: int, e: int = 65537) -> dict[str, str]:
     def text(number: int) -> str:
         return b64u(number.to_bytes(max(1, (number.bit_length() + 7) // 8), "big"))
@@ -270,6 +283,7 @@ def test_bad_rsa_keys(rsa_pair: TeeKeyPair) -> None:
         rsa_jwk(0),
         rsa_jwk(1 << 100_000 | 1),
         rsa_jwk(n, n),
+        rsa_jwk(n, (1 << 64) + 1),
         {**good, "alg": "RSA-OAEP"},
         {**good, "alg": []},
         {**good, "n": None},
@@ -278,6 +292,16 @@ def test_bad_rsa_keys(rsa_pair: TeeKeyPair) -> None:
         with pytest.raises(FormatError):
             jwe.check_public_jwk(jwk)
     jwe.check_public_jwk(good)
+    jwe.check_public_jwk(rsa_jwk(n, (1 << 64) - 1))
+
+
+def test_numbers_of_rsa_keys_have_one_spelling(rsa_pair: TeeKeyPair) -> None:
+    """RFC 7518 §2: no zeros before them; the text of the key is what evidence is bound to."""
+    jwk = rsa_pair.public_jwk()
+    assert jwk["e"] == "AQAB"
+    modulus = unb64u(jwk["n"])
+    assert len(modulus) == 3072 // 8
+    assert modulus[0]
 
 
 def test_private_keys_that_are_none() -> None:
@@ -329,6 +353,12 @@ def test_only_rsa1_5_in_the_early_form(algorithm: str) -> None:
             use(pair.public_jwk())
     with pytest.raises(FormatError):
         pair.decrypt_early(VECTOR)
+
+
+def test_an_oaep_key_opens_no_rsa1_5(rsa_pair: TeeKeyPair) -> None:
+    named = {**rsa_pair.public_jwk(), "alg": RSA_EARLY}
+    with pytest.raises(FormatError, match="RSA1_5 keys only"):
+        rsa_pair.decrypt_early(early_jwe.encrypt(b"x", named))
 
 
 def test_forms_are_not_mixed(early_pair: TeeKeyPair) -> None:

@@ -85,6 +85,15 @@ def test_number_of_recipients(count: int) -> None:
         seal(b"x", [EC_KEYS[0][1]] * count)
 
 
+def test_as_many_recipients_as_there_may_be() -> None:
+    sealed = seal(b"result", [EC_KEYS[1][1]] * 63 + [EC_KEYS[0][1]])
+    assert open_sealed(sealed, EC_KEYS[0][0]) == b"result"
+    more = json.loads(sealed)
+    more["recipients"].append(more["recipients"][-1])
+    with pytest.raises(FormatError, match="1 to 64"):
+        open_sealed(json.dumps(more).encode(), EC_KEYS[0][0])
+
+
 @pytest.mark.parametrize("member", ["iv", "ciphertext", "tag"])
 def test_tampered(member: str) -> None:
     sealed = json.loads(seal(b"result", [RSA_KEY[1]]))
@@ -100,7 +109,9 @@ def test_tampered(member: str) -> None:
         {"recipients": []},
         {"recipients": {}},
         {"recipients": [1]},
+        {"recipients": 1},
         {"recipients": [{"header": []}]},
+        {"recipients": [{"header": [], "encrypted_key": "AAAA"}]},
         {"recipients": [{"header": {"alg": "RSA-OAEP-256"}}]},
         {"protected": "e30"},
         {"protected": None},
@@ -114,7 +125,30 @@ def test_malformed(change: dict[str, Any]) -> None:
         open_sealed(json.dumps({**sealed, **change}).encode(), RSA_KEY[0])
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"PK\x03\x04", b"[" * 100_000, b"\xff"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b"1",
+        b'["protected", "recipients", "iv", "ciphertext", "tag"]',
+        b"PK\x03\x04",
+        b"[" * 100_000,
+        b"\xff",
+    ],
+)
 def test_not_sealed_at_all(data: bytes) -> None:
     with pytest.raises(FormatError):
         open_sealed(data, RSA_KEY[0])
+
+
+def test_private_keys_that_are_none() -> None:
+    locked = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"x"),
+    )
+    sealed = seal(b"x", [EC_KEYS[0][1]])
+    for pem in (b"", b"nonsense", locked, EC_KEYS[0][1]):
+        with pytest.raises(ConfigError, match="not an unencrypted key"):
+            open_sealed(sealed, pem)
