@@ -73,7 +73,7 @@ def summary(event: Event) -> str:
 
 def _ascii(data: bytes) -> str:
     """Text up to its terminating zero; in UTF-16 when every second byte is zero."""
-    if len(data) >= 4 and data[1] == data[3] == 0 and data[0]:  # noqa: PLR2004
+    if len(data) >= 4 and data[1] == data[3] == 0:  # noqa: PLR2004
         return _printable(data.decode("utf-16-le", "replace").partition("\0")[0])
     return _printable(data.partition(b"\0")[0].decode("utf-8", "replace"))
 

@@ -54,6 +54,7 @@ def test_a_quote() -> None:
     assert str(parsed.selections[0]) == "sha256:ffffff"
     assert str(Selection(0xC, b"\1")) == "0x000c:01"
     assert Quote.parse(quote(0)).selections == ()
+    assert len(Quote.parse(quote(16)).selections) == 16
 
 
 @pytest.mark.parametrize(
@@ -93,13 +94,25 @@ def test_a_public_area() -> None:
         public()[2:],
         public()[:-1],
         public() + b"\0",
+        struct.pack(">H", len(public()) - 1) + public()[2:] + b"\0",
         public(kind=0x23),
         public(name_hash=0xC),
         public(scheme=b"\0\x14\0\x04"),
         public(bits=3072),
         public(modulus=bytes(256)),
     ],
-    ids=["empty", "unsized", "short", "long", "ECC", "SHA-384", "SHA-1", "bits", "zero"],
+    ids=[
+        "empty",
+        "unsized",
+        "short",
+        "long",
+        "long inside",
+        "ECC",
+        "SHA-384",
+        "SHA-1",
+        "bits",
+        "zero",
+    ],
 )
 def test_no_public_area(data: bytes) -> None:
     with pytest.raises(FormatError, match="public area"):

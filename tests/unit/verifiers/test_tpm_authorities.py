@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
 from cocos.errors import ConfigError, Finding
@@ -109,6 +109,23 @@ def test_files_that_are_none(kind: Kind) -> None:
             parse_cas(pem(leaf), "file", kind)
 
 
+def changed(found: x509.Certificate, old: str, new: str) -> x509.Certificate:
+    data = found.public_bytes(serialization.Encoding.DER)
+    assert data.count(bytes.fromhex(old)) == 1
+    return x509.load_der_x509_certificate(data.replace(bytes.fromhex(old), bytes.fromhex(new)))
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_ca_says_that_it_is_one_and_has_a_key(kind: Kind) -> None:
+    basic_constraints, p256 = "0603551d13", "06082a8648ce3d030107"
+    for bad in (
+        changed(VENDOR, basic_constraints, "060355047f"),
+        changed(VENDOR, p256, p256[:-2] + "7f"),
+    ):
+        with pytest.raises(ConfigError, match="is no CA"):
+            parse_cas(pem(bad), "file", kind)
+
+
 def test_nobody_is_both() -> None:
     """Not by another certificate for the same key either."""
     twin = certificate("b", "b")
@@ -145,6 +162,34 @@ def test_an_intermediate_counts_as_what_it_was_given_as() -> None:
 def test_a_ca_that_has_expired_lends_no_kind() -> None:
     late = Authorities([MANAGER], [VENDOR]).endorsement(ek("b"), NOW + 2 * DAY)
     assert isinstance(late, Finding)
+
+
+def test_a_certificate_is_good_from_its_first_second_to_its_last() -> None:
+    """Both belong to it (RFC 5280 §4.1.2.5); and nothing else does."""
+    authorities, second = Authorities([MANAGER]), dt.timedelta(seconds=1)
+    for good in (NOW - DAY, NOW + DAY):
+        assert not isinstance(authorities.endorsement(ek("b"), good), Finding)
+    for bad in (NOW - DAY - second, NOW + DAY + second):
+        assert isinstance(authorities.endorsement(ek("b"), bad), Finding)
+
+
+def test_without_a_ca_nobody_is_believed() -> None:
+    found = Authorities().endorsement(ek("a"), NOW)
+    assert isinstance(found, Finding)
+    assert (found.expected or "").startswith("none is configured: kbs --tpm-ek-ca")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [dsa.generate_private_key(2048), ed25519.Ed25519PrivateKey.generate()],
+    ids=["as long as an RSA key", "without a length"],
+)
+def test_a_key_that_cannot_be_challenged(key: Any) -> None:
+    """Who certified it does not matter: it is no way to learn that the TPM has anything."""
+    other = certificate("tpm", "b", EK_USAGE, ca=False, key=key.public_key())
+    found = Authorities([MANAGER]).endorsement(other.public_bytes(serialization.Encoding.DER), NOW)
+    assert isinstance(found, Finding)
+    assert "cannot be challenged" in found.problem
 
 
 @pytest.mark.parametrize(

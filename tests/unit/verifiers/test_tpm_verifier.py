@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _tpm import runtime
 from _vectors import vector
 from _verified import verified
 from cryptography import x509
@@ -66,10 +67,11 @@ def expected(**more: Any) -> Expected:
     return Expected(BOUND, **values)
 
 
-def ak_public(attributes: int = 0x50072) -> str:
-    modulus = KEY.public_key().public_numbers().n.to_bytes(256, "big")
-    body = struct.pack(">HHIH", 1, 0xB, attributes, 0) + bytes.fromhex("00100014000b0800")
-    body += struct.pack(">IH", 0, 256) + modulus
+def ak_public(attributes: int = 0x50072, modulus: int | None = None, exponent: int = 0) -> str:
+    number = modulus or KEY.public_key().public_numbers().n
+    size = (number.bit_length() + 7) // 8
+    body = struct.pack(">HHIH", 1, 0xB, attributes, 0) + bytes.fromhex("00100014000b")
+    body += struct.pack(">HIH", number.bit_length(), exponent, size) + number.to_bytes(size, "big")
     return b64(struct.pack(">H", len(body)) + body)
 
 
@@ -129,6 +131,7 @@ async def test_a_registered_key(form: str) -> None:
         claims = await verified(VERIFIER, evidence(), Expected(BOUND, reference_values=values))
         assert claims["ak_trusted"] == "registered"
         assert claims["init_data"] == bytes(32).hex()
+        assert claims["ak_public"] == b64(SPKI)
         assert not {"uefi", "debug", "computations"} & claims.keys()
 
 
@@ -139,12 +142,45 @@ async def test_a_key_that_nobody_knows(values: JsonObject) -> None:
     assert set(await checks(evidence(), Expected(BOUND, reference_values=values))) == {"tpm.ak"}
 
 
+async def test_the_short_form_of_a_registered_key() -> None:
+    """Guest components of others bind 32 bytes; nothing shorter, and nothing in between."""
+    assert await verified(VERIFIER, evidence(BOUND[:32]), expected())
+    for size in (0, 16, 31, 33, 47):
+        assert set(await checks(evidence(BOUND[:size]), expected())) == {"tpm.report_data"}
+
+
+@pytest.mark.parametrize("number", [0, 7, 23])
+@pytest.mark.parametrize("value", ["", "0" * 63, "0" * 65, "g" * 64, "\uff10" * 64, "0" * 63 + " "])
+async def test_every_pcr_is_one(number: int, value: str) -> None:
+    bad = evidence()
+    bad["tpm_quote"]["pcrs"][number] = value
+    assert set(await checks(bad, expected())) == {"tpm.evidence"}
+
+
+async def test_pcrs_in_capitals() -> None:
+    pcrs = (b"\xab" * 32, *PCRS[1:])
+    loud = evidence(pcrs=pcrs)
+    loud["tpm_quote"]["pcrs"] = [each.upper() for each in loud["tpm_quote"]["pcrs"]]
+    assert (await verified(VERIFIER, loud, expected()))["pcr00"] == "ab" * 32
+
+
+@pytest.mark.parametrize("member", ["signature", "message", "ak_public"])
+@pytest.mark.parametrize(("size", "read"), [(4096, True), (4097, False)])
+async def test_members_have_a_limit(member: str, size: int, *, read: bool) -> None:
+    """They are read before anybody has signed for them."""
+    bad = evidence()
+    (bad if member == "ak_public" else bad["tpm_quote"])[member] = "A" * size
+    (finding,) = (await checks(bad, expected())).values()
+    assert ("4096 are allowed" in finding.problem) is not read
+
+
 async def test_everything_that_is_wrong_is_said_at_once() -> None:
     """Of evidence by a key that counts; of any other nothing but that is said."""
     bad = evidence(bitmap=b"\xff\xff\x7f") | {"aael": b64(b"")}
     bad["tpm_quote"]["pcrs"][3:15:11] = ["11" * 32] * 2
     found = await checks(bad, expected(), b"\1" * 32)
     assert set(found) == {"tpm.selection", "tpm.pcr-digest", "tpm.pcr08", "tpm.pcr14"}
+    assert found["tpm.selection"].actual == "sha256:ffff7f"
     old = evidence(b"other", bitmap=b"\xff\xff\x7f")
     assert set(await checks(old, expected(), b"\1" * 32)) == {"tpm.report_data"}
     old["tpm_quote"]["signature"] = evidence()["tpm_quote"]["signature"]
@@ -218,6 +254,62 @@ async def test_a_certified_tpm_is_challenged() -> None:
     short = evidence(BOUND[:32]) | proof
     assert set(await checks(short, wanted)) == {"tpm.report_data"}
     assert set(await checks(evidence(), expected(kept=kept))) == {"tpm.credential"}
+
+
+SHOWN = tpm_credential.proof(SECRET, BOUND)
+
+
+@pytest.mark.parametrize(
+    "proof",
+    [
+        b64(tpm_credential.proof(bytes(32), BOUND)),
+        b64(tpm_credential.proof(SECRET, ReportData(hashlib.sha384(b"other").digest()))),
+        b64(SHOWN[:-1]),
+        b64(SHOWN + b"\0"),
+        b64(SECRET),
+        b64(SHOWN)[:-1] + "!",
+        "",
+    ],
+    ids=["guessed", "another session's", "short", "long", "the secret", "no base64", "empty"],
+)
+async def test_a_tpm_that_did_not_answer(proof: str) -> None:
+    """Its certificate alone says nothing of who has it: anybody can send a copy."""
+    wanted = expected(kept=Kept(params(certificate()), SECRET))
+    bad = evidence() | {"credential": {"proof": proof}}
+    assert set(await checks(bad, wanted)) == {"tpm.credential"}
+
+
+async def test_a_tpm_that_answered_for_another_key() -> None:
+    """One of its own, while the quote is by a key that a program made up."""
+    other = rsa.generate_private_key(65537, 2048).public_key().public_numbers().n
+    kept = Kept(params(certificate(), ak_public=ak_public(modulus=other)), SECRET)
+    answered = evidence() | {"credential": {"proof": b64(SHOWN)}}
+    assert set(await checks(answered, expected(kept=kept))) == {"tpm.ak"}
+
+
+@pytest.mark.parametrize(
+    ("modulus", "exponent"),
+    [
+        (1 << 1023 | 1, 0),
+        (1 << 4096 | 1, 0),
+        (1 << 2047, 0),
+        (1 << 2047 | 1, 2),
+        (1 << 2047 | 1, 1),
+    ],
+    ids=["1024 bits", "4097 bits", "even", "even exponent", "exponent 1"],
+)
+async def test_announced_keys_that_are_none(modulus: int, exponent: int) -> None:
+    weak = params(certificate(), ak_public=ak_public(modulus=modulus, exponent=exponent))
+    with pytest.raises(EvidenceError) as caught:
+        await VERIFIER.challenge(weak, {}, SECRET)
+    assert [finding.check for finding in caught.value.findings] == ["tpm.extra-params"]
+
+
+@pytest.mark.parametrize(("size", "check"), [(12288, "ek-certificate"), (12289, "extra-params")])
+async def test_a_certificate_is_not_read_at_any_length(size: int, check: str) -> None:
+    with pytest.raises(EvidenceError) as caught:
+        await VERIFIER.challenge(params(bytes(size)), {}, SECRET)
+    assert [finding.check for finding in caught.value.findings] == [f"tpm.{check}"]
 
 
 @pytest.mark.parametrize(
@@ -368,3 +460,22 @@ async def test_another_command_line_is_refused(cmdline: str) -> None:
 async def test_without_the_command_line_nothing_is_said_of_debugging() -> None:
     claims = await verified(VERIFIER, booted(), expected())
     assert not {"debug", "cmdline"} & claims.keys()
+
+
+async def test_a_log_that_leads_elsewhere_is_refused_without_the_agents() -> None:
+    """It becomes claims; that there is no other log changes nothing."""
+    other = evidence() | {"event_log": BOOT["event_log"]}
+    assert "tpm.pcr04" in await checks(other, expected())
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "junk"])
+async def test_a_computation_that_does_not_read_is_not_left_out(content: str) -> None:
+    """It was measured: without it the claims would be those of a VM that never ran it."""
+    event = runtime("cocos", "computation", content)
+    pcrs = (*PCRS[:14], tpm.extend(bytes(32), event.extended), *PCRS[15:])
+    bad = evidence(pcrs=pcrs) | {"aael": b64(event.record)}
+    assert set(await checks(bad, expected())) == {"tpm.event-log"}
+    other = runtime("cocos", "other", content)
+    pcrs = (*PCRS[:14], tpm.extend(bytes(32), other.extended), *PCRS[15:])
+    good = evidence(pcrs=pcrs) | {"aael": b64(other.record)}
+    assert (await verified(VERIFIER, good, expected()))["computations"] == []
