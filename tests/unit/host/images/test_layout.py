@@ -108,6 +108,11 @@ BAD_LAYERS: dict[str, tuple[Layer, type[CocosError], str]] = {
     "truncated gzip": (Layer(FIRST, GOOD.blob[:-9]), IntegrityError, "ends too early"),
     "bytes after gzip": (Layer(FIRST, GOOD.blob + b"tail"), IntegrityError, "is damaged"),
     "zeros after gzip": (Layer(FIRST, GOOD.blob + bytes(8)), IntegrityError, "is damaged"),
+    "zlib without gzip's header": (
+        Layer(FIRST, zlib.compress(FIRST)),
+        IntegrityError,
+        "decrypted wrongly or changed",
+    ),
     "empty blob": (Layer(FIRST, b""), IntegrityError, "ends too early"),
     "wrong check sum": (
         Layer(FIRST, GOOD.blob[:-8] + zlib.crc32(b"").to_bytes(4, "little") + GOOD.blob[-4:]),
@@ -148,8 +153,77 @@ def test_blob_that_is_no_regular_file(tmp_path: Path, kind: str) -> None:
         path.symlink_to(tmp_path / "elsewhere")
     else:
         os.mkfifo(path)
-    with pytest.raises(IntegrityError):
+    open_files = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(IntegrityError, match="is missing" if kind == "link" else "not a regular"):
         layout.verify(tmp_path / "image")
+    assert len(os.listdir("/proc/self/fd")) == open_files
+
+
+@pytest.mark.parametrize("name", ["oci-layout", "index.json"])
+def test_document_that_is_no_regular_file(tmp_path: Path, name: str) -> None:
+    write(tmp_path, [GOOD])
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(IntegrityError, match="not a regular file"):
+        layout.verify(tmp_path)
+
+
+def test_documents_match_their_descriptors_in_digest_and_size(tmp_path: Path) -> None:
+    write(tmp_path, [GOOD])
+    config = layout.read_manifest(tmp_path)[1].config
+    data = layout.read_document(tmp_path, config, "it")
+    for size in (config.size - 1, config.size + 1):
+        wrong = oci.Descriptor(config.media_type, config.digest, size)
+        with pytest.raises(IntegrityError, match="it was changed"):
+            layout.read_document(tmp_path, wrong, "it")
+    blob_path(tmp_path, config.digest).write_bytes(data.replace(b"linux", b"Linux"))
+    with pytest.raises(IntegrityError, match="it was changed"):
+        layout.read_document(tmp_path, config, "it")
+
+
+def test_documents_are_as_long_as_registries_have_them(tmp_path: Path) -> None:
+    write(tmp_path, [GOOD])
+    for size, taken in ((4 * 2**20, True), (4 * 2**20 + 1, False)):
+        data = bytes(size)
+        descriptor = oci.Descriptor(oci.CONFIG, oci.digest_of(data), size)
+        blob_path(tmp_path, descriptor.digest).write_bytes(data)
+        if taken:
+            assert layout.read_document(tmp_path, descriptor, "it") == data
+        else:
+            with pytest.raises(TooLargeError, match="it is larger than 4194304 bytes"):
+                layout.read_document(tmp_path, descriptor, "it")
+
+
+def test_layout_of_another_version(tmp_path: Path) -> None:
+    write(tmp_path, [GOOD])
+    (tmp_path / "oci-layout").write_text('{"imageLayoutVersion":"2.0.0"}')
+    with pytest.raises(FormatError, match=r"version '2\.0\.0'"):
+        layout.verify(tmp_path)
+
+
+def test_index_instead_of_an_image(tmp_path: Path) -> None:
+    write(tmp_path, [GOOD])
+    inner = (tmp_path / "index.json").read_bytes()
+    blob_path(tmp_path, oci.digest_of(inner)).write_bytes(inner)
+    entry = oci.Descriptor(oci.INDEX, oci.digest_of(inner), len(inner))
+    (tmp_path / "index.json").write_bytes(encode(oci.Index(2, (entry,))))
+    with pytest.raises(FormatError, match="an index of images, not one image"):
+        layout.verify(tmp_path)
+
+
+def test_an_image_by_its_tag(tmp_path: Path) -> None:
+    entries = []
+    for tag, layer in (("v1", GOOD), ("v2", uncompressed(SECOND))):
+        write(tmp_path, [layer])
+        digest, _ = layout.read_manifest(tmp_path)
+        size = blob_path(tmp_path, digest).stat().st_size
+        entries.append(oci.Descriptor(oci.MANIFEST, digest, size, {oci.REF_NAME: tag}))
+    (tmp_path / "index.json").write_bytes(encode(oci.Index(2, tuple(entries))))
+    for tag, plain in (("v1", FIRST), ("v2", SECOND)):
+        (layer,) = layout.verify(tmp_path, tag=tag).layers
+        assert layer.diff_id == oci.digest_of(plain)
+    with pytest.raises(NotFoundError):
+        layout.verify(tmp_path, tag="v3")
 
 
 @pytest.mark.parametrize("part", ["manifest", "config"])
@@ -187,6 +261,14 @@ def test_bomb_stops_at_the_limit(tmp_path: Path) -> None:
     write(tmp_path, [gzipped(bytes(50 * 2**20))])
     with pytest.raises(TooLargeError):
         layout.verify(tmp_path, limit=2**20)
+
+
+def test_the_limit_itself_is_within_it(tmp_path: Path) -> None:
+    write(tmp_path, [gzipped(FIRST), uncompressed(SECOND)])
+    size = len(FIRST) + len(SECOND)
+    layout.verify(tmp_path, limit=size)
+    with pytest.raises(TooLargeError):
+        layout.verify(tmp_path, limit=size - 1)
 
 
 def test_several_images_need_a_tag(tmp_path: Path) -> None:
