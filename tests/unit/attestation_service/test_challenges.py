@@ -48,11 +48,12 @@ async def replicas(
     folder: Path, lifetime: dt.timedelta = LIFETIME
 ) -> AsyncIterator[tuple[Replica, Replica]]:
     """Two services on one database, whose own clock is the first one's."""
-    clock = [lambda: START]
-    store = await SqlStore.open(f"sqlite:///{folder}/s.sqlite3", clock=lambda: clock[0]())
-    first, second = Replica(store, lifetime), Replica(store, lifetime)
-    clock[0] = lambda: first.now
-    yield first, second
+    made: list[Replica] = []
+    store = await SqlStore.open(
+        f"sqlite:///{folder}/s.sqlite3", clock=lambda: made[0].now if made else START
+    )
+    made += [Replica(store, lifetime), Replica(store, lifetime)]
+    yield made[0], made[1]
     await store.close()
 
 
@@ -79,7 +80,8 @@ async def test_for_one_attester_and_one_nonce(tmp_path: Path) -> None:
         assert (await first.ask(nonce="b3RoZXI="))[1] != secret
         assert "not made by this service" in await first.refusal(state, Tee.SAMPLE)
         assert "not made by this service" in await first.refusal(other)
-        for nonce in ("b3RoZXI=", "", None, 1, [NONCE], {}):
+        nonces: list[object] = ["b3RoZXI=", "", None, 1, [NONCE], {}]
+        for nonce in nonces:
             assert "not made by this service" in await first.refusal(state, nonce=nonce)
         # Refusals have used nothing up.
         assert (await first.challenges.redeem(Tee.TPM, NONCE, state)).secret == secret

@@ -153,10 +153,10 @@ def test_blob_that_is_no_regular_file(tmp_path: Path, kind: str) -> None:
         path.symlink_to(tmp_path / "elsewhere")
     else:
         os.mkfifo(path)
-    open_files = len(os.listdir("/proc/self/fd"))
+    open_files = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(IntegrityError, match="is missing" if kind == "link" else "not a regular"):
         layout.verify(tmp_path / "image")
-    assert len(os.listdir("/proc/self/fd")) == open_files
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_files
 
 
 @pytest.mark.parametrize("name", ["oci-layout", "index.json"])
@@ -220,8 +220,8 @@ def test_an_image_by_its_tag(tmp_path: Path) -> None:
         entries.append(oci.Descriptor(oci.MANIFEST, digest, size, {oci.REF_NAME: tag}))
     (tmp_path / "index.json").write_bytes(encode(oci.Index(2, tuple(entries))))
     for tag, plain in (("v1", FIRST), ("v2", SECOND)):
-        (layer,) = layout.verify(tmp_path, tag=tag).layers
-        assert layer.diff_id == oci.digest_of(plain)
+        (found,) = layout.verify(tmp_path, tag=tag).layers
+        assert found.diff_id == oci.digest_of(plain)
     with pytest.raises(NotFoundError):
         layout.verify(tmp_path, tag="v3")
 
