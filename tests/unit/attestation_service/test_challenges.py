@@ -83,6 +83,8 @@ async def test_for_one_attester_and_one_nonce(tmp_path: Path) -> None:
         nonces: list[object] = ["b3RoZXI=", "", None, 1, [NONCE], {}]
         for nonce in nonces:
             assert "not made by this service" in await first.refusal(state, nonce=nonce)
+        number, _ = await first.ask(nonce="1")
+        assert "not made by this service" in await first.refusal(number, nonce=1)
         # Refusals have used nothing up.
         assert (await first.challenges.redeem(Tee.TPM, NONCE, state)).secret == secret
 

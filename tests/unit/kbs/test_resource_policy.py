@@ -11,6 +11,7 @@ from cocos._types import VerifiedClaims
 from cocos.errors import AccessDeniedError, FormatError, NotFoundError, PolicyFailedError
 from cocos.kbs.metrics import KbsMetrics
 from cocos.kbs.resource_policy import POLICY_ID, ResourcePolicy, prefixes
+from cocos.policy import defaults
 from cocos.stores.base import Namespace
 from cocos.stores.sql import SqlStore
 
@@ -148,3 +149,42 @@ async def test_a_resource_policy_may_have_a_function_of_that_name(policy: Resour
     own = "package policy\nquery_reference_value(id) := 7\nallow if query_reference_value(1) == 7\n"
     await policy.set(POLICY_ID, own)
     assert await allowed(policy, "a/b/c")
+
+
+OPEN = (defaults.text(defaults.RESOURCE), defaults.ALLOW_ALL)
+
+
+@pytest.mark.parametrize("text", OPEN)
+async def test_what_nobody_said_who_may_have_it(policy: ResourcePolicy, text: str) -> None:
+    """A global policy that lets every computation, and none of the resource's own."""
+    bound, unbound = ["resource", "a", "b", "1"], ["resource", "a", "c", "1"]
+    await policy.set("resource/a/b", DENY)
+    assert await policy.unbound([bound, unbound]) == [], "the global policy says who"
+    await policy.set(POLICY_ID, text)
+    assert await policy.unbound([bound, unbound]) == [unbound]
+    await policy.set("resource", DENY)
+    assert await policy.unbound([bound, unbound]) == []
+
+
+async def test_what_decided_is_noted_and_counted(tmp_path: Path) -> None:
+    store = await SqlStore.open(f"sqlite:///{tmp_path}/store.sqlite3")
+    metrics = KbsMetrics()
+    policy = ResourcePolicy(store, LocalEngine(), default=DENY, metrics=metrics)
+    noted: list[tuple[str, str]] = []
+    broken = 'package policy\nallow := "yes"\n'
+    await policy.set("resource/a", ALLOW)
+    await policy.set("resource/b", broken)
+    for name, denied in (("a", False), ("b", True), ("c", True)):
+        asked = policy.check(
+            "resource", [name, "k", "1"], {}, CLAIMS, note=lambda *each: noted.append(each)
+        )
+        if denied:
+            with pytest.raises(AccessDeniedError):
+                await asked
+        else:
+            await asked
+    assert noted == [("resource/a", ALLOW), ("resource/b", broken), (POLICY_ID, DENY)]
+    registry = metrics.http.registry
+    for counter, wanted in (("evaluations", 3), ("approvals", 1), ("violations", 1), ("errors", 1)):
+        assert registry.get_sample_value(f"kbs_policy_{counter}_total") == wanted
+    await store.close()

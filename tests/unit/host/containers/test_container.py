@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a container's configuration allows, and whom an image asks to run as."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,12 @@ def test_nothing_is_allowed() -> None:
     assert config["root"] == {"path": "/rootfs", "readonly": True}
     assert process["capabilities"] == {}
     assert process["noNewPrivileges"] is True
+    assert process["terminal"] is False
     assert process["user"] == {"uid": 5, "gid": 6, "additionalGids": [7]}
     kinds = {each["type"] for each in linux["namespaces"]}
     assert kinds == {"pid", "ipc", "uts", "mount", "network", "cgroup"}
     assert all("path" not in each for each in linux["namespaces"])
+    assert linux["cgroupsPath"] == "/cocos/c", "one of its own, whose limits are its own"
     assert linux["resources"]["devices"] == [{"allow": False, "access": "rwm"}]
     assert linux["resources"]["memory"]["limit"] == Limits().memory_bytes
     assert linux["resources"]["pids"]["limit"] == Limits().processes
@@ -69,6 +72,11 @@ def test_without_root() -> None:
     assert {"type": "user"} in config["linux"]["namespaces"]
     assert config["process"]["user"] == {"uid": 0, "gid": 0}
     assert "resources" not in config["linux"]
+    for kind, own in (("uid", os.geteuid()), ("gid", os.getegid())):
+        # Nobody but us is anybody inside.
+        mapped = [{"containerID": 0, "hostID": own, "size": 1}]
+        assert config["linux"][f"{kind}Mappings"] == mapped
+        assert f"{kind}Mappings" not in settings()["linux"]
     limits = {each["type"] for each in config["process"]["rlimits"]}
     assert {"RLIMIT_DATA", "RLIMIT_NPROC"} <= limits
 
@@ -77,6 +85,10 @@ def test_environment_of_the_image_wins() -> None:
     image = Container("c", Path("/r"), ("x",), env=("PATH=/mine", "A=b=c"))
     env = configuration(image, cgroups=True, rootless=False)["process"]["env"]
     assert env == ["HOME=/tmp", "PATH=/mine", "A=b=c"]
+    image = Container("c", Path("/r"), ("x",), env=("HOME=/mine",))
+    path, home = configuration(image, cgroups=True, rootless=False)["process"]["env"]
+    assert path.startswith("PATH=/usr/")
+    assert home == "HOME=/mine"
 
 
 @pytest.mark.parametrize(

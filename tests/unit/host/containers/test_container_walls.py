@@ -48,3 +48,6 @@ def test_a_limit_that_is_lower_already_stays(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(resource, "getrlimit", lambda _: (10, 100))
     limits = {each["type"]: each["hard"] for each in settings()["process"]["rlimits"]}
     assert limits == {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": 100, "RLIMIT_FSIZE": 100}
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (10, resource.RLIM_INFINITY))
+    limits = {each["type"]: each["hard"] for each in settings()["process"]["rlimits"]}
+    assert limits == {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": 65536, "RLIMIT_FSIZE": 12345}

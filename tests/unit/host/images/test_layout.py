@@ -82,6 +82,11 @@ def test_what_an_unfinished_layout_unpacks_to_is_limited(
     assert oci.digest_of(SECOND) not in layout.plaintexts(tmp_path)
 
 
+def test_what_ends_too_early_unpacks_to_nothing(tmp_path: Path) -> None:
+    write(tmp_path, [Layer(FIRST, gzip.compress(FIRST)[:-8])])
+    assert oci.digest_of(FIRST) not in layout.plaintexts(tmp_path)
+
+
 GOOD = gzipped(FIRST)
 BAD_LAYERS: dict[str, tuple[Layer, type[CocosError], str]] = {
     "other plaintext": (
