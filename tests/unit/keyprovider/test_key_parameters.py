@@ -27,6 +27,8 @@ KEY = ResourceUri.parse(URI)
         (f"cc_kbc::{URI}", WrapParameters(KEY)),
         (f"{URI}::cc_kbc", WrapParameters(KEY)),
         (f"keyid={URI}", WrapParameters(KEY)),
+        ("default/key/1", WrapParameters(KEY)),
+        (f"{URI}?a=b", WrapParameters(ResourceUri.parse(f"{URI}?a=b"))),
         (f"keyid={URI}::keypath=/k=1", WrapParameters(KEY, Path("/k=1"))),
         ("keypath=/k::algorithm=A256CTR", WrapParameters(None, Path("/k"), WrapType.A256CTR)),
         ("sample=true", WrapParameters(sample=True)),
@@ -122,3 +124,11 @@ def test_which_resources_have_a_path() -> None:
     for text in ("kbs+pkcs11:///default/key/1", f"{URI}?a=b", "kbs+resource2:///default/key/1"):
         assert resource_path(ResourceUri.parse(text)) is None
     assert resource_path(ResourceUri("resource", "no path")) is None
+
+
+def test_a_password_does_not_show() -> None:
+    with pytest.raises(FormatError, match="this is not a decryption parameter") as caught:
+        parse_unwrap(["http://user:hush@kbs"])
+    assert "hush" not in str(caught.value)
+    with pytest.raises(FormatError, match="'a b' is not a decryption parameter"):
+        parse_unwrap(["a b"])

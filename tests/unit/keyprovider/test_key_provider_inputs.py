@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from cocos.crypto import kek
-from cocos.errors import FormatError
+from cocos.errors import ConfigError, FormatError, NotFoundError
 from cocos.host.key_folder import KeyFolder
 from cocos.keyprovider import parameters
-from cocos.keyprovider.service import KeyProvider
+from cocos.keyprovider.service import SAMPLE_KEY_ID, KeyProvider
 from cocos.wire import ocicrypt
 from cocos.wire.json import encode
 from cocos.wire.kbs.protocol import ResourcePath, ResourceUri
@@ -93,3 +93,53 @@ async def test_one_name_for_a_layer(own: KeyProvider) -> None:
     for given in ([], [f"keyid={URI}", f"keyid={URI}"]):
         with pytest.raises(FormatError):
             await own.wrap(ocicrypt.wrap_input(encode(GOOD), given))
+
+
+async def wrapped_by(own: KeyProvider, parameter: str) -> ocicrypt.Packet:
+    reply = await own.answer(ocicrypt.wrap_input(encode(GOOD), [parameter]))
+    return ocicrypt.Packet.parse(ocicrypt.parse_wrap_output(reply))
+
+
+async def test_the_command_form_does_both(own: KeyProvider) -> None:
+    packet = await wrapped_by(own, f"keyid={URI}")
+    opened = await own.answer(ocicrypt.unwrap_input(packet.encode(), ["cc_kbc::null"]))
+    assert ocicrypt.parse_unwrap_output(opened) == encode(GOOD)
+
+
+async def test_the_key_that_everybody_knows_is_used_by_its_insecure_name_only(
+    own: KeyProvider,
+) -> None:
+    for given in ("sample=true", f"sample=true::keyid={URI}"):
+        with pytest.raises(ConfigError, match="everybody knows") as caught:
+            await wrapped_by(own, given)
+        assert "--insecure-sample" in (caught.value.hint or "")
+    insecure = KeyProvider(insecure_sample=True)
+    packet = await wrapped_by(insecure, "sample=true")
+    assert packet.key == SAMPLE_KEY_ID
+    with pytest.raises(NotFoundError):  # allowed is not asked for
+        await wrapped_by(insecure, "Enabled")
+
+
+async def test_without_a_registrar_no_key_is_made(own: KeyProvider, tmp_path: Path) -> None:
+    """Nobody but this folder would have it; nothing says so until the image does not open."""
+    for text in ("Enabled", "keyid=kbs:///default/key/2"):
+        with pytest.raises(NotFoundError, match=f"there is no key .* in {tmp_path}"):
+            await wrapped_by(own, text)
+
+
+async def test_a_key_file_without_a_name_gets_one_of_its_own(
+    own: KeyProvider, tmp_path: Path
+) -> None:
+    (tmp_path / "kek").write_bytes(bytes(32))
+    one, two = [await wrapped_by(own, f"keypath={tmp_path}/kek") for _ in range(2)]
+    assert one.key != two.key
+    assert str(one.key).startswith("kbs:///default/image-kek/")
+    assert kek.unwrap(bytes(32), one.wrapped, "it") == encode(GOOD)
+
+
+@pytest.mark.parametrize("uri", ["kbs:///default/key/2", "kbs+pkcs11:///default/key/1"])
+async def test_a_key_that_nobody_can_be_asked_for(own: KeyProvider, uri: str) -> None:
+    """A plugin's key is not the folder's of the same path."""
+    packet = ocicrypt.Packet(ResourceUri.parse(uri), kek.wrap(KEY, encode(GOOD))).encode()
+    with pytest.raises(ConfigError, match="no KBS can be asked"):
+        await own.unwrap(ocicrypt.unwrap_input(packet, ["cc_kbc::null"]))
