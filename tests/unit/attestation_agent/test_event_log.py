@@ -5,6 +5,7 @@
 import hashlib
 import stat
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from _registers import RegisterAttester
@@ -12,7 +13,7 @@ from _registers import RegisterAttester
 from cocos.attestation_agent import event_log
 from cocos.attestation_agent.event import tagged_event
 from cocos.attestation_agent.event_log import NOTE, EventLog
-from cocos.errors import ConfigError, IntegrityError, StateError, UnreachableError
+from cocos.errors import CallerError, ConfigError, IntegrityError, StateError, UnreachableError
 from cocos.evidence.eventlog import parse_records, replay
 
 FIRST, SECOND = tagged_event("d", "o", "first"), tagged_event("d", "o", "second")
@@ -25,7 +26,7 @@ def attester() -> RegisterAttester:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "run" / "eventlog"
+    return tmp_path / "run" / "agent" / "eventlog"
 
 
 async def opened(path: Path, attester: RegisterAttester) -> EventLog:
@@ -63,6 +64,7 @@ async def test_records_are_those_of_the_guest_components(
 
 async def test_the_log_is_for_its_owner_only(path: Path, attester: RegisterAttester) -> None:
     log = await opened(path, attester)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
     await log.append(FIRST)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
@@ -138,6 +140,30 @@ async def test_a_register_that_somebody_else_extended_is_noticed(
         await opened(path, attester)
 
 
+@pytest.mark.parametrize("register", [0, 8, 13, 15, 16, 23])
+async def test_no_other_register_is_extended(
+    path: Path, attester: RegisterAttester, register: int
+) -> None:
+    """A guest's programs could make one up that is no log's."""
+    log = await opened(path, attester)
+    with pytest.raises(CallerError, match="register 14"):
+        await log.append(FIRST, register)
+    assert await log.read() == b""
+    assert not attester.registers.get(register)
+
+
+async def test_what_a_crash_tore_is_mended_when_nothing_was_measured(
+    path: Path, attester: RegisterAttester
+) -> None:
+    log = await opened(path, attester)
+    await log.append(FIRST)
+    before = path.read_bytes()
+    (path.parent / NOTE).write_bytes(len(before).to_bytes(8, "big") + bytes(32) + b"entry")
+    path.write_bytes(before + b"ent")
+    assert events(await (await opened(path, attester)).read()) == [FIRST]
+    assert path.read_bytes() == before
+
+
 async def test_a_log_of_another_boot_is_refused(path: Path, attester: RegisterAttester) -> None:
     await (await opened(path, attester)).append(FIRST)
     with pytest.raises(IntegrityError, match="does not explain register 14"):
@@ -168,9 +194,11 @@ async def test_a_damaged_log_is_refused(
 async def test_a_log_has_an_end(
     path: Path, attester: RegisterAttester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert event_log.MAX_LOG_BYTES == 2**19
     log = await opened(path, attester)
     await log.append(FIRST)
-    monkeypatch.setattr(event_log, "MAX_LOG_BYTES", path.stat().st_size + 10)
+    monkeypatch.setattr(event_log, "MAX_LOG_BYTES", 2 * path.stat().st_size)
+    await log.append(FIRST)
     value = attester.registers[14]
     with pytest.raises(StateError, match="full"):
         await log.append(SECOND)
@@ -178,5 +206,15 @@ async def test_a_log_has_an_end(
 
 
 async def test_a_folder_that_cannot_be_written_is_named(attester: RegisterAttester) -> None:
-    with pytest.raises(ConfigError, match="/proc/none"):
+    with pytest.raises(ConfigError, match="cannot write the event log /proc/none"):
         await opened(Path("/proc/none/eventlog"), attester)
+
+
+async def test_without_registers_there_is_no_log(path: Path) -> None:
+    class Bare(RegisterAttester):
+        register_hash: ClassVar[str | None] = None
+
+    log = await opened(path, Bare())
+    assert not log.supported
+    assert await log.read() == b""
+    assert not path.parent.exists()

@@ -93,6 +93,8 @@ def test_what_is_built_reads_as_it_was() -> None:
         "agent.env": 'A="b"\nC="d"\n',
         "key.pem": "---\nx\n---\n",
         "odd 'n": "\r\n\x7f\x00'''\\",
+        "three": "a\n'''b\n",
+        "last": "a\nb'",
     }
     text = init_data.build(data)
     document = InitDocument.parse(text)
@@ -100,6 +102,13 @@ def test_what_is_built_reads_as_it_was() -> None:
     assert document.algorithm == "sha256"
     assert document.digest == hashlib.sha256(text).digest()
     assert b'C="d"\n' in text  # a person can read it
+
+
+def test_what_is_built_is_measured_and_keeps_its_form() -> None:
+    built = init_data.build({"one": "line", "two": "a\nb\n"})
+    head = b'version = "0.1.0"\nalgorithm = "sha256"\n\n[data]\n'
+    assert built == head + b"\"one\" = \"line\"\n\"two\" = '''\na\nb\n'''\n"
+    assert "line" not in repr(InitDocument.parse(built)), "it may hold secrets"
 
 
 @pytest.mark.parametrize("size", [0, 1, 511, 512, 513])
