@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from _certificates import NOW, Party
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cocos._types import UnverifiedToken, VerifiedClaims
 from cocos.cli.kbs.tokens import token_verifier
@@ -94,6 +94,16 @@ async def test_what_was_judged_as_we_ask_for() -> None:
     both = {"submods": {"cpu0": JUDGED, "gpu0": JUDGED}}
     found = await TokenVerifier([JudgedBy(Says(both), "default")]).verify(TOKEN, NOW)
     assert found["submods"] == both["submods"]
+
+
+@pytest.mark.parametrize(
+    "submods",
+    [None, 1, "text", [JUDGED], {}, {"cpu0": {}}, {"cpu0": 1}, {"cpu0": "x"}, {"cpu0": [1]}],
+)
+async def test_tokens_of_other_forms_name_no_policy(submods: Any) -> None:
+    claims = {"submods": submods}
+    found = await TokenVerifier([JudgedBy(Says(claims), "default")]).verify(TOKEN, NOW)
+    assert found["submods"] == submods
 
 
 async def test_own_tokens_are_judged_as_we_ask_for() -> None:
@@ -208,3 +218,12 @@ async def test_a_certificate_that_the_library_only_warns_of() -> None:
         warnings.simplefilter("ignore")
         with pytest.raises(FormatError, match="malformed"):
             await verify(token(ROOT, [base64.b64encode(der).decode()]))
+
+
+async def test_a_certificate_whose_key_is_no_point_of_its_curve() -> None:
+    der = bytearray(ROOT.certificate.public_bytes(Encoding.DER))
+    public = ROOT.certificate.public_key()
+    point = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    der[der.index(point) + len(point) - 1] ^= 1
+    with pytest.raises(FormatError, match="malformed"):
+        await verify(token(ROOT, [base64.b64encode(der).decode()]))
