@@ -18,9 +18,11 @@ def root(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "outside").mkdir()
     (tmp_path / "data").mkdir()
     (tmp_path / "file").touch()
+    open_files = len(list(Path("/proc/self/fd").iterdir()))
     old = os.umask(0o077)
     yield tmp_path / "root"
     os.umask(old)
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_files
     assert not list((tmp_path / "outside").iterdir()), "nothing is made outside"
 
 
@@ -52,6 +54,12 @@ def test_links_are_not_followed(root: Path, target: str, source: str) -> None:
         place.symlink_to(root.parent / "outside")
     with pytest.raises(IntegrityError, match="link of the image is a symbolic link"):
         mount(root, (target, "bind", source))
+
+
+def test_a_link_to_a_file_is_no_file(root: Path) -> None:
+    (root / "link").symlink_to(root.parent / "file")
+    with pytest.raises(IntegrityError, match="/link of the image is a symbolic link"):
+        mount(root, ("/link", "bind", "file"))
 
 
 def test_what_is_of_another_kind(root: Path) -> None:
@@ -105,6 +113,7 @@ def test_a_mount_below_another_is_in_that_one(root: Path) -> None:
         ("/absolute/x", "/a/b/x"),
         ("/a/relative/x", "/a/b/x"),
         ("/a/up/x", "/c/x"),
+        ("/a/elsewhere/x", "/c/x"),
         ("/absolute/..", "/a"),
         ("/40", "/end"),
     ],
@@ -142,6 +151,7 @@ def links(root: Path) -> None:
         "absolute": "/a/b",
         "a/relative": "b",
         "a/up": "../c",
+        "a/elsewhere": "/c",
         "way": "/proc",
         "loop": "loop",
         "1": "end",
