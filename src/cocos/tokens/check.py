@@ -61,20 +61,16 @@ class JudgedBy:
         self._policy_id = policy_id
 
     async def verify(self, token: str) -> dict[str, Any]:
-        """Verify a token; none of its submodules may be judged by another policy."""
+        """Verify a token; all of its submodules, at least one, must be judged by the policy."""
         claims = await self._issuers.verify(token)
         submods = claims.get("submods")
-        parts = submods.values() if isinstance(submods, Mapping) else ()
-        # Tokens of other forms have no such member; nobody can take it out of those that do.
-        used = [
-            part[APPRAISED_BY]
-            for part in parts
-            if isinstance(part, Mapping) and APPRAISED_BY in part
-        ]
-        if other := [each for each in used if each != self._policy_id]:
+        parts = list(submods.values()) if isinstance(submods, Mapping) else []
+        used = [part.get(APPRAISED_BY) if isinstance(part, Mapping) else None for part in parts]
+        other = [each for each in used if each != self._policy_id]
+        if other or not used:
             raise AuthenticationError(
-                f"the machine was not judged by the policy {self._policy_id}, "
-                f"which is asked for here, but by {str(other[0])[:_SHOWN]!r}"
+                f"the machine was not judged by the policy {self._policy_id}, which is asked for "
+                f"here, but by {repr(other[0])[:_SHOWN] if other else 'none'}"
             )
         return claims
 
