@@ -140,6 +140,7 @@ async def test_a_vm_gets_its_key_and_the_claims_say_what_it_is(
         "arguments_digest": "b" * 64,
         "environment_digest": "d" * 64,
         "consumers_digest": "c" * 64,
+        "kbs": [""],
     }
     assert len(bytes.fromhex(claims["report_data"])) == 48
     assert tpm["pcr14"] == replay(parse_records(guest.log.read_bytes()), 14).hex()
@@ -173,7 +174,7 @@ async def test_a_token_from_before_a_measurement_is_not_given_again(
         await agent.extend_runtime_measurement("cocos", "computation", CONTENT)
         assert await client.get_resource(URI) == b"secret"
         between = await client.attest()
-        second = CONTENT.replace("b", "c")
+        second = CONTENT.replace("b" * 64, "c" * 64)
         await agent.extend_runtime_measurement("cocos", "computation", second)
         with pytest.raises(CallerError, match="refused"):
             await client.get_resource(URI)
