@@ -329,11 +329,15 @@ async def test_key_is_never_on_a_command_line(plain: str, tmp_path: Path) -> Non
     """Anybody may read the command lines of this machine's processes while it works."""
     store = KeyFolder(tmp_path / "keys")
     store.store(KEY, b"k" * 32)
-    work = asyncio.create_task(encrypt(plain, f"oci:{tmp_path}/out", "--keys", str(store.folder)))
     lines = b""
-    while not work.done():
-        lines += await asyncio.to_thread(command_lines)
-    await work
+    for number in range(20):  # on a busy machine a look may come too late
+        target = f"oci:{tmp_path}/out{number}"
+        work = asyncio.create_task(encrypt(plain, target, "--keys", str(store.folder)))
+        while not work.done():
+            lines += await asyncio.to_thread(command_lines)
+        await work
+        if b"--encryption-key" in lines:
+            break
     assert b"--encryption-key" in lines
     assert b"k" * 32 not in lines
 
