@@ -11,6 +11,7 @@ from cocos.errors import ConfigError, FormatError
 from cocos.policy import defaults, owners
 from cocos.policy.engine import Policy
 from cocos.policy.owners import Terms
+from cocos.wire.manifest.computation import arguments_digest
 
 DIGEST = st.text("0123456789abcdef", min_size=64, max_size=64)
 FEW = st.sampled_from(["a" * 64, "b" * 64, "c" * 64])
@@ -108,6 +109,11 @@ def test_how_it_was_said_changes_nothing(terms: Terms, one: str, other: str) -> 
     assert first.isascii()
 
 
+def test_how_it_was_said_can_be_read_again() -> None:
+    text = owners.write(Terms(), said="a ~'\\\n\u2028b")
+    assert text.startswith("# Made by: a ~'\\\\n\\u2028b\n")
+
+
 @given(TERMS, TERMS, SAID)
 def test_other_terms_are_another_policy(one: Terms, other: Terms, said: str) -> None:
     texts = owners.write(one, said=said), owners.write(other, said=said)
@@ -129,6 +135,13 @@ def test_a_policy_that_only_looks_alike_is_another(change: Any) -> None:
     text = owners.write(Terms(computations=({"algorithm_digest": ["a" * 64]},)), said="x")
     assert change(text) != text
     assert not owners.same(change(text), text)
+
+
+@pytest.mark.parametrize("datasets", range(11))
+def test_a_program_without_arguments_is_known_with_up_to_eight_datasets(datasets: int) -> None:
+    found = owners.only_algorithm("a" * 64)["arguments_digest"]
+    assert (arguments_digest((), [""] * datasets).hex() in found) is (datasets <= 8)
+    assert arguments_digest(("x",), [""] * datasets).hex() not in found
 
 
 @given(st.text() | DIGEST.map(lambda d: d + "\n") | DIGEST.map(lambda d: d[:-1] + '"'))
@@ -154,7 +167,15 @@ def test_names_of_reference_values_do_not_become_rego(values: dict[str, Any], di
 
 @pytest.mark.parametrize(
     "values",
-    [{}, {"tpm_pcr11": []}, {"tpm_pcr11": "a" * 64}, {"tpm_pcr04": ["a" * 64]}, {"tpm_pcr11": [1]}],
+    [
+        {},
+        {"tpm_pcr11": []},
+        {"tpm_pcr11": "a" * 64},
+        {"tpm_pcr11": {"a" * 64: True}},
+        {"tpm_pcr11": 1},
+        {"tpm_pcr04": ["a" * 64]},
+        {"tpm_pcr11": [1]},
+    ],
     ids=str,
 )
 def test_values_that_tell_no_image_from_another_are_refused(values: dict[str, Any]) -> None:
