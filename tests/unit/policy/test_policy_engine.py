@@ -156,6 +156,14 @@ def test_what_is_refused_raises_when_it_is_called_all_the_same(
             policy.evaluate(["allow"], {})
 
 
+@pytest.mark.parametrize("call", ['print("a")', 'test.sleep("1ns")', "time.now_ns()", 'trace("a")'])
+def test_it_raises_as_everybody_calls_it(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cocos.policy.engine._check_calls", lambda _syntax: None)
+    policy = Policy(f"package policy\nallow if {{ {call} }}\n")
+    with pytest.raises(ConfigError, match="not available to policies"):
+        policy.evaluate(["allow"], {})
+
+
 @pytest.mark.parametrize(
     "text",
     [
