@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Manifests at their limits: what is just allowed, and what is one too much."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from cocos.errors import FormatError
+from cocos.wire.manifest.computation import Computation
+
+
+def consumer() -> dict[str, str]:
+    der = (
+        ec.generate_private_key(ec.SECP256R1())
+        .public_key()
+        .public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
+    return {"user_key": base64.b64encode(der).decode()}
+
+
+CONSUMERS = [consumer() for _ in range(65)]
+
+
+def manifest(**members: Any) -> bytes:
+    document = {"computation_id": "1", "algorithm": {"uri": "h:1/x"}, **members}
+    return json.dumps(document).encode()
+
+
+def sets(number: int) -> list[dict[str, str]]:
+    return [{"uri": f"h:1/d{each}"} for each in range(number)]
+
+
+def algorithm(**members: Any) -> dict[str, Any]:
+    return {"algorithm": {"uri": "h:1/x", **members}}
+
+
+def filename(name: str) -> dict[str, Any]:
+    return {"datasets": [{"uri": "h:1/d", "filename": name}]}
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"computation_id": "a" * 128},
+        {"name": "x" * 256},
+        {"description": "x" * 4096},
+        algorithm(uri="oci:/" + "a" * (2048 - 5)),
+        algorithm(args=["a" * (2**17 - 1)]),
+        algorithm(args=["é" * (2**16 - 1)]),
+        algorithm(args=["a"] * 2**16),
+        {"datasets": sets(64)},
+        filename("a" * 255),
+        filename("é" * 127 + "a"),
+        {"result_consumers": CONSUMERS[:64]},
+        *({"agent_config": {"log_level": each}} for each in ("", "debug", "INFO", "Warning")),
+    ],
+    ids=lambda members: str(members)[:60],
+)
+def test_just_allowed(members: dict[str, Any]) -> None:
+    Computation.from_json(manifest(**members))
+
+
+@pytest.mark.parametrize(
+    ("members", "problem"),
+    [
+        ({"computation_id": "a" * 129}, "id: must be"),
+        ({"computation_id": "é"}, "id: must be"),
+        ({"name": "x" * 257}, "name: longer than 256"),
+        ({"description": "x" * 4097}, "description: longer than 4096"),
+        (algorithm(uri="oci:/" + "a" * (2049 - 5)), "is no image"),
+        (algorithm(args=["a" * 2**17]), "algo_args: more than 131072 bytes"),
+        (algorithm(args=["é" * 2**16]), "algo_args: more than 131072 bytes"),
+        (algorithm(args=["a"] * 2**16 + [""]), "algo_args: more than 131072 bytes"),
+        ({"datasets": sets(65)}, "datasets: more than 64"),
+        (filename("a" * 256), r"datasets\[0\].filename"),
+        (filename("é" * 128), r"datasets\[0\].filename"),
+        (filename("."), r"datasets\[0\].filename"),
+        (filename("a\x7f"), r"datasets\[0\].filename"),
+        ({"result_consumers": CONSUMERS}, "result_consumers: more than 64"),
+    ],
+    ids=lambda members: str(members)[:60],
+)
+def test_one_too_much(members: dict[str, Any], problem: str) -> None:
+    with pytest.raises(FormatError, match=problem):
+        Computation.from_json(manifest(**members))
+
+
+def test_one_image_twice_is_refused_under_any_names() -> None:
+    twice = [{"uri": "h:1/d", "filename": "a"}, {"uri": "h:1/d", "filename": "b"}]
+    with pytest.raises(FormatError, match="two come from 'docker://h:1/d'") as caught:
+        Computation.from_json(manifest(datasets=twice))
+    assert "file name" not in caught.value.message
