@@ -74,7 +74,8 @@ async def _bind(admin: KbsAdmin, key: ResourcePath, binding: Binding, *, new: bo
                 hint=f"kbs-client config get-resource-policy --id {policy_id} shows it, "
                 "--replace-policy replaces it",
             )
-        if present is not None and new and str(key) in await admin.list_resources(str(key)):
+        # Their key may be without a policy: ours could let it out.
+        if new and await _exists(admin, key):
             raise _taken(key)
         await admin.set_resource_policy(binding.policy, policy_id, overwrite=present is not None)
     except (AccessDeniedError, AuthenticationError) as error:
@@ -96,6 +97,14 @@ async def _present(admin: KbsAdmin, policy_id: str) -> str | None:
         return await admin.get_resource_policy(policy_id)
     except NotFoundError:
         return None
+
+
+async def _exists(admin: KbsAdmin, key: ResourcePath) -> bool:
+    try:
+        return str(key) in await admin.list_resources(str(key))
+    except AuthenticationError as error:
+        # Ours had told that of its policies already; Trustee takes it for a guest's request.
+        raise NotFoundError(error.message) from error
 
 
 def _taken(key: ResourcePath) -> StateError:

@@ -10,7 +10,7 @@ from _kbs_program import Kbs, start_kbs
 from cocos._clock import system_clock
 from cocos.clients.kbs import KbsAdmin
 from cocos.crypto import admin_jwt, kek
-from cocos.errors import NotFoundError, StateError
+from cocos.errors import FormatError, NotFoundError, StateError
 from cocos.host.key_folder import KeyFolder
 from cocos.host.offline_fs import OfflineResources
 from cocos.keyprovider.registration import Binding, Registrar
@@ -60,6 +60,11 @@ async def test_nothing_is_made_without_having_looked(kbs: Kbs, tmp_path: Path) -
     # A name that nobody can have is made without a look.
     packet = await wrap(own, "Enabled")
     assert await resources(kbs) == [packet.key.path]
+    kept = folder.read(ResourcePath.parse(packet.key.path))
+    assert kept is not None, "the owner cannot open their own image"
+    assert kek.unwrap(kept, packet.wrapped, "it") == OPTIONS
+    packet = await wrap(KeyProvider(registrar=registrar(kbs)), "Enabled")
+    assert packet.key.path in await resources(kbs)
 
 
 async def test_a_new_key_never_replaces_one_that_somebody_else_registered(
@@ -89,5 +94,13 @@ async def test_a_key_file_of_the_owners_replaces_what_is_there(kbs: Kbs, tmp_pat
     await kbs.store(KEY, kek.generate())
     file = tmp_path / "kek"
     file.write_bytes(kek.generate())
-    await wrap(KeyProvider(registrar=registrar(kbs)), f"keyid={KEY.uri}::keypath={file}")
+    own = KeyProvider(registrar=registrar(kbs))
+    await wrap(own, f"keyid={KEY.uri}::keypath={file}")
+    assert await resources(kbs) == [str(KEY)]
+    token = admin_jwt.mint(kbs.pem, now=system_clock())
+    async with KbsAdmin(kbs.url, token=token) as admin:
+        assert f"resource/{KEY}" in await admin.list_resource_policies()
+    # What no resource can be named is not registered under another name.
+    with pytest.raises(FormatError, match="cannot be registered"):
+        await wrap(own, f"keyid=kbs+pkcs11:///default/key/1::keypath={file}")
     assert await resources(kbs) == [str(KEY)]
