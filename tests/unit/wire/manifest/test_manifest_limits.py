@@ -2,6 +2,7 @@
 """Manifests at their limits: what is just allowed, and what is one too much."""
 
 import base64
+import dataclasses
 import json
 from typing import Any
 
@@ -11,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from cocos.errors import FormatError
 from cocos.wire.manifest.computation import Computation
+from cocos.wire.manifest.parts import OCI_IMAGE, Algorithm, Source
 
 
 def consumer() -> dict[str, str]:
@@ -72,6 +74,8 @@ def test_just_allowed(members: dict[str, Any]) -> None:
         ({"name": "x" * 257}, "name: longer than 256"),
         ({"description": "x" * 4097}, "description: longer than 4096"),
         (algorithm(uri="oci:/" + "a" * (2049 - 5)), "is no image"),
+        (algorithm(uri="oci:/a,b"), "is no image"),
+        (algorithm(uri="oci:/a:b,c"), "is no image"),
         (algorithm(args=["a" * 2**17]), "algo_args: more than 131072 bytes"),
         (algorithm(args=["é" * 2**16]), "algo_args: more than 131072 bytes"),
         (algorithm(args=["a"] * 2**16 + [""]), "algo_args: more than 131072 bytes"),
@@ -94,3 +98,53 @@ def test_one_image_twice_is_refused_under_any_names() -> None:
     with pytest.raises(FormatError, match="two come from 'docker://h:1/d'") as caught:
         Computation.from_json(manifest(datasets=twice))
     assert "file name" not in caught.value.message
+
+
+def test_a_dataset_is_not_decompressed() -> None:
+    source = {"url": "h:1/d"}
+    document = {
+        "id": "1",
+        "algorithm": {"source": {"url": "h:1/x"}},
+        "datasets": [{"source": source, "decompress": True}],
+    }
+    with pytest.raises(FormatError, match=r"datasets\[0\].decompress: an image's files"):
+        Computation.from_json(json.dumps(document).encode())
+
+
+def test_what_is_wrong_with_a_consumers_key_is_said_in_words() -> None:
+    with pytest.raises(FormatError, match=r"result_consumers\[0\]: ") as caught:
+        Computation.from_json(manifest(result_consumers=[{"user_key": "AAAA"}]))
+    assert "None" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        (Source(OCI_IMAGE, "oci:relative/folder"), "is no image"),
+        (
+            Source(OCI_IMAGE, "docker://h:1/x", True, "a/b/c", "HTTP://kbs:8080/"),
+            "is written as 'http://kbs:8080'",
+        ),
+    ],
+)
+def test_what_no_form_of_a_manifest_would_have_become_is_refused(
+    source: Source, problem: str
+) -> None:
+    """The parsers write sources in one way; a computation holds none that is written otherwise."""
+    good = Computation.from_json(manifest())
+    with pytest.raises(FormatError, match=problem):
+        dataclasses.replace(good, algorithm=Algorithm(source))
+
+
+def test_what_the_original_form_leaves_out_is_off() -> None:
+    plain = {"id": "1", "algorithm": {"source": {"url": "h:1/x"}}}
+    assert not Computation.from_json(json.dumps(plain).encode()).algorithm.source.encrypted
+    source = {"url": "h:1/x", "encrypted": True, "kbs_resource_path": "a/b/c"}
+    unsaid = {"id": "1", "algorithm": {"source": source, "kbs": {"url": "http://kbs:8080"}}}
+    with pytest.raises(FormatError, match="names no KBS"):
+        Computation.from_json(json.dumps(unsaid).encode())
+
+
+def test_a_strange_member_is_named_by_its_place() -> None:
+    with pytest.raises(FormatError, match=r"that nobody knows: x, agent_config\.y$"):
+        Computation.from_json(manifest(x=1, agent_config={"y": 1}))
