@@ -111,12 +111,6 @@ def test_a_dataset_is_not_decompressed() -> None:
         Computation.from_json(json.dumps(document).encode())
 
 
-def test_what_is_wrong_with_a_consumers_key_is_said_in_words() -> None:
-    with pytest.raises(FormatError, match=r"result_consumers\[0\]: ") as caught:
-        Computation.from_json(manifest(result_consumers=[{"user_key": "AAAA"}]))
-    assert "None" not in caught.value.message
-
-
 @pytest.mark.parametrize(
     ("source", "problem"),
     [
