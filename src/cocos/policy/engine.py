@@ -10,8 +10,10 @@ It has no limits of its own and is native code: servers run it in worker process
 
 import json
 import re
+import weakref
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Final, Protocol
 
@@ -208,7 +210,9 @@ class Policy:
             max_file_bytes=_source.MAX_BYTES,
             max_lines=_source.MAX_LINES,
         )
-        engine.add_extension(builtins.HELPER, 1, self._reference_value)
+        # An engine that held its policy would live for ever: the collector does not look into it.
+        reference_value = partial(Policy._reference_value, weakref.proxy(self))
+        engine.add_extension(builtins.HELPER, 1, reference_value)
         for name, (arity, why) in builtins.REFUSED.items():
             engine.add_extension(name, arity, _refusing(name, why))
         try:

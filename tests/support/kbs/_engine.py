@@ -10,12 +10,13 @@ from cocos.policy.engine import Policy
 from cocos.policy.explain import explain
 from cocos.policy.review import review
 
+# For ever, and not a key broker's own: an engine must end in the thread that made it, and a
+# collector may come round in the one of a database.
+_POLICIES: dict[str, Policy] = {}
+
 
 class LocalEngine:
     """Evaluates without limits; test_policy_workers has the limits."""
-
-    def __init__(self) -> None:
-        self._policies: dict[str, Policy] = {}
 
     async def evaluate(
         self,
@@ -26,7 +27,7 @@ class LocalEngine:
         base: BaseDocuments = NOTHING,
         request: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        policy = self._policies.setdefault(text, Policy(text))
+        policy = _policy(text)
         return policy.evaluate(rules, document, base=base, request=request)
 
     async def explain(
@@ -38,8 +39,14 @@ class LocalEngine:
         base: BaseDocuments = NOTHING,
         request: Mapping[str, Any] | None = None,
     ) -> tuple[Finding, ...]:
-        policy = self._policies.setdefault(text, Policy(text))
+        policy = _policy(text)
         return explain(policy, rules, document, base=base, request=request)
 
     async def check(self, text: str, kind: Kind) -> tuple[str, ...]:
         return review(text, kind)
+
+
+def _policy(text: str) -> Policy:
+    if text not in _POLICIES:
+        _POLICIES[text] = Policy(text)
+    return _POLICIES[text]

@@ -3,6 +3,7 @@
 
 import json
 import re
+import weakref
 from typing import Any
 
 import pytest
@@ -433,3 +434,11 @@ def test_claims_cannot_say_what_is_asked_for() -> None:
     policy = Policy("package policy\nallow := data.plugin")
     claims = {"data": {"plugin": "forged"}, "plugin": "forged"}
     assert policy.evaluate(["allow"], claims, request=REQUEST) == {"allow": "resource"}
+
+
+def test_a_policy_that_nobody_holds_is_gone() -> None:
+    """Workers forget policies; the collector cannot look into an engine."""
+    policy = Policy('package policy\nimport rego.v1\nallow if query_reference_value("x") == 1\n')
+    kept = weakref.ref(policy)
+    del policy
+    assert kept() is None
