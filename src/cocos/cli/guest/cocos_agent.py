@@ -254,7 +254,7 @@ def _show_line(entry: JsonObject) -> None:
 
 def _show_result(folder: Path) -> None:
     output = folder / "stdout.log"
-    common.stdout.print(output.read_text("utf-8", "replace"), markup=False, end="")
+    common.stdout.write(output.read_bytes())
     common.stderr.print(f"the result is in {folder}", markup=False)
 
 

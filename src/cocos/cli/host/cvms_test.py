@@ -12,6 +12,7 @@ import typer
 
 from cocos._types import JsonObject
 from cocos.cli import _common as common
+from cocos.cli._screen import visible
 from cocos.cvms.config import ENVIRONMENT, CvmsSettings
 from cocos.cvms.order import Order, consumer_key, from_flags, from_manifest
 from cocos.cvms.server import HEALTH_NAME, credentials, grpc_service
@@ -204,7 +205,7 @@ def _show_json(entry: JsonObject) -> None:
 
 def _show_line(entry: JsonObject) -> None:
     for text, style in _lines(entry):
-        common.stdout.print(_printable(text), markup=False, style=style)
+        common.stdout.print(visible(text), style=style)  # agents are not trusted
 
 
 def _lines(entry: JsonObject) -> list[tuple[str, str]]:
@@ -230,13 +231,6 @@ def _lines(entry: JsonObject) -> list[tuple[str, str]]:
             return [(f"agent {job or 'without id'} {verb}", "")]
         case _:
             return [(json.dumps(entry), "dim")]
-
-
-def _printable(text: str) -> str:
-    """Take away what would steer the terminal: agents are not trusted."""
-    return "".join(
-        each if each.isprintable() or each == "\n" else "\N{REPLACEMENT CHARACTER}" for each in text
-    )
 
 
 def main() -> None:

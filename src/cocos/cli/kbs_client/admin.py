@@ -114,6 +114,6 @@ def show_names(names: list[str], *, as_json: bool) -> None:
 
     def lines() -> None:
         for name in names:
-            print(name)  # noqa: T201
+            common.stdout.print(name)
 
     common.emit(names, lines, as_json=as_json)

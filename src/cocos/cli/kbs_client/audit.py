@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from rich.table import Table
-from rich.text import Text
 
 from cocos.cli import _common as common
+from cocos.cli._screen import visible
 from cocos.cli.kbs_client.admin import AdminTokenFile, AuthPrivateKey, Connection
 from cocos.clients.kbs import KbsAdmin
 from cocos.crypto.admin_jwt import load_public_key
@@ -85,7 +85,7 @@ def show(
                 if as_json:
                     print(json.dumps(entry))  # noqa: T201
                 else:
-                    table.add_row(*map(Text, _row(entry)))
+                    table.add_row(*map(visible, _row(entry)))
         if not as_json:
             common.stdout.print(table)
 

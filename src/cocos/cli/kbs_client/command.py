@@ -13,12 +13,12 @@ from typing import Annotated, TypeVar
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from cocos._types import JsonObject
 from cocos.attesters import detect
 from cocos.cli import _common as common
 from cocos.cli._log_level import level_of_logs
+from cocos.cli._screen import visible
 from cocos.cli.kbs_client import audit, config
 from cocos.cli.kbs_client.admin import (
     AdminTokenFile,
@@ -334,10 +334,10 @@ def _show_denial(denial: JsonObject) -> None:
     for name in ("check", "problem", "actual", "expected"):
         table.add_column(name, overflow="fold")  # a digest that is cut off helps nobody
     for finding in denial.get("findings", ()):
-        # Guests chose some of these words: plain text, no markup.
+        # Guests chose some of these words.
         table.add_row(
             *(
-                Text(str(finding.get(name, "")))
+                visible(str(finding.get(name, "")))
                 for name in ("check", "problem", "actual", "expected")
             )
         )

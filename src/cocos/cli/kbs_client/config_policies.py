@@ -233,6 +233,6 @@ def _warn(warnings: tuple[str, ...]) -> None:
 def _show_policy(policy_id: str, text: str, *, as_json: bool) -> None:
     common.emit(
         {"id": policy_id, "policy": text},
-        lambda: print(text, end=""),  # noqa: T201
+        lambda: common.stdout.print(text, end=""),
         as_json=as_json,
     )

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from cocos._types import JsonObject
 from cocos.cli import _common as common
+from cocos.cli._screen import visible
 from cocos.cli.kbs_client.admin import done, run_admin
 from cocos.clients.kbs import KbsAdmin
 from cocos.errors import FormatError, NotFoundError, UsageError
@@ -137,8 +137,8 @@ def _show_values(listed: list[JsonObject]) -> None:
     table = Table("name", "value", "expires")
     for value in listed:
         shown = json.encode(value["value"]).decode()
-        # Names and values are whoever's registered them: plain text, no markup.
-        table.add_row(*(Text(str(text)) for text in (value["name"], shown, value["expiration"])))
+        # Names and values are whoever registered them.
+        table.add_row(*(visible(str(text)) for text in (value["name"], shown, value["expiration"])))
     if table.row_count:
         common.stdout.print(table)
 

@@ -5,11 +5,12 @@ import datetime as dt
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from cocos.cli import _common as common
+from cocos.cli._screen import Screen
 from cocos.clients.manager import DEFAULT_URL, CvmSummary, ManagerClient, Tls
 from cocos.errors import NotFoundError, PeerError, UsageError
 from cocos.host.files import read_certificates, read_file
@@ -192,7 +193,7 @@ def logs(
 
     async def main() -> None:
         async with _client(manager_url, manager_ca, manager_crt, manager_key) as manager:
-            await _print_logs(manager, vm_id, follow=follow, to=sys.stdout)
+            await _print_logs(manager, vm_id, follow=follow, to=common.stdout)
 
     common.run_async(main())
 
@@ -238,7 +239,7 @@ async def _create(
         if not wait:
             return
         try:
-            await _print_logs(manager, vm_id, follow=True, to=sys.stderr)
+            await _print_logs(manager, vm_id, follow=True, to=common.stderr)
         except NotFoundError:
             return  # removed before we could look
         found = await _find(manager, vm_id)
@@ -250,10 +251,9 @@ async def _find(manager: ManagerClient, vm_id: str) -> CvmSummary | None:
     return next((vm for vm in await manager.vms() if vm.id == vm_id), None)
 
 
-async def _print_logs(manager: ManagerClient, vm_id: str, *, follow: bool, to: Any) -> None:
+async def _print_logs(manager: ManagerClient, vm_id: str, *, follow: bool, to: Screen) -> None:
     async for chunk in manager.logs(vm_id, follow=follow):
-        to.buffer.write(chunk)
-        to.flush()
+        to.write(chunk, more=True)
 
 
 def _client(url: str, ca: Path | None, crt: Path | None, key: Path | None) -> ManagerClient:

@@ -265,7 +265,7 @@ def _check(job: _Job, copied: Copied, key: bytes) -> None:
 
 def _progress() -> Progress:
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(binary_units=True),
         TimeElapsedColumn(),

@@ -109,7 +109,7 @@ class _Bar:
         self._step: Step | None = None
         self._bar = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TimeElapsedColumn(),
             console=common.stderr.console(),

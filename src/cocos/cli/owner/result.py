@@ -48,14 +48,14 @@ def result(
     folder = output_dir or Path(f"{file.name.removesuffix(_SUFFIX)}-results")
     names = archive.unzip(io.BytesIO(sealed.open_sealed(data, pem)), folder)
     log = folder / "stdout.log"
-    output = log.read_text("utf-8", "replace") if "stdout.log" in names else ""
+    output = log.read_bytes() if "stdout.log" in names else b""
 
     def human() -> None:
-        common.stdout.print(output, markup=False, end="")
+        common.stdout.write(output)
         common.stderr.print(f"{len(names)} files in {folder}", markup=False)
         common.stderr.print(f"note: {_ANYBODY}", markup=False, style="dim")
 
-    told = {"folder": str(folder), "files": names, "stdout": output}
+    told = {"folder": str(folder), "files": names, "stdout": output.decode("utf-8", "replace")}
     sender = {"sender_authenticated": False, "note": _ANYBODY}
     common.emit({**told, **sender}, human, as_json=as_json)
 
