@@ -4,6 +4,7 @@
 import asyncio
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -96,6 +97,39 @@ def test_another_key_opens_nothing(
 def test_junk_is_no_record(junk: bytes) -> None:
     with pytest.raises((FormatError, IntegrityError)):
         envelope.unseal(DataKey(bytes(8), bytes(32)), "resource", "a", junk)
+
+
+def test_the_form_in_the_database_stays() -> None:
+    """What is written today is read by the program of tomorrow: its layout, once more."""
+    key = DataKey(b"8 bytes.", bytes(range(32)))
+    header, nonce = b"\x01" + key.id, bytes(12)
+    context = b"cocos record\0" + header + b"\0\x08" + b"resource" + b"a/b/c"
+    record = header + nonce + AESGCMSIV(key.secret).encrypt(nonce, b"", context)
+    assert envelope.unseal(key, "resource", "a/b/c", record) == b""
+
+
+@pytest.mark.parametrize("version", [0, 2, 255])
+def test_a_record_of_another_version_is_no_record(version: int) -> None:
+    record = bytes([version]) + envelope.seal(DataKey.generate(), "resource", "a", b"x")[1:]
+    with pytest.raises(FormatError, match="version"):
+        envelope.key_id(record)
+
+
+@pytest.mark.parametrize("length", [0, 16, 31, 33, 64])
+def test_a_root_key_of_another_length(length: int) -> None:
+    with pytest.raises(ValueError, match="32 bytes"):
+        LocalRootKey(bytes(length))
+
+
+@pytest.mark.parametrize("junk", [b"", bytes(36), bytes(37), b"\x01" + bytes(80)])
+async def test_what_no_root_key_wrapped(junk: bytes) -> None:
+    """A data key's record that is none is a changed one: whoever opens a storage expects that."""
+    with pytest.raises(IntegrityError):
+        await LocalRootKey(bytes(32)).unwrap(bytes(8), junk)
+
+
+def test_a_data_key_shows_no_secret() -> None:
+    assert "hush" not in repr(DataKey(bytes(8), b"hush" * 8))
 
 
 @settings(deadline=None)

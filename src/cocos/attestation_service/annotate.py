@@ -111,9 +111,9 @@ def _on_command_line(text: str, own: KbsAddress | None) -> list[KbsAddress | Non
     try:
         params = of_command_line(text)
         found = None if params is None else AaKbcParams.parse(params).kbs
+        return [] if found is None else [found.trusted_like(own)]
     except FormatError:
         return [None]
-    return [] if found is None else [found.trusted_like(own)]
 
 
 def _configured(document: InitDocument) -> Iterator[KbsAddress | None]:

@@ -16,6 +16,7 @@ from cryptography.hazmat.decrepit.ciphers.modes import CFB  # the specification'
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+from cryptography.hazmat.primitives.kdf.kbkdf import KBKDFHMAC, CounterLocation, Mode
 
 from cocos.errors import FormatError
 
@@ -63,22 +64,30 @@ def make_credential(key: rsa.RSAPublicKey, name: bytes, secret: bytes) -> Challe
     oaep = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), b"IDENTITY\0")
     encrypted = _sized(key.encrypt(seed, oaep))
     # Part 1 §24.4: the symmetric key depends on the name, the HMAC key does not.
-    identity = _aes_cfb(kdfa(seed, "STORAGE", name, b"", _AES_BITS), _sized(secret))
-    mac_key = kdfa(seed, "INTEGRITY", b"", b"", _HASH_BITS)
+    identity = _aes_cfb(kdfa(seed, "STORAGE", name, _AES_BITS), _sized(secret))
+    mac_key = kdfa(seed, "INTEGRITY", b"", _HASH_BITS)
     # Part 1 §24.5: the outer HMAC binds the encrypted identity to the name.
     mac = hmac.digest(mac_key, identity + name, "sha256")
     return Challenge(_sized(_sized(mac) + identity), encrypted)
 
 
-def kdfa(key: bytes, label: str, context_u: bytes, context_v: bytes, bits: int) -> bytes:
-    """Derive a key of ``bits``, a multiple of 8: KDFa with SHA-256 (part 1 §11.4.10.2)."""
-    info = label.encode("ascii") + b"\0" + context_u + context_v + bits.to_bytes(4, "big")
-    made = b""
-    counter = 1
-    while len(made) * 8 < bits:
-        made += hmac.digest(key, counter.to_bytes(4, "big") + info, "sha256")
-        counter += 1
-    return made[: bits // 8]
+def kdfa(key: bytes, label: str, context: bytes, bits: int) -> bytes:
+    """Derive a key of ``bits``, a multiple of 8: KDFa with SHA-256 (part 1 §11.4.10.2).
+
+    The derivation in counter mode of NIST SP 800-108.
+    """
+    derivation = KBKDFHMAC(
+        hashes.SHA256(),
+        Mode.CounterMode,
+        length=bits // 8,
+        rlen=4,
+        llen=4,
+        location=CounterLocation.BeforeFixed,
+        label=label.encode("ascii"),
+        context=context,
+        fixed=None,
+    )
+    return derivation.derive(key)
 
 
 def proof(secret: bytes, report_data: bytes) -> bytes:

@@ -4,11 +4,12 @@
 import ipaddress
 import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from cocos.errors import FormatError
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
+_PLACE = re.compile(r"(?:\[[0-9A-Fa-f.]*:[^\[\]]*\]|[^\[\]:]*)(?::[0-9]*)?")
 _NUMBER = re.compile(r"[0-9]+|0[Xx][0-9A-Fa-f]*")
 
 
@@ -46,17 +47,29 @@ def parse_address(text: str, *, what: str, default_port: int) -> Address:
     if not text:
         raise FormatError(f"the address of {what} is missing", hint=hint)
     problem = FormatError(f"{text[:200]!r} is no address of {what}", hint=hint)
-    if not text.isascii() or not text.isprintable():
-        raise problem
-    try:
-        parts = urlsplit(text if "://" in text else f"//{text}")
-        port = default_port if parts.port is None else parts.port
-    except ValueError:
-        raise problem from None
+    parts, port = split(text if "://" in text else f"//{text}", problem)
+    port = default_port if port is None else port
     extra = parts.path.rstrip("/") or parts.query or parts.fragment or "@" in parts.netloc
     if parts.scheme not in {"", "http", "https"} or extra or not port:
         raise problem
     return Address(parts.scheme, check_host(parts.hostname or "", problem), port)
+
+
+def split(text: str, problem: FormatError) -> tuple[SplitResult, int | None]:
+    """Return the parts of a URL and its port, or raise ``problem``.
+
+    ``urlsplit`` leaves things out without a word: blanks, and what stands around brackets.
+    """
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise problem
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise problem from None
+    if not _PLACE.fullmatch(parts.netloc):
+        raise problem
+    return parts, port
 
 
 def check_host(host: str, problem: FormatError) -> str:

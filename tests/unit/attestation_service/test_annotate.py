@@ -63,6 +63,8 @@ def test_a_data_hub_that_asks_no_kbs_authenticates_none(name: str) -> None:
         ("quiet agent.aa_kbc_params=offline_fs_kbc::null", [KNOWN], True),
         ("agent.aa_kbc_params=cc_kbc::http://thief", [KNOWN, "http://thief"], False),
         ("agent.aa_kbc_params=cc_kbc::file:///x", [KNOWN, None], False),
+        # Together with what the KBS is known by, longer than any program would read.
+        (f"agent.aa_kbc_params=cc_kbc::http://10.0.2.2:8080/{'a' * 8150}", [KNOWN, None], False),
     ],
 )
 def test_the_kernels_command_line_names_a_kbs_to_guests_of_others(

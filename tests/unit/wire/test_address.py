@@ -26,7 +26,8 @@ def test_forms(text: str, scheme: str, address: str) -> None:
     "text",
     ["", "ftp://h:1", "http://", "h:0", "h:65536", "h:x", "http://u@h:1", "http://h:1/path",
      "http://h:1?q", "http://h:1#f", "h\n:1", "h h:1", "-h:1", "[::1", "[zz]:1", "::1", "h:1:2",
-     "unix:/x", "http://h:1\r\nX: y", "[::ffff:10.0.2.2]:1", "[::FFFF:a00:202]:1"],
+     "unix:/x", "http://h:1\r\nX: y", "[::ffff:10.0.2.2]:1", "[::FFFF:a00:202]:1",
+     " http://h:1", "http://h:1 ", "[::1]h:1", "h[::1]:1", "[v1.a]:1", "[127.0.0.1]:1", "[h]:1"],
 )  # fmt: skip
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(FormatError, match="the CVMS") as caught:

@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 from cocos._types import JsonObject
 from cocos.crypto import base64url
 from cocos.errors import FormatError
-from cocos.wire.address import check_host
+from cocos.wire.address import check_host, split
 from cocos.wire.json import b64decode
 
 MAX_ADDRESS: Final = 8192
@@ -86,7 +86,7 @@ class KbsAddress:
         # What is wrong is not shown where it may hold a password.
         shown = "this" if "@" in text else repr(text[:200])
         problem = FormatError(f"{shown} is not the URL of a KBS", hint=_HINT)
-        if len(text) > MAX_ADDRESS or not text.isascii() or not text.isprintable():
+        if len(text) > MAX_ADDRESS:
             raise problem
         plain, mark, fragment = text.partition("#")
         url = _canonical(plain, problem)
@@ -105,7 +105,7 @@ class KbsAddress:
         if self.by in _NAMED:
             raise FormatError(f"{self.url} is known by {self.by}; a CA beside it says it twice")
         blocks = _PEM.findall(pem)
-        if not blocks or _PEM.sub("", pem).find("-----") >= 0:
+        if not blocks or "-----" in _PEM.sub("", pem):
             raise FormatError("the CA certificate for the KBS is not PEM")
         ders = (b64decode("".join(block.split()), "the CA certificate") for block in blocks)
         proofs = {base64url.encode(der) for der in ders}
@@ -116,6 +116,9 @@ class KbsAddress:
 
         Where both are on one host and port, and this text says nothing of its own, it is that
         KBS: who can answer in plain text, or with a public certificate, is not.
+
+        Raises:
+            FormatError: the two together are too long.
         """
         if (
             configured is None
@@ -127,8 +130,9 @@ class KbsAddress:
         # What TLS was named for is not given up by writing http.
         secure = any(each.url.startswith("https:") for each in (self, configured))
         scheme = "https" if secure else "http"
-        url = _canonical(f"{scheme}://{urlsplit(configured.url).netloc}{urlsplit(self.url).path}")
-        return KbsAddress(url, configured.by, configured.proofs)
+        place, path = urlsplit(configured.url).netloc, urlsplit(self.url).path
+        url = KbsAddress.parse(f"{scheme}://{place}{path}").url
+        return _checked(replace(configured, url=url))
 
     @property
     def authenticated(self) -> bool:
@@ -187,13 +191,8 @@ def _checked(address: KbsAddress) -> KbsAddress:
     return address
 
 
-def _canonical(text: str, problem: FormatError | None = None) -> str:
-    problem = problem or FormatError("not the URL of a KBS")
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        raise problem from None
+def _canonical(text: str, problem: FormatError) -> str:
+    parts, port = split(text, problem)
     path = parts.path.rstrip("/")
     if (
         parts.scheme not in _DEFAULT_PORTS

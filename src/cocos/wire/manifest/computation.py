@@ -141,7 +141,7 @@ class Computation:
             result_consumers=[pb.ResultConsumer(userKey=key) for key in self.result_consumers],
             agent_config=pb.AgentConfig(**dataclasses.asdict(self.agent_config)),
         )
-        return message.SerializeToString(deterministic=True)
+        return message.SerializeToString()
 
     def digest(self) -> bytes:
         """Return the digest of the whole manifest, 32 bytes."""
@@ -220,7 +220,7 @@ def make_source(type_: str, url: str, key: str, *, encrypted: bool, kbs: str | N
         kbs: Address (:mod:`cocos.wire.kbs.address`); empty: the CVM's own; None: no KBS.
     """
     scheme = re.match(r"([a-z0-9]+):(?://|/)", url)
-    if scheme is None and url and not type_:
+    if scheme is None and not type_:
         type_ = OCI_IMAGE
     if scheme is None and type_ == OCI_IMAGE and url:
         url = f"docker://{url}"
@@ -239,13 +239,12 @@ def _kbs(text: str) -> str:
 
 def _source_from_proto(message: pb.Algorithm | pb.Dataset) -> Source:
     source = message.source
-    enabled = message.HasField("kbs") and message.kbs.enabled
     return make_source(
         source.type,
         source.url,
         source.kbs_resource_path,
         encrypted=source.encrypted,
-        kbs=message.kbs.url if enabled else None,
+        kbs=message.kbs.url if message.kbs.enabled else None,
     )
 
 

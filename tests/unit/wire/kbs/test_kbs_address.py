@@ -41,6 +41,98 @@ def test_what_an_address_says(text: str, url: str, by: By) -> None:
     assert (address.url, address.by) == (url, by)
     assert KbsAddress.parse(str(address)) == address
     assert address.authenticated == (by is not By.NOTHING)
+    # Each kind of proof shows as what it is, and as nothing else.
+    known = {By.CERTIFICATE: address.fingerprints, By.TOKEN_KEY: address.token_keys}
+    assert {kind for kind, values in known.items() if values} == {by} & set(known)
+    assert known.get(by, frozenset()) == set(address.proofs) == set(address.claim()["proofs"])
+    assert address.ca is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "kbs", "//kbs", "http:kbs", "http:/kbs", "http://", "http:///kbs", "ftp://kbs"),
+        *("http://kbs:x", "http://kbs:0", "http://kbs:65536", "http://kbs:+80", "http://kbs:8_0"),
+        *("http://user@kbs", "http://kbs?a", "http://kbs\\a", "http://kbs/%61", "http://kbs/a;b"),
+        # Blanks, anywhere; urlsplit drops some of them, and Pythons differ in which.
+        *(" http://kbs", "http://kbs ", "http://k bs", "http://kbs/a b", f"http://kbs#{KEY} "),
+        *("\thttp://kbs", "http://k\tbs", "http://kbs\n", "http://k\rbs", "http://k\0bs"),
+        # A letter that is one of ASCII as soon as somebody makes it small.
+        *("http://\u212abs", "http://kbs/\u212a", f"http://kbs#{KEY}\u212a", "http://kbs:\u0661"),
+        # Folders that lead elsewhere.
+        *("http://kbs/..", "http://kbs/../a", "http://kbs/a/./b", "http://kbs//a"),
+        # More than an IPv6 address between or behind brackets.
+        *("http://[::1]x", "http://[::1]x:8", "http://x[::1]", "http://[v1.a]", "http://[kbs]"),
+        *("http://[127.0.0.1]", "http://[]", "http://[::1%25eth0]", "http://[::ffff:127.0.0.1]"),
+        # What nobody can be known by.
+        *("http://kbs#", "http://kbs#x", "http://kbs#x=1", "http://kbs#token-key", "http://kbs#&"),
+        *(f"http://kbs#{KEY}&", f"http://kbs#{KEY}&x=1", f"http://kbs#{KEY}#{KEY}"),
+        *(f"https://kbs#{KEY}&{CERT}", f"http://kbs#{KEY}&{KEY}", f"https://kbs#{CERT}&{CERT}"),
+        *(f"http://kbs#{KEY}A", f"http://kbs#{KEY[:-1]}", f"http://kbs#{KEY[:-1]}B"),
+        *(f"https://kbs#{CERT}0", f"https://kbs#{CERT[:-1]}", f"https://kbs#{CERT.upper()}"),
+        *("https://kbs#cert-sha256=", "https://kbs#cert-sha256=" + "g" * 64),
+        *("https://kbs#ca=", "https://kbs#ca=A", "https://kbs#ca=AB", "https://kbs#ca=AA=="),
+        "https://kbs#public-cas=A",
+        # Without TLS nobody shows a certificate.
+        *(f"http://kbs#{CERT}", "http://kbs#ca=AAAA"),
+    ],
+)
+def test_texts_that_are_no_address(text: str) -> None:
+    with pytest.raises(FormatError):
+        KbsAddress.parse(text)
+
+
+def test_a_ca_is_not_named_twice() -> None:
+    for text in (f"https://kbs#{KEY}", f"https://kbs#{CERT}", "https://kbs#ca=AAAA"):
+        with pytest.raises(FormatError, match="says it twice"):
+            KbsAddress.parse(text).with_ca(PEM)
+    with pytest.raises(FormatError, match="shows no certificate"):
+        KbsAddress.parse("http://kbs").with_ca(PEM)
+
+
+def pems(*ders: bytes) -> str:
+    texts = (base64.b64encode(each).decode() for each in ders)
+    return "".join(f"-----BEGIN CERTIFICATE-----\n{x}\n-----END CERTIFICATE-----\n" for x in texts)
+
+
+def test_how_many_proofs_an_address_has() -> None:
+    keys = [f"token-key={'A' * 42}{last}" for last in "AEIMQ"]
+    assert len(KbsAddress.parse(f"http://kbs#{'&'.join(keys[:4])}").token_keys) == 4
+    with pytest.raises(FormatError, match="more than 4"):
+        KbsAddress.parse(f"http://kbs#{'&'.join(keys)}")
+    address = KbsAddress.parse("https://kbs")
+    assert len(address.with_ca(pems(b"1", b"2", b"3", b"4")).proofs) == 4
+    with pytest.raises(FormatError, match="more than 4"):
+        address.with_ca(pems(b"1", b"2", b"3", b"4", b"5"))
+
+
+def test_how_long_an_address_is() -> None:
+    longest = "https://kbs/" + "a" * (8192 - 12)
+    assert KbsAddress.parse(longest).url == longest
+    for text in (longest + "a", longest + "/", longest + f"#{KEY}"):
+        with pytest.raises(FormatError):
+            KbsAddress.parse(text)
+    # However it comes to its proofs, it can be read again.
+    for more, fits in (("", True), ("a", False)):
+        address = KbsAddress.parse(longest[: 8192 - len("#ca=AAAA")] + more)
+        known = KbsAddress.parse(f"https://kbs#{KEY}")
+        named = KbsAddress.parse(longest[: 8192 - len(f"#{KEY}")] + more)
+        if fits:
+            made = (address.with_ca(pems(bytes(3))), named.trusted_like(known))
+            assert [KbsAddress.parse(str(each)) for each in made] == list(made)
+            assert {len(str(each)) for each in made} == {8192}
+            continue
+        with pytest.raises(FormatError, match="too long"):
+            address.with_ca(pems(bytes(3)))
+        with pytest.raises(FormatError, match="too long"):
+            named.trusted_like(known)
+
+
+def test_what_is_wrong_is_shown_in_part() -> None:
+    text = "?" * 300
+    with pytest.raises(FormatError) as caught:
+        KbsAddress.parse(text)
+    assert caught.value.message == f"{text[:200]!r} is not the URL of a KBS"
 
 
 def test_several_proofs_have_one_order() -> None:
@@ -62,7 +154,13 @@ def test_a_ca_goes_along_and_shows_as_its_digest() -> None:
     assert shown == digest.decode().split()[0]
 
 
-@pytest.mark.parametrize("pem", ["", "x", PEM + "-----BEGIN RSA PRIVATE KEY-----", MANY])
+@pytest.mark.parametrize(
+    "pem",
+    [
+        *("", "x", MANY, PEM + "-----BEGIN RSA PRIVATE KEY-----", "-----BEGIN" + PEM),
+        *(PEM[:-10], PEM.replace("M", "\u212a", 1), pems(b"1").replace("MQ==", "MR==")),
+    ],
+)
 def test_texts_that_are_no_cas(pem: str) -> None:
     with pytest.raises(FormatError):
         KbsAddress.parse("https://kbs").with_ca(pem)
@@ -92,11 +190,12 @@ def test_a_password_does_not_show() -> None:
         ("http://other:1", f"http://kbs:1#{KEY}", "http://other:1"),
         ("http://kbs", f"https://kbs#{CERT}", "http://kbs"),
         ("http://kbs:1", "http://kbs:1", "http://kbs:1"),
+        ("https://kbs:1", "http://kbs:1", "https://kbs:1"),
     ],
 )
 def test_what_is_known_stays_known(named: str, configured: str, expected: str) -> None:
     told = KbsAddress.parse(configured)
-    assert str(KbsAddress.parse(named).trusted_like(told)) == expected
+    assert KbsAddress.parse(named).trusted_like(told) == KbsAddress.parse(expected)
     assert KbsAddress.parse(named).trusted_like(None) == KbsAddress.parse(named)
 
 
@@ -108,7 +207,14 @@ def test_claims_of_several() -> None:
         "named": [known.claim()],
     }
     assert claims_of([known, unknown])["authenticated"] is False
-    assert claims_of([known, None])["authenticated"] is False
+    assert claims_of([known, None]) == {
+        "authenticated": False,
+        "by": ["nothing", "token-key"],
+        "named": [
+            known.claim(),
+            {"url": None, "authenticated": False, "by": "nothing", "proofs": []},
+        ],
+    }
     assert claims_of([])["authenticated"] is False, "nothing named is nothing known"
 
 

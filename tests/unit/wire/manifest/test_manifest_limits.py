@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cocos.errors import FormatError
-from cocos.wire.manifest.computation import Computation
+from cocos.wire._generated import cvms_pb2 as pb
+from cocos.wire.manifest.computation import Computation, make_source
 from cocos.wire.manifest.parts import OCI_IMAGE, Algorithm, Source
 
 
@@ -142,3 +143,66 @@ def test_what_the_original_form_leaves_out_is_off() -> None:
 def test_a_strange_member_is_named_by_its_place() -> None:
     with pytest.raises(FormatError, match=r"that nobody knows: x, agent_config\.y$"):
         Computation.from_json(manifest(x=1, agent_config={"y": 1}))
+
+
+def test_the_size_of_a_manifest() -> None:
+    text = manifest()
+    largest = text + b" " * (4 * 2**20 - len(text))
+    assert Computation.from_json(largest) == Computation.from_json(text)
+    for parse in (Computation.from_json, Computation.from_proto):
+        with pytest.raises(FormatError, match="larger than 4194304 bytes"):
+            parse(largest + b" ")
+
+
+@pytest.mark.parametrize("end", [b"\xff", b"\x0a\x05ab", b"\x0a\x01\xff"])
+def test_a_message_that_breaks_off_is_none(end: bytes) -> None:
+    """What was read until then looks like a whole manifest."""
+    whole = Computation.from_json(manifest()).to_proto()
+    with pytest.raises(FormatError, match="not a serialized ComputationRunReq"):
+        Computation.from_proto(whole + end)
+
+
+@pytest.mark.parametrize("kind", ["wasm", "docker"])
+def test_other_kinds_of_algorithm_are_refused_in_messages_too(kind: str) -> None:
+    algorithm = pb.Algorithm(source=pb.Source(url="h:1/x"), algo_type=kind)
+    message = pb.ComputationRunReq(id="1", algorithm=algorithm)
+    with pytest.raises(FormatError, match=f"'{kind}' is not available yet"):
+        Computation.from_proto(message.SerializeToString())
+
+
+def secret(**members: Any) -> dict[str, Any]:
+    return {"uri": "h:1/x", "encrypted": True, "kbs_resource_path": "a/b/c", **members}
+
+
+def test_only_what_is_encrypted_has_a_kbs() -> None:
+    plain = Computation.from_json(manifest(kbs_url="http://kbs"))
+    assert plain.kbs() == ()
+    assert not pb.ComputationRunReq.FromString(plain.to_proto()).algorithm.HasField("kbs")
+    one = Computation.from_json(manifest(algorithm=secret(kbs_url="HTTP://kbs/"), datasets=sets(2)))
+    assert one.kbs() == ("http://kbs",)
+
+
+@pytest.mark.parametrize("url", ["", "/", "//"])
+def test_no_kbs_named_is_the_machines_own(url: str) -> None:
+    assert Computation.from_json(manifest(algorithm=secret(kbs_url=url))).kbs() == ("",)
+
+
+@pytest.mark.parametrize(
+    ("type_", "url", "expected"),
+    [
+        ("", "", (OCI_IMAGE, "")),
+        ("", "h:1/x", (OCI_IMAGE, "docker://h:1/x")),
+        ("", "docker://h:1/x", (OCI_IMAGE, "docker://h:1/x")),
+        ("", "oci:/x", (OCI_IMAGE, "oci:/x")),
+        ("", "gs://bucket/x", ("gcs", "gs://bucket/x")),
+        ("", "s3://bucket/x", ("s3", "s3://bucket/x")),
+        (OCI_IMAGE, "", (OCI_IMAGE, "")),
+        (OCI_IMAGE, "h:1/x", (OCI_IMAGE, "docker://h:1/x")),
+        (OCI_IMAGE, "s3://bucket/x", (OCI_IMAGE, "s3://bucket/x")),
+        ("s3", "bucket/x", ("s3", "bucket/x")),
+        ("s3", "", ("s3", "")),
+    ],
+)
+def test_what_a_source_leaves_unsaid(type_: str, url: str, expected: tuple[str, str]) -> None:
+    source = make_source(type_, url, "", encrypted=False, kbs=None)
+    assert (source.type, source.url) == expected
