@@ -2,10 +2,12 @@
 """Real containers: what an algorithm can do, and what it cannot although it tries."""
 
 import asyncio
+import contextlib
 import errno
 import os
 import platform
 import secrets
+import signal
 import socket
 import struct
 from collections.abc import Callable
@@ -17,7 +19,7 @@ from _images import BUSYBOX, algorithm, busybox_layer, tar, write_layout
 
 from cocos.errors import ConfigError, FormatError, ProcessError
 from cocos.host import process
-from cocos.host.containers import runtime
+from cocos.host.containers import cgroups, runtime
 from cocos.host.containers.container import MIB, Container, Limits, Mount
 from cocos.host.containers.runtime import Outcome, Runtime
 
@@ -302,6 +304,86 @@ async def test_leftovers_of_a_killed_agent_are_swept(box: Box) -> None:
     outcome = await task
     assert outcome.exit_status == 137
     assert not list((box.tools.state / "runc").iterdir())
+
+
+FOR_EVER = """
+trap '' TERM INT HUP
+busybox setsid busybox sleep 98763 &
+echo > /cocos/results/started
+busybox sleep 98763
+"""
+
+
+def left_of(tools: Runtime, name: str) -> list[str]:
+    """What there is of a container: processes, groups, files, mounts."""
+    found = [line for line in _command_lines() if "98763" in line or name in line]
+    found += [str(path) for root in cgroups.hierarchies() for path in root.glob(f"cocos/{name}*")]
+    found += [str(path) for path in tools.state.glob("*/*")]
+    return found + [line for line in Path("/proc/mounts").read_text().split("\n") if name in line]
+
+
+def _command_lines() -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has just ended
+            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return [line for line in found if line]
+
+
+def _kill_runc(name: str) -> bool:
+    """Kill the runc that runs a container, nothing else; whether there was one."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes().decode(errors="replace").split("\0")
+            if words[0].endswith("runc") and "run" in words and name in words:
+                os.kill(int(path.parent.name), signal.SIGKILL)
+                return True
+    return False
+
+
+async def test_nothing_runs_on_when_runc_is_killed(box: Box) -> None:
+    name = f"killed-{secrets.token_hex(4)}"
+    task = asyncio.create_task(box.run(FOR_EVER, name=name))
+    await _until((box.folder / "results/started").exists)
+    assert left_of(box.tools, name)
+    assert _kill_runc(name)
+    with pytest.raises(ProcessError, match=r"runc .*signal SIGKILL"):
+        await task
+    await _until(lambda: not left_of(box.tools, name))
+
+
+@pytest.mark.parametrize("sign", ["spawned", "bundle", "runc/{}", "runc/{}/state.json", "group"])
+async def test_runc_killed_while_it_makes_a_container(box: Box, sign: str) -> None:
+    """At every point where it leaves something new behind."""
+    name = f"young-{secrets.token_hex(4)}"
+    task = asyncio.create_task(box.run(FOR_EVER, name=name))
+    signs: dict[str, Callable[[], bool]] = {
+        "spawned": lambda: True,
+        "bundle": (box.tools.state / "bundles" / name / "runc.log").exists,
+        "group": lambda: any(root.glob(f"cocos/{name}") for root in cgroups.hierarchies()),
+    }
+    there = signs.get(sign, (box.tools.state / sign.format(name)).exists)
+    await _until(lambda: task.done() or (there() and _kill_runc(name)))
+    with pytest.raises(ProcessError, match=r"runc .*signal SIGKILL"):
+        await task
+    await _until(lambda: not left_of(box.tools, name))
+
+
+async def test_a_group_without_a_container_is_swept(box: Box) -> None:
+    """The agent and runc were killed before runc had written down what it had made."""
+    name = f"aborted-{secrets.token_hex(4)}"
+    (box.tools.state / "bundles" / name).mkdir(parents=True)
+    if box.tools.cgroups:
+        for root in cgroups.hierarchies():
+            (root / "cocos" / name / "below").mkdir(parents=True)
+    async with process.spawn(["/bin/sleep", "98763"]) as child:
+        for root in cgroups.hierarchies() if box.tools.cgroups else []:
+            if root.name != "cpuset":  # which takes nobody before it has processors
+                (root / "cocos" / name / "below/cgroup.procs").write_text(str(child.pid))
+        await replace(box.tools).sweep()
+        if box.tools.cgroups:
+            assert await child.wait() == -signal.SIGKILL
+    assert left_of(box.tools, name) == []
 
 
 async def test_a_program_that_is_not_there(box: Box) -> None:

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Control groups of our own: made, handed to a sandbox, removed with all that was in them."""
 
+import contextlib
 import os
+import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import structlog
@@ -43,9 +46,12 @@ def make(name: str) -> None:
 
 
 def remove(name: str) -> None:
-    """Remove a group and those below it from every hierarchy; blocks up to :data:`WAIT_SECONDS`.
+    """Remove a group and those below it from every hierarchy; what still runs there is killed.
 
-    The processes in it must have been killed; the kernel needs a moment until they are gone.
+    Blocks up to :data:`WAIT_SECONDS`: the kernel needs a moment until processes are gone.
+
+    Args:
+        name: Path below a hierarchy's root.
     """
     deadline = time.monotonic() + WAIT_SECONDS
     for hierarchy in hierarchies():
@@ -54,7 +60,25 @@ def remove(name: str) -> None:
                 if time.monotonic() > deadline:
                     _log.warning("cgroup.left", path=folder)
                     break
+                _kill(Path(folder))
                 time.sleep(_PAUSE_SECONDS)
+
+
+def _kill(folder: Path) -> None:
+    """Kill what is in a group, and nothing that has left it meanwhile."""
+    for pid in _processes(folder):
+        with contextlib.suppress(OSError):
+            pidfd = os.pidfd_open(pid)
+            try:
+                if pid in _processes(folder):
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            finally:
+                os.close(pidfd)
+
+
+def _processes(folder: Path) -> Iterator[int]:
+    with contextlib.suppress(OSError):  # the group is gone
+        yield from map(int, (folder / "cgroup.procs").read_text().split())
 
 
 def _removed(folder: Path) -> bool:

@@ -23,7 +23,7 @@ import structlog
 
 from cocos.errors import ConfigError, FormatError, ProcessError
 from cocos.host import process, trees
-from cocos.host.containers import mount_points
+from cocos.host.containers import cgroups, mount_points
 from cocos.host.containers.container import Container, configuration
 from cocos.host.files import write_atomic
 from cocos.wire.json import encode
@@ -93,8 +93,8 @@ class Runtime:
         """
         runc = process.find_tool("runc", hint="apt-get install runc")
         umoci = process.find_tool("umoci", hint="apt-get install umoci")
-        cgroups = _cgroups_usable()
-        if not cgroups:
+        usable = _cgroups_usable()
+        if not usable:
             if not insecure_without_cgroups:
                 raise ConfigError(
                     f"control groups below {_CGROUPS} cannot be written to: an algorithm's memory "
@@ -103,7 +103,7 @@ class Runtime:
                 )
             _log.warning("runtime.insecure", reason="no control groups: weak limits only")
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return cls(runc, umoci, state, cgroups)
+        return cls(runc, umoci, state, usable)
 
     async def unpack(self, layout: Path, tag: str, rootfs: Path) -> None:
         """Unpack a verified image of an OCI layout into a new folder.
@@ -155,9 +155,8 @@ class Runtime:
             write_atomic(bundle / "config.json", encode(settings))
             return await self._run(container, bundle, logs, on_output)
         finally:
-            for file in bundle.iterdir():
-                file.unlink()
-            bundle.rmdir()
+            await asyncio.shield(self._remove_groups(container.name))
+            trees.discard(bundle)
 
     async def _run(
         self, container: Container, bundle: Path, logs: Path, on_output: OnOutput | None
@@ -169,10 +168,11 @@ class Runtime:
         limit = container.limits.output_bytes
         pipe = asyncio.subprocess.PIPE
         with (logs / "stdout.log").open("wb") as out, (logs / "stderr.log").open("wb") as err:
+            ended = asyncio.Event()
             async with (
-                self._gone_after(container.name) as finished,
+                self._gone_after(container.name, ended),
                 process.spawn(words, stdout=pipe, stderr=pipe) as child,
-                self._gone_after(container.name) as ended,
+                self._gone_after(container.name, ended),
             ):
                 try:
                     async with asyncio.timeout(container.limits.seconds):
@@ -183,52 +183,65 @@ class Runtime:
                         status = await child.wait()
                 except TimeoutError:
                     return Outcome(_KILLED, _text(tail), timed_out=True)
-                ended.set()
-                finished.set()
+                if status >= 0 and not (self._containers / container.name).exists():
+                    ended.set()
+        if status < 0:  # a program's own signal is 128 + its number
+            raise ProcessError(
+                f"runc was ended by {process.describe_status(status)}, and the program with it",
+                exit_status=status,
+            )
         failure = _failure(log)
         if failure is not None:
             raise ProcessError(
                 f"the container could not be run: {failure}", exit_status=status, stderr=failure
             )
-        return Outcome(status if status >= 0 else 128 - status, _text(tail))
+        return Outcome(status, _text(tail))
 
     @contextlib.asynccontextmanager
-    async def _gone_after(self, name: str) -> AsyncIterator[asyncio.Event]:
-        """Remove a container at the end of the block, unless the event says that it ended.
+    async def _gone_after(self, name: str, ended: asyncio.Event) -> AsyncIterator[None]:
+        """Remove a container at the end of the block, unless runc has said that it ended.
 
         Used twice: before runc is told to stop, since it would wait for a program that
         ignores signals; and afterwards, for a container that it was just making.
         """
-        ended = asyncio.Event()
         try:
-            yield ended
+            yield
         finally:
             if not ended.is_set():
                 await asyncio.shield(self._delete(name))
 
     async def sweep(self) -> None:
         """Kill and remove containers that an agent before us left behind."""
-        for folder in (self.state / "runc", self.state / "bundles"):
+        for folder in (self._containers, self.state / "bundles"):
             names = [each.name for each in folder.iterdir()] if folder.is_dir() else []
             for name in names:
                 _log.warning("runtime.leftover", container=name)
                 await self._delete(name)
+                await self._remove_groups(name)
         bundles = self.state / "bundles"
         for bundle in bundles.iterdir() if bundles.is_dir() else []:
-            for file in bundle.iterdir():
-                file.unlink()
-            bundle.rmdir()
+            trees.discard(bundle)
 
     async def _delete(self, name: str) -> None:
+        """End a container, however far it has come, and remove all that there is of it."""
         result = await process.run([*self._words(), "delete", "--force", name], check=False)
         if result.exit_status != 0:
             reason = process.tail(result.stderr)
             _log.error("runtime.not_deleted", container=name, reason=reason)
 
+    async def _remove_groups(self, name: str) -> None:
+        # runc leaves them if it is killed, and if the kernel says that they are busy.
+        if self.cgroups:
+            await asyncio.to_thread(cgroups.remove, f"{cgroups.INSIDE}/{name}")
+
+    @property
+    def _containers(self) -> Path:
+        return self.state / "runc"
+
     def _words(self) -> list[str | os.PathLike[str]]:
         # Without control groups runc must not insist on them, root or not.
         rootless = "auto" if self.cgroups else "true"
-        return [self.runc, "--root", self.state / "runc", "--rootless", rootless]
+        return [self.runc, "--root", self._containers, "--rootless", rootless]
 
 
 class _Capture:
