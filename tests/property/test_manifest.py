@@ -79,6 +79,20 @@ def test_forms_agree(computation: Computation) -> None:
     assert from_proto.digest() == from_json.digest()
 
 
+@given(computations())
+def test_every_hash_on_the_wire_has_the_length_that_others_rely_on(
+    computation: Computation,
+) -> None:
+    """Agents of the original crash on a shorter one."""
+    message = pb.ComputationRunReq.FromString(computation.to_proto())
+    for sent, part in zip(
+        [message.algorithm, *message.datasets],
+        [computation.algorithm, *computation.datasets],
+        strict=True,
+    ):
+        assert sent.hash == (part.hash or bytes(32))
+
+
 @given(computations(), computations())
 def test_digests_are_equal_only_for_equal_computations(one: Computation, two: Computation) -> None:
     assert (one == two) == (one.digest() == two.digest())

@@ -9,7 +9,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from cocos.crypto import jwt
+from cocos.crypto import jwt, private_keys
 from cocos.errors import AuthenticationError, ConfigError, FormatError
 
 LIFETIME: Final = dt.timedelta(hours=2)
@@ -36,8 +36,8 @@ def mint(
         FormatError: a lifetime below a second.
     """
     try:
-        key = serialization.load_pem_private_key(private_key_pem, None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        key = private_keys.load(private_key_pem)
+    except private_keys.UNREADABLE as error:
         raise ConfigError(
             "the admin's private key is not an unencrypted key in PEM", hint=_HINT
         ) from error

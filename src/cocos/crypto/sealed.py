@@ -14,7 +14,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from cocos.crypto import _content, _keywrap, base64url
+from cocos.crypto import _content, _keywrap, base64url, private_keys
 from cocos.errors import ConfigError, FormatError, IntegrityError
 
 MAX_RECIPIENTS: Final = 64
@@ -136,8 +136,8 @@ def _load_public(der: bytes) -> _keywrap.PublicKey:
 
 def _load_private(pem: bytes) -> _keywrap.PrivateKey:
     try:
-        key = serialization.load_pem_private_key(pem, None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        key = private_keys.load(pem)
+    except private_keys.UNREADABLE as error:
         raise ConfigError("the private key is not an unencrypted key in PEM") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
         raise ConfigError("this kind of key cannot decrypt", hint=_HINT)

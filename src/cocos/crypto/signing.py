@@ -4,11 +4,10 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cocos.crypto import _keywrap, jwt, signature
+from cocos.crypto import _keywrap, jwt, private_keys, signature
 from cocos.crypto.jwk import VerificationKey
 from cocos.errors import ConfigError, FormatError
 
@@ -39,8 +38,8 @@ class SigningKey:
             ConfigError: not such a key.
         """
         try:
-            key = serialization.load_pem_private_key(pem, None)
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            key = private_keys.load(pem)
+        except private_keys.UNREADABLE as error:
             raise ConfigError("the signing key is not an unencrypted private key in PEM") from error
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != "secp256r1":
             raise ConfigError(

@@ -4,11 +4,10 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from cocos.crypto import _content, _keywrap, base64url, early_jwe
+from cocos.crypto import _content, _keywrap, base64url, early_jwe, private_keys
 from cocos.crypto.jwe import check_public_jwk
 from cocos.errors import ConfigError, FormatError
 
@@ -66,8 +65,8 @@ class TeeKeyPair:
             FormatError: not such a key.
         """
         try:
-            key = serialization.load_pem_private_key(pem, None)
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            key = private_keys.load(pem)
+        except private_keys.UNREADABLE as error:
             raise FormatError(
                 "the TEE key is not an unencrypted private key in PEM",
                 hint="EC P-256 or P-521 in PKCS#8, or RSA in PKCS#1",

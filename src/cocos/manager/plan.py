@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from cocos.crypto import private_keys
 from cocos.errors import FormatError
 from cocos.wire.aa_kbc_params import KBS
 from cocos.wire.address import parse_address
@@ -186,8 +186,8 @@ def _check_client(cert: bytes, key: bytes) -> None:
         return
     leaf = _check_certificates(cert, "the client certificate")
     try:
-        private = load_pem_private_key(key, password=None)
-    except (ValueError, TypeError) as error:
+        private = private_keys.load(key)
+    except private_keys.UNREADABLE as error:
         raise FormatError("the client key is no unencrypted PEM private key") from error
     if private.public_key() != leaf.public_key():
         raise FormatError("the client key does not belong to the client certificate")

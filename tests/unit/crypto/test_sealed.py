@@ -152,3 +152,30 @@ def test_private_keys_that_are_none() -> None:
     for pem in (b"", b"nonsense", locked, EC_KEYS[0][1]):
         with pytest.raises(ConfigError, match="not an unencrypted key"):
             open_sealed(sealed, pem)
+
+
+@pytest.mark.parametrize(
+    ("key", "label"),
+    [
+        (rsa.generate_private_key(public_exponent=65537, key_size=2048), "RSA PRIVATE KEY"),
+        (ec.generate_private_key(ec.SECP256R1()), "EC PRIVATE KEY"),
+    ],
+)
+@pytest.mark.parametrize("shown", ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"])
+@pytest.mark.parametrize("form", ["TraditionalOpenSSL", "PKCS8"])
+def test_a_key_opens_whatever_its_label_says(key: Any, label: str, shown: str, form: str) -> None:
+    """The original's CLI writes PKCS#1 as ``PRIVATE KEY``."""
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        getattr(serialization.PrivateFormat, form),
+        serialization.NoEncryption(),
+    )
+    pem = pem.replace((label if form != "PKCS8" else "PRIVATE KEY").encode(), shown.encode())
+    assert open_sealed(seal(b"result", [halves(key)[1]]), pem) == b"result"
+
+
+@pytest.mark.parametrize("body", ["", "AAAA", "AAA", "!!!", "MIIB"])
+def test_a_label_makes_no_key(body: str) -> None:
+    pem = f"-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n".encode()
+    with pytest.raises(ConfigError):
+        open_sealed(seal(b"result", [RSA_KEY[1]]), pem)

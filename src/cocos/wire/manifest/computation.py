@@ -24,6 +24,8 @@ from cocos.wire.manifest.parts import OCI_IMAGE, AgentConfig, Algorithm, Dataset
 
 MAX_MANIFEST_BYTES = 4 * 2**20
 HASH_BYTES = 32
+UNPINNED = bytes(HASH_BYTES)
+"""On the wire; agents of the original crash on anything shorter."""
 
 _SCHEMES = {"docker": OCI_IMAGE, "oci": OCI_IMAGE, "gs": "gcs"}
 
@@ -122,7 +124,7 @@ class Computation:
             name=self.name,
             description=self.description,
             algorithm=pb.Algorithm(
-                hash=self.algorithm.hash,
+                hash=self.algorithm.hash or UNPINNED,
                 userKey=self.algorithm.user_key,
                 algo_type=self.algorithm.kind,
                 algo_args=self.algorithm.args,
@@ -130,7 +132,7 @@ class Computation:
             ),
             datasets=[
                 pb.Dataset(
-                    hash=each.hash,
+                    hash=each.hash or UNPINNED,
                     userKey=each.user_key,
                     filename=each.filename,
                     decompress=each.decompress,
@@ -274,7 +276,7 @@ def parse_pin(value: bytes | shapes.Hash) -> bytes:
         raise FormatError(
             "a hash in the manifest is neither hex text nor an array of bytes"
         ) from error
-    return b"" if value == bytes(HASH_BYTES) else value
+    return b"" if value == UNPINNED else value
 
 
 def _from_guide(parsed: shapes.Guide) -> Computation:
