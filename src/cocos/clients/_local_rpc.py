@@ -11,7 +11,7 @@ from grpc import aio
 
 from cocos.errors import CocosError, FormatError, ProtocolError, UnreachableError
 from cocos.host import unix_socket
-from cocos.transport.rpc import client_error, status_error
+from cocos.transport.rpc import calling, readable, status_error
 from cocos.wire import ttrpc
 from cocos.wire._generated import ttrpc_pb2 as pb
 
@@ -80,11 +80,9 @@ class _Grpc:
             request_serializer=type(request).SerializeToString,
             response_deserializer=reply.FromString,
         )
-        try:
-            answer: M = await call(request, timeout=seconds)
-        except grpc.RpcError as error:
-            raise client_error(self._address, error, self._what) from error
-        return answer
+        with calling(self._address, self._what):
+            answer: M | None = await call(request, timeout=seconds)
+        return readable(answer, self._address, self._what)
 
 
 class _Ttrpc:

@@ -11,9 +11,9 @@ from grpc import aio
 from cocos._types import JsonObject
 from cocos.clients.cvms import Tls
 from cocos.crypto import base64url
-from cocos.errors import ConfigError, EvidenceError, FormatError, NotFoundError
+from cocos.errors import CocosError, ConfigError, EvidenceError, FormatError, NotFoundError
 from cocos.transport.loopback import local_address
-from cocos.transport.rpc import client_error
+from cocos.transport.rpc import calling, readable
 from cocos.wire import json
 from cocos.wire._generated import attestation_keys_pb2 as keys_pb
 from cocos.wire._generated import attestation_keys_pb2_grpc as keys_grpc
@@ -167,7 +167,8 @@ class AttestationServiceClient:
         request = pb.SetPolicyRequest(policy_id=policy_id, policy=base64url.encode(text.encode()))
         call = self._attestation.SetAttestationPolicy(request, timeout=ANSWER_SECONDS)
         await self._call(lambda *_args, **_options: call, request)
-        beside = dict(await call.trailing_metadata() or ()).get(FINDINGS)
+        with calling(self._place.target, _WHAT):
+            beside = dict(await call.trailing_metadata() or ()).get(FINDINGS)
         found = decode_findings(beside) if isinstance(beside, bytes) else ()
         return tuple(finding.problem for finding in found)
 
@@ -202,10 +203,13 @@ class AttestationServiceClient:
 
     async def _call(self, method: Callable[..., Awaitable[T]], request: object) -> T:
         try:
-            return await method(request, timeout=ANSWER_SECONDS)
-        except aio.AioRpcError as error:
-            if error.code() not in _REFUSED:
-                raise client_error(self._place.target, error, _WHAT) from error
+            with calling(self._place.target, _WHAT):
+                answer = await method(request, timeout=ANSWER_SECONDS)
+            return readable(answer, self._place.target, _WHAT)
+        except CocosError as known:
+            error = known.__cause__
+            if not isinstance(error, aio.AioRpcError) or error.code() not in _REFUSED:
+                raise
             for key, value in error.trailing_metadata() or ():
                 if key == FINDINGS and isinstance(value, bytes):
                     raise EvidenceError(
@@ -214,7 +218,7 @@ class AttestationServiceClient:
                     ) from error
             # Another implementation's words may be for its operator only.
             refusal = EvidenceError("the attestation service refuses the evidence")
-            raise refusal from client_error(self._place.target, error, _WHAT)
+            raise refusal from known
 
 
 def _individual(

@@ -9,8 +9,7 @@ from typing import Any
 import grpc
 from grpc import aio
 
-from cocos.errors import CocosError, UnreachableError
-from cocos.transport.rpc import client_error
+from cocos.transport.rpc import calling
 from cocos.wire._generated import cvms_pb2 as pb
 from cocos.wire._generated import cvms_pb2_grpc as pb_grpc
 from cocos.wire.address import Address, parse_address
@@ -77,10 +76,8 @@ class CvmsStream:
         Raises:
             UnreachableError: the stream is broken.
         """
-        try:
+        with calling(str(self._endpoint.address), _WHAT):
             await self._call.write(message)
-        except (grpc.RpcError, aio.UsageError) as error:
-            raise _translated(self._endpoint, error) from error
 
     async def receive(self) -> pb.ServerStreamMessage | None:
         """Return the next message, or None when the CVMS has ended the stream.
@@ -88,10 +85,8 @@ class CvmsStream:
         Raises:
             UnreachableError: the stream is broken.
         """
-        try:
+        with calling(str(self._endpoint.address), _WHAT):
             message = await self._call.read()
-        except grpc.RpcError as error:
-            raise _translated(self._endpoint, error) from error
         return None if message is aio.EOF else message
 
 
@@ -108,10 +103,8 @@ async def connect(endpoint: Endpoint) -> AsyncIterator[CvmsStream]:
         metadata = (("job-id", endpoint.cvm_id),) if endpoint.cvm_id else ()
         call: Any = stub.Process(metadata=metadata)
         try:
-            try:
+            with calling(address, _WHAT):
                 await call.wait_for_connection()
-            except grpc.RpcError as error:
-                raise _translated(endpoint, error) from error
             yield CvmsStream(endpoint, call)
         finally:
             call.cancel()
@@ -123,9 +116,3 @@ def _channel(endpoint: Endpoint, address: str) -> aio.Channel:
     tls = endpoint.tls
     credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
     return aio.secure_channel(address, credentials, options=_OPTIONS)
-
-
-def _translated(endpoint: Endpoint, error: Exception) -> CocosError:
-    if isinstance(error, grpc.RpcError):
-        return client_error(str(endpoint.address), error, _WHAT)
-    return UnreachableError(f"{_WHAT} at {endpoint.address} has ended the stream")

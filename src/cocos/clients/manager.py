@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Client of the manager."""
 
+import contextlib
 import datetime as dt
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import grpc
 from grpc import aio
 
-from cocos.errors import CocosError, UnreachableError
-from cocos.transport.rpc import client_error
+from cocos.errors import UnreachableError
+from cocos.transport.rpc import calling, readable
 from cocos.wire._generated import manager_pb2 as pb
 from cocos.wire._generated import manager_pb2_grpc as pb_grpc
 from cocos.wire.address import parse_address
@@ -148,23 +149,27 @@ class ManagerClient:
             NotFoundError: there is no such VM.
         """
         request = pb.LogsReq(cvm_id=vm_id, follow=follow)
-        try:
-            async for piece in self._stub.Logs(request, timeout=None if follow else CALL_SECONDS):
-                yield piece.data
-        except grpc.RpcError as error:
-            raise self._error(error) from error
+        pieces = self._stub.Logs(request, timeout=None if follow else CALL_SECONDS)
+        while True:
+            with self._calling():
+                piece: Any = await pieces.read()
+            if piece is aio.EOF:
+                return
+            yield readable(piece, self._address, _WHAT).data
 
     async def _call(self, call: Awaitable[T]) -> T:
-        try:
-            return await call
-        except grpc.RpcError as error:
-            raise self._error(error) from error
+        with self._calling():
+            answer = await call
+        return readable(answer, self._address, _WHAT)
 
-    def _error(self, error: grpc.RpcError) -> CocosError:
-        known = client_error(self._address, error, _WHAT)
-        if isinstance(known, UnreachableError):
-            known.hint = "start it with cocos-manager, or name it with --manager-url"
-        return known
+    @contextlib.contextmanager
+    def _calling(self) -> Iterator[None]:
+        try:
+            with calling(self._address, _WHAT):
+                yield
+        except UnreachableError as error:
+            error.hint = "start it with cocos-manager, or name it with --manager-url"
+            raise
 
 
 def _summary(cvm: pb.Cvm) -> CvmSummary:

@@ -7,11 +7,11 @@ hint, the log has the cause.
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import grpc
 import structlog
@@ -29,8 +29,12 @@ MAX_MESSAGE_BYTES = 4 * 2**20  # the default of gRPC's peers
 GRACE_SECONDS = 5.0
 
 _LOGGED: Final = 1000  # characters of a stranger's text
+_OVER: Final = (asyncio.InvalidStateError, aio.UsageError, aio.InternalError)
+"""What grpc.aio raises, on either side, where a call has ended under the hands of its user."""
 
 _log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,13 @@ def _arity(streaming: bool) -> str:
 async def _abort(context: aio.ServicerContext[Any, Any], method: str, error: Exception) -> None:
     if isinstance(error, aio.AbortError):
         raise error
-    await context.abort(*failure(method, error))
+    try:
+        if isinstance(error, _OVER):
+            raise error
+        await context.abort(*failure(method, error))
+    except _OVER as over:
+        _log.debug("rpc.caller-gone", method=method)
+        raise asyncio.CancelledError from over  # nobody is left to be told
 
 
 def failure(method: str, error: Exception) -> tuple[grpc.StatusCode, str]:
@@ -223,6 +233,43 @@ def _bind(server: aio.Server, address: str, credentials: grpc.ServerCredentials 
         ) from error
     host, colon, _ = address.rpartition(":")
     return address if address.startswith("unix:") else f"{host}{colon}{port}"
+
+
+@contextmanager
+def calling(address: str, what: str) -> Iterator[None]:
+    """Translate what a call raises: there is more than :class:`grpc.RpcError`.
+
+    Args:
+        address: Who is called.
+        what: Who that is, for messages.
+
+    Raises:
+        UnreachableError: the call has ended under our hands: closed, cancelled, half-closed.
+        CocosError: the error of its status code.
+    """
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise client_error(address, error, what) from error
+    except _OVER as error:
+        raise UnreachableError(f"{what} at {address} has ended the call") from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # Nobody has cancelled us: it is the call that was cancelled.
+        raise UnreachableError(f"{what} at {address} has ended the call") from error
+
+
+def readable(answer: T | None, address: str, what: str) -> T:
+    """Return an answer; grpc gives None for one that does not parse.
+
+    Raises:
+        ProtocolError: it does not.
+    """
+    if answer is None:
+        raise errors.ProtocolError(f"{what} at {address} answered what is no message of its method")
+    return answer
 
 
 def client_error(address: str, error: grpc.RpcError, what: str) -> CocosError:

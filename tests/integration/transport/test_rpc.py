@@ -1,19 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every gRPC server of ours does, on the wire."""
 
-from collections.abc import AsyncIterator
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, cast
 
 import grpc
 import pytest
+import structlog
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from cocos import errors
+from cocos.clients._local_rpc import LocalChannel
+from cocos.clients.cvms import Endpoint, connect
 from cocos.transport import rpc
-from cocos.wire._generated import keyprovider_pb2, keyprovider_pb2_grpc
+from cocos.wire._generated import cvms_pb2, keyprovider_pb2, keyprovider_pb2_grpc
 
 pytestmark = pytest.mark.integration
 
@@ -129,3 +134,113 @@ async def test_too_large_a_message_is_refused() -> None:
         with pytest.raises(aio.AioRpcError) as caught:
             await call(bound, bytes(rpc.MAX_MESSAGE_BYTES + 1))
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+# --- calls that end under the hands of their user ---------------------------------------
+
+Serve = Callable[[Any, Any], AsyncIterator[bytes]]
+
+
+@contextlib.asynccontextmanager
+async def streams(serve: Serve) -> AsyncIterator[str]:
+    """Have a server whose one method is ``serve``, of plain bytes."""
+    handler: Any = grpc.stream_stream_rpc_method_handler(serve)
+    generic = grpc.method_handlers_generic_handler("cvms.Service", {"Process": handler})
+    registered = rpc.Service(
+        "cvms.Service", lambda server: server.add_generic_rpc_handlers((generic,))
+    )
+    async with rpc.serve("127.0.0.1:0", [registered]) as bound:
+        yield bound
+
+
+async def ends_at_once(_requests: Any, _context: Any) -> AsyncIterator[bytes]:
+    return
+    yield b""
+
+
+async def test_a_stream_that_was_ended_is_unreachable_not_a_crash() -> None:
+    async with streams(ends_at_once) as bound, connect(Endpoint.parse(bound)) as stream:
+        assert await stream.receive() is None
+        for _ in range(2):
+            with pytest.raises(errors.UnreachableError, match="has ended the call"):
+                await stream.send(cvms_pb2.ClientStreamMessage())
+
+
+async def test_a_call_that_was_cancelled_cancels_nobody() -> None:
+    async def waits(requests: Any, _context: Any) -> AsyncIterator[bytes]:
+        yield b""
+        await anext(requests, None)
+
+    async with streams(waits) as bound, aio.insecure_channel(bound) as channel:
+        call: Any = channel.stream_stream("/cvms.Service/Process")()
+        assert await call.read() == b""
+        reading = asyncio.ensure_future(call.read())
+        call.cancel()
+        with pytest.raises(errors.UnreachableError), rpc.calling(bound, "it"):
+            await reading
+        with pytest.raises(errors.UnreachableError), rpc.calling(bound, "it"):
+            await call.read()
+
+
+async def test_our_own_cancellation_stays_one() -> None:
+    async def call() -> None:
+        with rpc.calling("h:1", "it"):
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(call())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize(
+    "error",
+    [asyncio.InvalidStateError("over"), aio.UsageError("over"), aio.InternalError("over")],
+    ids=lambda error: type(error).__name__,
+)
+def test_whatever_grpc_says_of_a_call_that_is_over(error: Exception) -> None:
+    with pytest.raises(errors.UnreachableError, match="it at h:1"), rpc.calling("h:1", "it"):
+        raise error
+
+
+async def test_an_answer_that_is_no_message() -> None:
+    handler: Any = grpc.unary_unary_rpc_method_handler(_no_message, request_deserializer=bytes)
+    generic = grpc.method_handlers_generic_handler("p.S", {"M": handler})
+    registered = rpc.Service("p.S", lambda server: server.add_generic_rpc_handlers((generic,)))
+    async with (
+        rpc.serve("127.0.0.1:0", [registered]) as bound,
+        LocalChannel(bound, "it") as channel,
+    ):
+        with pytest.raises(errors.ProtocolError, match="no message of its method"):
+            await channel.call(("p.S", "M"), Message(), Reply, 10)
+
+
+async def _no_message(_request: bytes, _context: Any) -> bytes:
+    return b"\xff"
+
+
+async def test_a_caller_that_has_gone_is_no_fault_of_the_server(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    done = asyncio.Event()
+
+    async def speaks_on(_requests: Any, _context: Any) -> AsyncIterator[bytes]:
+        yield b""
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        try:
+            for _ in range(3):
+                yield b"late"
+        finally:
+            done.set()
+
+    with structlog.testing.capture_logs() as logs:
+        async with streams(speaks_on) as bound:
+            async with aio.insecure_channel(bound) as channel:
+                call: Any = channel.stream_stream("/cvms.Service/Process")()
+                assert await call.read() == b""
+                call.cancel()
+            await asyncio.wait_for(done.wait(), 20)
+    assert not [entry for entry in logs if entry["log_level"] in {"error", "critical"}]
+    assert not [entry for entry in caplog.records if entry.levelname in {"ERROR", "CRITICAL"}]

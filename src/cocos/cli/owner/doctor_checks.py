@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import grpc
 import httpx
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -42,6 +41,7 @@ from cocos.host.policies.workers import PolicyWorkers
 from cocos.manager.backends import Image, check_firmware
 from cocos.manager.config import ENVIRONMENT, ManagerConfig
 from cocos.policy.documents import Kind
+from cocos.transport.rpc import calling, readable
 
 T = TypeVar("T")
 
@@ -239,12 +239,15 @@ def _is_free(port: int) -> bool:
 
 async def _answers_grpc(port: _Port) -> bool:
     options = [("grpc.enable_http_proxy", 0)]
-    async with aio.insecure_channel(f"127.0.0.1:{port.number}", options=options) as channel:
+    address = f"127.0.0.1:{port.number}"
+    async with aio.insecure_channel(address, options=options) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         request = health_pb2.HealthCheckRequest(service=port.grpc_service)
         try:
-            answer = await stub.Check(request, timeout=ANSWER_SECONDS)
-        except grpc.RpcError:
+            with calling(address, port.grpc_service):
+                answer = await stub.Check(request, timeout=ANSWER_SECONDS)
+            readable(answer, address, port.grpc_service)
+        except CocosError:
             return False
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
