@@ -13,10 +13,16 @@ from _layouts import gzipped, tar, uncompressed, write
 
 from cocos.agent import fetch
 from cocos.agent.fetch import TAG, Fetcher, Resolved, check
+from cocos.crypto import kek
 from cocos.errors import AccessDeniedError, FormatError, IntegrityError, TooLargeError
 from cocos.host.images.skopeo import Skopeo
 from cocos.host.images.skopeo import Source as Found
-from cocos.wire import oci
+from cocos.host.key_folder import KeyFolder
+from cocos.keyprovider.server import service
+from cocos.keyprovider.service import KeyProvider
+from cocos.transport.rpc import serve
+from cocos.wire import oci, ocicrypt
+from cocos.wire.kbs.protocol import ResourcePath
 from cocos.wire.manifest.parts import Source
 
 URL = "docker://registry/image:1"
@@ -107,6 +113,28 @@ async def test_folders_of_this_machine_only_where_they_are_allowed(
 
 
 @pytest.mark.integration
+async def test_an_encrypted_image_from_a_registry(
+    tool: Skopeo, plain: Source, registry: str, tmp_path: Path
+) -> None:
+    keys, path = KeyFolder(tmp_path / "keys"), ResourcePath.parse("default/key/1")
+    keys.store(path, kek.generate())
+    config, url = tmp_path / "ocicrypt.json", f"docker://{registry}/image:1"
+    async with serve("127.0.0.1:0", [service(KeyProvider(folder=keys))]) as address:
+        config.write_bytes(ocicrypt.grpc_config(address))
+        key = f"cc_kbc::{path.uri}"
+        await tool.copy(plain.url, url, encryption_key=key, keyprovider_config=config)
+        source = Source("oci-image", url, encrypted=True, key=str(path), kbs="")
+        fetching = Fetcher(tool, config)
+        wanted = await fetching.resolve(source, b"")
+        told: list[int] = []
+        image = await fetching.fetch(wanted, tmp_path / "copy", told.append)
+    assert image.config == wanted.config
+    names = [oci.digest_of(tar("a", b"one")), oci.digest_of(tar("b", b"two"))]
+    assert [layer.diff_id for layer in image.layers] == names
+    assert told[-1] == 100
+
+
+@pytest.mark.integration
 async def test_another_image_in_its_place(tool: Skopeo, plain: Source, tmp_path: Path) -> None:
     wanted = await resolved(tool, plain)
     shutil.rmtree(tmp_path / "image")
@@ -163,6 +191,7 @@ async def test_room_for_what_it_unpacks_to(
         ([(55, 100), (59, 100), (60, 100), (100, 100)], [50, 60, 100]),
         ([(0, 0)], [100]),
         ([(1, 3), (2, 3), (3, 3)], [30, 60, 100]),
+        ([(299, 300), (300, 300)], [90, 100]),
     ],
 )
 def test_progress(steps: list[tuple[int, int]], told: list[int]) -> None:

@@ -229,6 +229,11 @@ def test_an_image_by_its_tag(tmp_path: Path) -> None:
         assert found.diff_id == oci.digest_of(plain)
     with pytest.raises(NotFoundError):
         layout.verify(tmp_path, tag="v3")
+    # Who names no tag means the only image, whatever that is called.
+    with pytest.raises(FormatError, match="holds 2 images"):
+        layout.verify(tmp_path)
+    (tmp_path / "index.json").write_bytes(encode(oci.Index(2, (entries[1],))))
+    assert layout.verify(tmp_path).manifest_digest == entries[1].digest
 
 
 @pytest.mark.parametrize("part", ["manifest", "config"])
