@@ -6,7 +6,6 @@ After the TPM 2.0 Library Specification, part 1, §24 (credential protection) an
 for RSA-2048 (EK Credential Profile, L-1): name hash SHA-256, AES-128 in CFB mode.
 """
 
-import hashlib
 import hmac
 import os
 from dataclasses import dataclass
@@ -22,9 +21,8 @@ from cocos.errors import FormatError
 
 SECRET_BYTES: Final = 32  # at most the length of the name hash (part 3 §12.6)
 EK_BITS: Final = 2048
-_BLOCK: Final = 16
-_HASH_BITS: Final = 256
-_AES_BITS: Final = 128
+_HASH_BYTES: Final = 32
+_AES_BYTES: Final = 16  # a key's, and a block's
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,27 +57,27 @@ def make_credential(key: rsa.RSAPublicKey, name: bytes, secret: bytes) -> Challe
         )
     if not 0 < len(secret) <= SECRET_BYTES:
         raise ValueError(f"a credential has 1 to {SECRET_BYTES} bytes")
-    seed = os.urandom(hashlib.sha256().digest_size)
+    seed = os.urandom(_HASH_BYTES)
     # Part 1 §B.10.4: OAEP with the name hash, label "IDENTITY" and its terminating zero.
     oaep = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), b"IDENTITY\0")
     encrypted = _sized(key.encrypt(seed, oaep))
     # Part 1 §24.4: the symmetric key depends on the name, the HMAC key does not.
-    identity = _aes_cfb(kdfa(seed, "STORAGE", name, _AES_BITS), _sized(secret))
-    mac_key = kdfa(seed, "INTEGRITY", b"", _HASH_BITS)
+    identity = _aes_cfb(kdfa(seed, "STORAGE", name, _AES_BYTES), _sized(secret))
+    mac_key = kdfa(seed, "INTEGRITY", b"", _HASH_BYTES)
     # Part 1 §24.5: the outer HMAC binds the encrypted identity to the name.
     mac = hmac.digest(mac_key, identity + name, "sha256")
     return Challenge(_sized(_sized(mac) + identity), encrypted)
 
 
-def kdfa(key: bytes, label: str, context: bytes, bits: int) -> bytes:
-    """Derive a key of ``bits``, a multiple of 8: KDFa with SHA-256 (part 1 §11.4.10.2).
+def kdfa(key: bytes, label: str, context: bytes, size: int) -> bytes:
+    """Derive a key of so many bytes: KDFa with SHA-256 (part 1 §11.4.10.2).
 
     The derivation in counter mode of NIST SP 800-108.
     """
     derivation = KBKDFHMAC(
         hashes.SHA256(),
         Mode.CounterMode,
-        length=bits // 8,
+        length=size,
         rlen=4,
         llen=4,
         location=CounterLocation.BeforeFixed,
@@ -101,5 +99,5 @@ def _sized(data: bytes) -> bytes:
 
 def _aes_cfb(key: bytes, data: bytes) -> bytes:
     """Encrypt in full-block CFB mode from a zero IV, as part 1 §24.4 has it."""
-    encryptor = Cipher(algorithms.AES(key), CFB(bytes(_BLOCK))).encryptor()
+    encryptor = Cipher(algorithms.AES(key), CFB(bytes(_AES_BYTES))).encryptor()
     return encryptor.update(data) + encryptor.finalize()

@@ -101,7 +101,7 @@ class SoftwareTpm:
         oaep = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), b"IDENTITY\0")
         seed = self.ek.decrypt(wrapped, oaep)
         name = (0xB).to_bytes(2, "big") + hashlib.sha256(self.public_area).digest()
-        key = tpm_credential.kdfa(seed, "STORAGE", name, 128)
+        key = tpm_credential.kdfa(seed, "STORAGE", name, 16)
         sealed = blob[2 + 2 + 32 :]
         decryptor = Cipher(algorithms.AES(key), CFB(bytes(16))).decryptor()
         return (decryptor.update(sealed) + decryptor.finalize())[2:]
