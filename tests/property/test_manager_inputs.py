@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cocos.errors import FormatError
-from cocos.manager.plan import MAX_TTL, parse_ttl
+from cocos.manager.plan import parse_ttl
 from cocos.wire.address import parse_address
+from cocos.wire.duration import LONGEST
 
 
 @given(st.text(alphabet="0123456789.hmsnuµ -+e", max_size=30) | st.text(max_size=10))
@@ -15,7 +16,7 @@ def test_a_ttl_is_positive_and_bounded_or_refused(text: str) -> None:
         ttl = parse_ttl(text)
     except FormatError:
         return
-    assert ttl is None if not text else ttl is not None and dt.timedelta(0) < ttl <= MAX_TTL
+    assert ttl is None if not text else ttl is not None and dt.timedelta(0) < ttl <= LONGEST
 
 
 @given(

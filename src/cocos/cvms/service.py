@@ -17,6 +17,7 @@ import structlog
 
 from cocos._clock import Clock, system_clock
 from cocos._types import JsonObject
+from cocos.cvms.presence import Presence
 from cocos.errors import ConfigError
 from cocos.wire._generated import cvms_pb2 as pb
 from cocos.wire.manifest.computation import Computation
@@ -75,6 +76,7 @@ class CvmsService:
         self._seen: set[bytes] = set()
         self._started = clock()
         self._given: set[str] = set()
+        self.presence = Presence()
         try:
             results.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -134,10 +136,14 @@ class Session:
         self._service = service
         self._job = job
         self._log_only = log_only
+        self._counts = False
         self._result = _ResultFile(service.result_path)
 
     def begin(self) -> Iterator[pb.ServerStreamMessage]:
         """Yield the first messages: an agent that is busy is not given work."""
+        self._counts = not self._log_only
+        if self._counts:
+            self._service.presence.came()
         self._service.show({"agent": self._job, "connected": True})
         if not self._log_only:
             request = pb.AgentStateReq(id=self._service.computation.id)
@@ -167,6 +173,9 @@ class Session:
     def end(self) -> None:
         """Drop what is half here."""
         self._result.drop()
+        if self._counts:
+            self._service.presence.went()
+            self._counts = False
         self._service.show({"agent": self._job, "connected": False})
 
     def _event(self, event: pb.AgentEvent) -> None:

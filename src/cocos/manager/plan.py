@@ -2,7 +2,6 @@
 """What a VM shall be: a request, checked whole before anything starts."""
 
 import datetime as dt
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -12,24 +11,11 @@ from cocos.crypto import private_keys
 from cocos.errors import FormatError
 from cocos.wire.aa_kbc_params import KBS
 from cocos.wire.address import parse_address
+from cocos.wire.duration import parse_duration
 from cocos.wire.kbs.address import KbsAddress
 
 CVMS_PORT = 7001
-MAX_TTL = dt.timedelta(days=3650)
 LOG_LEVELS = ("debug", "info", "warn", "warning", "error")
-
-# Go's time.ParseDuration, in nanoseconds.
-_UNITS = {
-    "ns": 1,
-    "us": 10**3,
-    "µs": 10**3,  # U+00B5
-    "μs": 10**3,  # U+03BC
-    "ms": 10**6,
-    "s": 10**9,
-    "m": 60 * 10**9,
-    "h": 3600 * 10**9,
-}
-_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,28 +100,9 @@ def parse_ttl(text: str) -> dt.timedelta | None:
     """Parse a Go duration such as ``1h30m`` or ``1.5s``; empty means no limit.
 
     Raises:
-        FormatError: not a duration, not positive, or longer than :data:`MAX_TTL`.
+        FormatError: not a duration, not positive, or far too long.
     """
-    if not text:
-        return None
-    hint = "write a duration such as 90s, 45m or 1h30m"
-    nanoseconds = 0
-    position = 0
-    while part := _PART.match(text, position):
-        whole, _, fraction = part[1].partition(".")
-        if len(part[1]) > 30:  # noqa: PLR2004 - far beyond any duration; bounds the arithmetic
-            raise FormatError("the time to live is too long", hint=hint)
-        unit = _UNITS[part[2]]
-        nanoseconds += int(whole or "0") * unit
-        nanoseconds += int(fraction or "0") * unit // 10 ** len(fraction)
-        position = part.end()
-    if position != len(text):
-        raise FormatError(f"the time to live {text[:40]!r} is no duration", hint=hint)
-    if nanoseconds < 1000:  # noqa: PLR2004 - the smallest step of a timedelta
-        raise FormatError(f"the time to live {text!r} is not positive", hint=hint)
-    if nanoseconds > MAX_TTL / dt.timedelta(microseconds=1) * 1000:
-        raise FormatError(f"the time to live {text!r} is over {MAX_TTL.days} days", hint=hint)
-    return dt.timedelta(microseconds=nanoseconds // 1000)
+    return parse_duration(text, "the time to live") if text else None
 
 
 def parse_kbs_params(text: str) -> str:

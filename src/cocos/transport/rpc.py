@@ -173,6 +173,7 @@ async def serve(
     max_message_bytes: int = MAX_MESSAGE_BYTES,
     health_names: Sequence[str] = (),
     callers: LocalCallers | None = None,
+    lost_after: float | None = None,
 ) -> AsyncIterator[str]:
     """Serve until the block ends, then finish running calls within a grace period.
 
@@ -183,6 +184,8 @@ async def serve(
         max_message_bytes: Largest message in either direction.
         health_names: More names that the health service knows, as old clients ask for.
         callers: The only users of this machine to serve; None: whoever reaches the address.
+        lost_after: Seconds of silence after which a client is asked whether it is there, and as
+            many more until its calls end if it does not answer; None: gRPC's two hours.
 
     Yields:
         The address with the real port.
@@ -193,14 +196,7 @@ async def serve(
     if not services:
         raise ConfigError("a gRPC server needs at least one service")
     edge = _Edge(callers, address)
-    server = aio.server(
-        interceptors=[edge],
-        options=[
-            ("grpc.max_receive_message_length", max_message_bytes),
-            ("grpc.max_send_message_length", max_message_bytes),
-            ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
-        ],
-    )
+    server = aio.server(interceptors=[edge], options=_options(max_message_bytes, lost_after))
     names = [service.name for service in services]
     for service in services:
         service.register(server)
@@ -218,6 +214,22 @@ async def serve(
     finally:
         await health_servicer.enter_graceful_shutdown()
         await asyncio.shield(server.stop(GRACE_SECONDS))
+
+
+def _options(max_message_bytes: int, lost_after: float | None) -> list[tuple[str, int]]:
+    options = [
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
+    ]
+    if lost_after is not None:
+        milliseconds = int(lost_after * 1000)
+        options += [
+            ("grpc.keepalive_time_ms", milliseconds),
+            ("grpc.http2.ping_timeout_ms", milliseconds),
+            ("grpc.http2.max_pings_without_data", 0),
+        ]
+    return options
 
 
 def _bind(server: aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> str:

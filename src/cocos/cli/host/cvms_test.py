@@ -17,13 +17,15 @@ from cocos.cvms.config import ENVIRONMENT, CvmsSettings
 from cocos.cvms.order import Order, consumer_key, from_flags, from_manifest
 from cocos.cvms.server import HEALTH_NAME, credentials, grpc_service
 from cocos.cvms.service import CvmsService, Ending, Verdict
-from cocos.errors import UsageError
+from cocos.errors import FormatError, UnreachableError, UsageError
 from cocos.host.files import read_file, read_input
 from cocos.transport.rpc import serve
+from cocos.wire.duration import parse_duration
 from cocos.wire.manifest.computation import MAX_MANIFEST_BYTES, Computation
 
 NAME = "cvms-test"
 FAILED = 1
+LOST_SECONDS = 60.0  # of silence, twice: an agent whose machine has vanished, or sleeps
 
 app = common.make_app(
     "Give one computation to every agent that connects; show its events and logs, store its "
@@ -92,6 +94,14 @@ DataUnpack = Annotated[str, _flag("Not available yet.", "dataset-decompress", hi
 Once = Annotated[
     bool, _flag("End with the computation; exit code 0 if it is complete, else 1.", "once")
 ]
+AgentTimeout = Annotated[
+    str,
+    _flag(
+        "With -once: end when no agent has been connected for that time, after one has been. [2m; "
+        "0: never]",
+        "agent-timeout",
+    ),
+]
 ResultsDir = Annotated[
     Path | None, _flag("Where ID.zip.jwe is stored; here by default.", "results-dir")
 ]
@@ -125,6 +135,7 @@ def main_command(
     client_ca_file: ClientCa = "",
     agent_log_level: AgentLogLevel = "",
     once: Once = False,
+    agent_timeout: AgentTimeout = "2m",
     results_dir: ResultsDir = None,
     host: Host = None,
     port: Port = None,
@@ -141,8 +152,13 @@ def main_command(
     common.configure_logs(log_level, debug=debug)
     flags: dict[str, object] = {"host": host, "port": port, "results_dir": results_dir}
     settings = common.load_settings(CvmsSettings, environment=ENVIRONMENT, flags=flags)
+    patience = _patience(agent_timeout)
     computation = _computation(given, manifest, public_key_path)
-    ending = common.run_async(_serve(settings, computation, once=once, as_json=as_json))
+    ending = common.run_async(
+        _serve(
+            settings, computation, once=once, patience=patience if once else None, as_json=as_json
+        )
+    )
     if once and (ending is None or ending.verdict is not Verdict.COMPLETE):
         raise typer.Exit(FAILED)
 
@@ -165,10 +181,29 @@ def _computation(
     return from_manifest(Computation.from_json(text), key)
 
 
+def _patience(text: str) -> float | None:
+    """Return the longest time without an agent, in seconds; None: any."""
+    if text == "0":
+        return None
+    try:
+        return parse_duration(text, "-agent-timeout").total_seconds()
+    except FormatError as error:
+        raise UsageError(error.message, hint=error.hint) from error
+
+
 async def _serve(
-    settings: CvmsSettings, computation: Computation, *, once: bool, as_json: bool
+    settings: CvmsSettings,
+    computation: Computation,
+    *,
+    once: bool,
+    patience: float | None,
+    as_json: bool,
 ) -> Ending | None:
-    """Return how the computation ended, or None if a signal came first."""
+    """Return how the computation ended, or None if a signal came first.
+
+    Raises:
+        UnreachableError: the agent has gone, and none has come back for ``patience`` seconds.
+    """
     closing = asyncio.Event()
     endings: asyncio.Queue[Ending] = asyncio.Queue()
     show = _show_json if as_json else _show_line
@@ -178,17 +213,36 @@ async def _serve(
         [grpc_service(service, closing)],
         credentials=credentials(settings),
         health_names=[HEALTH_NAME],
+        lost_after=LOST_SECONDS,
     ) as address:
         common.announce(NAME, address, as_json=as_json)
+        show({"waiting": f"for an agent to connect to {address}"})
         asked = asyncio.create_task(common.wait_for_signal())
         ended = asyncio.create_task(_first(endings, once=once))
+        alone = asyncio.create_task(_alone(service, patience))
         try:
-            await asyncio.wait({asked, ended}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({asked, ended, alone}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             closing.set()  # streams have no end of their own
-            asked.cancel()
-            ended.cancel()
-        return ended.result() if ended.done() and not ended.cancelled() else None
+            for task in (asked, ended, alone):
+                task.cancel()
+        if ended.done() and not ended.cancelled():
+            return ended.result()
+        if alone.done() and not alone.cancelled():
+            alone.result()
+        return None
+
+
+async def _alone(service: CvmsService, patience: float | None) -> None:
+    """Say so when the agent has gone; raise an error if none comes in time."""
+    limit = "" if patience is None else f" within {patience:g} s"
+    again = {"waiting": f"for an agent to connect again{limit}"}
+    await service.presence.gone(patience, lambda: service.show(again))
+    raise UnreachableError(
+        f"the agent has gone, and none has connected{limit}: its VM or the manager of it has "
+        "ended, or cannot reach us",
+        hint="cocos-cli agent list says how VMs ended; -agent-timeout sets the time",
+    )
 
 
 async def _first(endings: asyncio.Queue[Ending], *, once: bool) -> Ending:
@@ -224,13 +278,16 @@ def _lines(entry: JsonObject) -> list[tuple[str, str]]:
             return [
                 ("manifest accepted", "") if accepted else (f"manifest refused: {error}", "red")
             ]
+        case {"waiting": what}:
+            line = (f"waiting {what}", "dim")
         case {"result": path}:
-            return [(f"sealed result stored in {path}", "green")]
+            line = (f"sealed result stored in {path}", "green")
         case {"agent": job, "connected": connected}:
             verb = "connected" if connected else "disconnected"
-            return [(f"agent {job or 'without id'} {verb}", "")]
+            line = (f"agent {job or 'without id'} {verb}", "")
         case _:
-            return [(json.dumps(entry), "dim")]
+            line = (json.dumps(entry), "dim")
+    return [line]
 
 
 def main() -> None:
