@@ -21,7 +21,7 @@ from cocos.crypto.kek import WrapType
 from cocos.errors import AccessDeniedError, FormatError, IntegrityError, TooLargeError
 from cocos.host.images import layout
 from cocos.host.images.layout import VerifiedImage
-from cocos.host.images.skopeo import Skopeo
+from cocos.host.images.skopeo import Skopeo, require_image
 from cocos.host.images.skopeo import Source as Found
 from cocos.wire import oci
 from cocos.wire.kbs.protocol import ResourcePath
@@ -136,6 +136,7 @@ def check(found: Found, source: Source, pin: bytes) -> None:
 
     Raises:
         IntegrityError: names the layer and the difference.
+        FormatError: it is no container image, or has layers that cannot be unpacked.
     """
     config = found.manifest.config.digest
     if pin and config != f"sha256:{pin.hex()}":
@@ -144,6 +145,7 @@ def check(found: Found, source: Source, pin: bytes) -> None:
             f"the hash in the manifest sha256:{pin.hex()}",
             hint="cocos-cli checksum docker://… prints the hash of an image",
         )
+    require_image(found)
     if not found.manifest.layers:
         raise FormatError(f"{source.url} has no layers")
     for number, layer in enumerate(found.manifest.layers, 1):

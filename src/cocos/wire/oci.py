@@ -58,6 +58,9 @@ class Platform(msgspec.Struct, frozen=True, omit_defaults=True):
     os: str = ""
     variant: str = ""
 
+    def __str__(self) -> str:
+        return "/".join(filter(None, (self.os, self.architecture, self.variant)))
+
 
 class Descriptor(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """Names a blob by media type, digest and size in bytes."""
@@ -87,6 +90,7 @@ class Manifest(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     config: Descriptor
     layers: tuple[Descriptor, ...]
     media_type: str = MANIFEST
+    artifact_type: str = ""
     annotations: dict[str, str] | None = None
 
 
@@ -228,13 +232,19 @@ def layout_files(blobs: Mapping[Digest, bytes], manifest: Descriptor) -> dict[st
     return files
 
 
+_PART = r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*"
+_HOST = r"(?:\[[0-9A-Fa-f:]+\]|[A-Za-z0-9][A-Za-z0-9.-]*)(?::\d+)?"
 _DOCKER_REFERENCE = re.compile(
-    r"(?P<name>(?P<registry>\[[0-9A-Fa-f:]+\](?::\d+)?|[A-Za-z0-9](?:[A-Za-z0-9.-]*)(?::\d+)?)"
-    r"(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)+)"
+    rf"(?:(?P<registry>{_HOST})/)?(?P<path>{_PART}(?:/{_PART})*)"
     r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?",
     re.ASCII,
 )
 _LAYOUT_REFERENCE = re.compile(r"(?P<name>[^:\0\n]+)(?::(?P<tag>[^:@\0\n]+))?")
+_OTHER_TRANSPORT = re.compile(
+    r"(atomic|containers-storage|dir|docker-archive|docker-daemon|oci-archive|ostree|sif|tarball):.+"
+)
+_HUB = "docker.io"
+_MAX_NAME = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,22 +265,48 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> "Reference":
-        """Parse an image reference.
+        """Parse an image reference as Skopeo's and Docker's users write it.
+
+        ``docker://busybox`` is ``docker.io/library/busybox:latest``. What begins with a
+        registry needs no ``docker://``.
 
         Raises:
             FormatError: another transport, or not of that form.
         """
-        hint = "write it as docker://registry:port/name:tag or oci:folder"
-        if text.startswith("docker://"):
-            match = _DOCKER_REFERENCE.fullmatch(text.removeprefix("docker://"))
-            if match is not None:
-                tag, digest = match["tag"] or "", match["digest"] or ""
-                return cls("docker", match["name"], tag, digest)
-        elif text.startswith("oci:"):
+        other = other_transport(text)
+        if other:
+            raise FormatError(
+                f"{text[:200]!r}: images are not read from or written to Skopeo's {other} here",
+                hint=f"skopeo copy {text[:200]} oci:FOLDER:TAG, and name that",
+            )
+        if text.startswith("oci:"):
             match = _LAYOUT_REFERENCE.fullmatch(text.removeprefix("oci:"))
             if match is not None:
                 return cls("oci", match["name"], match["tag"] or "")
+        else:
+            match = _DOCKER_REFERENCE.fullmatch(text.removeprefix("docker://"))
+            if match is not None:
+                named = _is_registry(match["registry"] or "")
+                if named or text.startswith("docker://"):
+                    return cls._of_registry(match, named=named)
+        hint = "write it as docker://registry:port/name:tag or oci:folder"
         raise FormatError(f"{text[:200]!r} is not an image reference", hint=hint)
+
+    @classmethod
+    def _of_registry(cls, match: re.Match[str], *, named: bool) -> "Reference":
+        registry, path = match["registry"] or "", match["path"]
+        if not named:  # what stands before the first slash is a name at Docker Hub
+            path = f"{registry}/{path}" if registry else path
+        if not named or registry == f"index.{_HUB}":
+            registry = _HUB
+        if registry == _HUB and "/" not in path:
+            path = f"library/{path}"
+        digest = match["digest"] or ""
+        tag = match["tag"] or ("" if digest else "latest")
+        name = f"{registry}/{path}"
+        if len(name) > _MAX_NAME:
+            raise FormatError(f"{name[:50]!r}… is longer than {_MAX_NAME} characters")
+        return cls("docker", name, tag, digest)
 
     @property
     def registry(self) -> str:
@@ -291,3 +327,14 @@ class Reference:
         if self.transport == "docker":
             return f"docker://{self.name}{tag}" + (f"@{self.digest}" if self.digest else "")
         return f"oci:{self.name}{tag}"
+
+
+def other_transport(text: str) -> str:
+    """Return the transport of Skopeo's that a reference names and that is not ours, or empty."""
+    match = _OTHER_TRANSPORT.fullmatch(text)
+    return match[1] if match else ""
+
+
+def _is_registry(host: str) -> bool:
+    """Tell a registry from the first part of a name, as Docker does."""
+    return host == "localhost" or host != host.lower() or bool(set(".:[") & set(host))

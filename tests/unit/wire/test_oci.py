@@ -45,7 +45,7 @@ def test_config_needs_digests() -> None:
     ("text", "registry"),
     [
         ("docker://localhost:5000/lin-reg-algo:v1.0", "localhost:5000"),
-        ("docker://[::1]:5000/a/b", "[::1]:5000"),
+        ("docker://[::1]:5000/a/b:x", "[::1]:5000"),
         ("docker://r.example/a__b/c.d@" + DIGEST, "r.example"),
         ("oci:/tmp/image", ""),
         ("oci:/tmp/image:v1", ""),
@@ -60,13 +60,19 @@ def test_references(text: str, registry: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "docker://alpine",
+        "docker://",
         "docker://user:pw@host/x",
+        "docker://UPPER",
+        "docker://a/b:tag:tag",
+        "docker://a//b",
+        "docker://" + "/".join(["a" * 100] * 3),
+        "busybox",
+        "folder/image",
+        "./image",
+        "/image",
+        "https://registry.example/x",
         "docker://host/UPPER",
         "docker://host/x --insecure-policy",
-        "docker-daemon:x",
-        "dir:/tmp/x",
-        "containers-storage:x",
         "oci:",
         "oci:/tmp/a\n",
         "oci:/tmp/a:b:c",
@@ -74,8 +80,49 @@ def test_references(text: str, registry: str) -> None:
     ],
 )
 def test_references_that_are_refused(text: str) -> None:
-    with pytest.raises(FormatError, match="not an image reference"):
+    with pytest.raises(FormatError, match=r"not an image reference|longer than 255"):
         oci.Reference.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("docker://busybox", "docker.io/library/busybox:latest"),
+        ("docker://busybox:1.36", "docker.io/library/busybox:1.36"),
+        ("docker://busybox@" + DIGEST, "docker.io/library/busybox@" + DIGEST),
+        ("docker://user/app", "docker.io/user/app:latest"),
+        ("docker://registry/a/b", "docker.io/registry/a/b:latest"),
+        ("docker://docker.io/busybox", "docker.io/library/busybox:latest"),
+        ("docker://index.docker.io/a/b", "docker.io/a/b:latest"),
+        ("docker://r.example/busybox", "r.example/busybox:latest"),
+        ("docker://localhost/a", "localhost/a:latest"),
+        ("docker://host:5000/a", "host:5000/a:latest"),
+        ("localhost:5000/x:v1", "localhost:5000/x:v1"),
+        ("r.example/a/b", "r.example/a/b:latest"),
+        ("[::1]:5000/x", "[::1]:5000/x:latest"),
+    ],
+)
+def test_references_as_skopeo_s_users_write_them(text: str, meant: str) -> None:
+    reference = oci.Reference.parse(text)
+    assert str(reference) == f"docker://{meant}"
+    assert oci.Reference.parse(str(reference)) == reference
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "docker-archive:a.tar",
+        "oci-archive:o.tar",
+        "docker-daemon:a:b",
+        "containers-storage:localhost/x",
+        "dir:/tmp/x",
+        "tarball:/a:/b",
+    ],
+)
+def test_transports_that_skopeo_has_and_we_have_not_are_named(text: str) -> None:
+    with pytest.raises(FormatError, match=f"Skopeo's {text.partition(':')[0]} ") as caught:
+        oci.Reference.parse(text)
+    assert f"skopeo copy {text} oci:FOLDER:TAG" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("second", ["layers", "Layers", "LAYERS", "layer\u017f"])

@@ -22,7 +22,7 @@ from cocos.host.images import skopeo
 from cocos.host.images.skopeo import Copied, Skopeo
 from cocos.host.key_folder import KeyFolder
 from cocos.keyprovider.registration import Binding, Registrar
-from cocos.wire import oci, ocicrypt
+from cocos.wire import layers, oci, ocicrypt
 from cocos.wire.kbs.protocol import ResourcePath, ResourceUri
 from cocos.wire.manifest.parts import Algorithm, Dataset
 
@@ -188,7 +188,9 @@ async def _encrypt(job: _Job) -> tuple[Copied, bool]:
     found_tool = await skopeo.find()
     tool = Skopeo(found_tool.argv, authfile=job.authfile, registries=job.registries)
     found = await tool.resolve(job.source)
-    skopeo.require_plain(found)  # before a key is made
+    skopeo.require_image(found)  # before a key is made
+    skopeo.require_plain(found)
+    _note_compression(found)
     key, made = await asyncio.to_thread(_local_key, job)
     if job.registrar is not None:
         # First: an image whose key nobody has registered is of no use to anybody.
@@ -217,6 +219,12 @@ async def _encrypt(job: _Job) -> tuple[Copied, bool]:
         )
     _check(job, copied, key)
     return copied, made
+
+
+def _note_compression(found: skopeo.Source) -> None:
+    for name, layer in found.named_layers():
+        if layers.packing(layer) is layers.Packing.ZSTD:
+            common.stderr.print(f"note: {name} is compressed with zstd: with gzip from now on")
 
 
 async def _register(job: _Job, registrar: Registrar, key: bytes, *, new: bool) -> None:

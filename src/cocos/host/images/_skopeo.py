@@ -5,24 +5,26 @@ import asyncio
 import json
 import platform
 import shlex
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cocos.errors import ConfigError, IntegrityError, NotFoundError, UsageError
 from cocos.host.files import write_atomic
 from cocos.host.images import layout
 from cocos.host.images._skopeo_run import Meter, OnProgress, run
-from cocos.wire import oci, ocicrypt
+from cocos.host.images.required import Source, require_encrypted, require_plain
+from cocos.wire import layers, oci, ocicrypt
 from cocos.wire.json import encode
-from cocos.wire.kbs.protocol import ResourceUri
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 _INSPECT_SECONDS = 120.0
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+_GZIP = ("--dest-compress-format", "gzip")  # what is gzip already stays as it is
+_ARCHITECTURES = {"x86_64": ("amd64", ""), "aarch64": ("arm64", "v8")}
 
 
 def registries_conf(*, insecure: Sequence[str] = LOOPBACK) -> str:
@@ -53,26 +55,6 @@ class Copied:
     digest: oci.Digest
     manifest: oci.Manifest
     image: layout.VerifiedImage | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One image at a registry or in a layout, by what it holds.
-
-    Attributes:
-        reference: By digest where the transport can.
-        digest: Of the manifest.
-        manifest: The manifest.
-    """
-
-    reference: oci.Reference
-    digest: oci.Digest
-    manifest: oci.Manifest
-
-    @property
-    def layer_bytes(self) -> int:
-        """Size of all layers as they are stored."""
-        return sum(layer.size for layer in self.manifest.layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +148,9 @@ class Skopeo:
     ) -> Copied:
         """Copy one image and check what came out.
 
+        What is encrypted, and what goes to a folder, has no layer that is compressed with zstd
+        afterwards: VMs could not unpack it.
+
         Args:
             source: Where from; what was resolved before is not looked up again.
             destination: Where to; after a decryption only a layout, which is made private.
@@ -203,6 +188,7 @@ class Skopeo:
             require_encrypted(written)
         image = None
         if decryption_key is not None:
+            written = await self._compressed_anew(written)
             image = await asyncio.to_thread(
                 layout.verify,
                 Path(target.name),
@@ -211,7 +197,23 @@ class Skopeo:
                 on_bytes=meter.add,
             )
         meter.finish()
-        return Copied(digest, written.manifest, image)
+        return Copied(written.digest, written.manifest, image)
+
+    async def _compressed_anew(self, found: Source) -> Source:
+        """Replace a layout's zstd by gzip; Skopeo does not do so while it decrypts."""
+        if layers.Packing.ZSTD not in map(layers.packing, found.manifest.layers):
+            return found
+        folder = Path(found.reference.name)
+        other = folder.with_name(f"{folder.name}.anew")
+        _make_private(str(other))
+        try:
+            target = replace(found.reference, name=str(other))
+            await self._copy(found, target, (), None, Meter(0, None))
+            await asyncio.to_thread(shutil.rmtree, folder)
+            other.rename(folder)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, other, ignore_errors=True)
+        return await self.resolve(found.reference)
 
     async def _copy(
         self,
@@ -228,7 +230,8 @@ class Skopeo:
             digest_file = Path(prepared[-1]) / "digest"
             auth = [*self._auth("--src-authfile"), *self._auth("--dest-authfile")]
             names = [str(source.reference), str(target)]
-            argv = [*prepared, "copy", "--digestfile", str(digest_file), *key, *auth]
+            gzip = _GZIP if key or target.transport == "oci" else ()
+            argv = [*prepared, "copy", "--digestfile", str(digest_file), *gzip, *key, *auth]
             subject = f"copying {names[0]} to {names[1]}"
             try:
                 await run([*argv, *names], subject, env=env, meter=meter, share=source.layer_bytes)
@@ -289,54 +292,6 @@ class Skopeo:
         return binaries
 
 
-def require_encrypted(source: Source) -> None:
-    """Check that every layer is encrypted.
-
-    Raises:
-        IntegrityError: names the first that is not.
-    """
-    for number, layer in enumerate(source.manifest.layers):
-        if not layer.encrypted:
-            raise IntegrityError(
-                f"layer {number + 1} ({layer.digest}) of {source.reference} is not encrypted"
-            )
-    if not source.manifest.layers:
-        raise IntegrityError(f"{source.reference} has no layers, so nothing of it is encrypted")
-
-
-def require_key(source: Source, key: ResourceUri) -> None:
-    """Check that every layer is encrypted to one key, by what its annotation says.
-
-    Raises:
-        IntegrityError: a layer is plain, or for another key; names it.
-        FormatError: an annotation does not parse.
-    """
-    require_encrypted(source)
-    for number, layer in enumerate(source.manifest.layers):
-        name = f"layer {number + 1} ({layer.digest}) of {source.reference}"
-        packets = ocicrypt.layer_packets(layer)
-        if not packets:
-            raise IntegrityError(f"{name} is not encrypted for a key provider")
-        for packet in packets:
-            if packet.key != key:
-                raise IntegrityError(f"{name} is encrypted to the key {packet.key}, not to {key}")
-
-
-def require_plain(source: Source) -> None:
-    """Check that no layer is encrypted.
-
-    Raises:
-        IntegrityError: names the first that is.
-    """
-    # Skopeo would leave such a layer as it is, readable for its old key only.
-    for number, layer in enumerate(source.manifest.layers):
-        if layer.encrypted:
-            raise IntegrityError(
-                f"layer {number + 1} ({layer.digest}) of {source.reference} is encrypted already",
-                hint="encrypt the plain image; it would stay encrypted to the old key",
-            )
-
-
 def _key_words(encryption: str | None, decryption: str | None, config: Path | None) -> list[str]:
     if encryption is not None and decryption is not None:
         raise UsageError("an image is encrypted or decrypted, not both in one copy")
@@ -361,10 +316,17 @@ def _parsed(reference: oci.Reference | str) -> oci.Reference:
 
 
 def _for_this_machine(index: oci.Index, reference: oci.Reference) -> oci.Digest:
+    """Choose an image as Skopeo does: this machine's, else the first that is for no machine."""
     machine = platform.machine()
-    architecture = _ARCHITECTURES.get(machine, machine)
-    for entry in index.manifests:
-        known = entry.platform
-        if known is not None and (known.architecture, known.os) == (architecture, "linux"):
-            return oci.parse_digest(entry.digest)
-    raise NotFoundError(f"{reference} has no image for linux/{architecture}")
+    architecture, newest = _ARCHITECTURES.get(machine, (machine, ""))
+    wanted = [oci.Platform(architecture, "linux", variant) for variant in (newest, "")]
+    for fitting in (*wanted, None):
+        for entry in index.manifests:
+            if entry.platform == fitting:
+                return oci.parse_digest(entry.digest)
+    there = sorted({str(each.platform) for each in index.manifests})
+    raise NotFoundError(
+        f"{reference} has no image for linux/{architecture}, only for {', '.join(there)[:200]}"
+        if there
+        else f"{reference} is an index without images"
+    )

@@ -20,6 +20,7 @@ from typing import Protocol
 from cocos.errors import FormatError, IntegrityError, NotFoundError, TooLargeError
 from cocos.wire import oci
 from cocos.wire.json import decode
+from cocos.wire.layers import Packing, packing
 
 DOCUMENT_BYTES = 4 * 2**20  # limit of a manifest, an index and a config, as registries have it
 PLAINTEXT_BYTES = 64 * 2**30
@@ -242,13 +243,9 @@ class _Gzip:
             raise zlib.error("it ends too early")
 
 
-_DECOMPRESSORS: dict[str, Callable[[], _Decompressor]] = {
-    oci.LAYER_TAR: _Plain,
-    oci.LAYER_GZIP: _Gzip,
-    "application/vnd.oci.image.layer.nondistributable.v1.tar": _Plain,
-    "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip": _Gzip,
-    "application/vnd.docker.image.rootfs.diff.tar": _Plain,
-    "application/vnd.docker.image.rootfs.diff.tar.gzip": _Gzip,
+_DECOMPRESSORS: dict[Packing | None, Callable[[], _Decompressor]] = {
+    Packing.PLAIN: _Plain,
+    Packing.GZIP: _Gzip,
 }
 
 
@@ -260,7 +257,7 @@ def _check_layer(
     budget: _Budget,
 ) -> VerifiedLayer:
     name = _name(number, layer)
-    make = _DECOMPRESSORS.get(layer.media_type)
+    make = _DECOMPRESSORS.get(packing(layer))
     if make is None:
         raise FormatError(
             f"{name} has the unsupported type {layer.media_type[:100]!r}",

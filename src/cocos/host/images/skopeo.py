@@ -14,18 +14,15 @@ from pathlib import Path
 
 from cocos.errors import CocosError, ToolMissingError
 from cocos.host import process
-from cocos.host.images._skopeo import (
-    LOOPBACK,
-    Copied,
-    Skopeo,
+from cocos.host.images._skopeo import LOOPBACK, Copied, Skopeo, registries_conf, trust_policy
+from cocos.host.images._skopeo_run import OnProgress
+from cocos.host.images.required import (
     Source,
-    registries_conf,
     require_encrypted,
+    require_image,
     require_key,
     require_plain,
-    trust_policy,
 )
-from cocos.host.images._skopeo_run import OnProgress
 from cocos.host.images.skopeo_errors import OLD_SKOPEO_HINT
 from cocos.host.tools import toolbox
 from cocos.host.tools.toolbox import Toolbox
@@ -44,6 +41,7 @@ __all__ = [
     "probe",
     "registries_conf",
     "require_encrypted",
+    "require_image",
     "require_key",
     "require_plain",
     "trust_policy",

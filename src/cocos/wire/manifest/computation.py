@@ -21,6 +21,7 @@ from cocos.wire.kbs.address import KbsAddress
 from cocos.wire.manifest import rules, shapes
 from cocos.wire.manifest.event import ComputationEvent, consumers_digest, digest_of_part
 from cocos.wire.manifest.parts import OCI_IMAGE, AgentConfig, Algorithm, Dataset, Source
+from cocos.wire.oci import other_transport
 
 MAX_MANIFEST_BYTES = 4 * 2**20
 HASH_BYTES = 32
@@ -224,7 +225,7 @@ def make_source(type_: str, url: str, key: str, *, encrypted: bool, kbs: str | N
     scheme = re.match(r"([a-z0-9]+):(?://|/)", url)
     if scheme is None and not type_:
         type_ = OCI_IMAGE
-    if scheme is None and type_ == OCI_IMAGE and url:
+    if scheme is None and type_ == OCI_IMAGE and url and not other_transport(url):
         url = f"docker://{url}"
     kind = type_ or (_SCHEMES.get(scheme[1], scheme[1]) if scheme else "")
     address = None if kbs is None or not encrypted else _kbs(kbs)

@@ -12,7 +12,7 @@ from cocos.errors import FormatError
 from cocos.wire.kbs.address import KbsAddress
 from cocos.wire.kbs.protocol import ResourcePath
 from cocos.wire.manifest.parts import OCI_IMAGE, AgentConfig, Algorithm, Dataset, Source
-from cocos.wire.oci import Reference
+from cocos.wire.oci import Reference, other_transport
 
 LOG_LEVELS = ("", "debug", "info", "warn", "warning", "error")
 
@@ -81,7 +81,8 @@ def _source(source: Source, place: str) -> Iterator[str]:
     elif source.type != OCI_IMAGE:
         yield f"{place}: sources of type {source.type!r} are not available yet, only {OCI_IMAGE}"
     elif len(source.url) > MAX_URL or not _is_image(source.url):
-        yield f"{place}: {source.url[:200]!r} is no image such as docker://host:5000/name:tag"
+        wanted = "at a registry, such as" if other_transport(source.url) else "such as"
+        yield f"{place}: {source.url[:200]!r} is no image {wanted} docker://host:5000/name:tag"
     if source.encrypted and not source.key:
         yield f"{place}: is encrypted but names no kbs_resource_path"
     if source.encrypted and source.kbs is None:

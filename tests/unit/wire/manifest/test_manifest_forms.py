@@ -170,7 +170,7 @@ def test_order_of_datasets_and_arguments_is_in_the_digest() -> None:
         (("algorithm", "uri"), "docker://host:5000/a b", "no image such as"),
         (("algorithm", "uri"), "oci:relative/folder", "no image such as"),
         (("algorithm", "uri"), "oci:/a/../../etc", "no image such as"),
-        (("algorithm", "uri"), "docker-archive:/etc/passwd", "no image such as"),
+        (("algorithm", "uri"), "docker-archive:/etc/passwd", "no image at a registry"),
         (("algorithm", "hash"), "ab", "algorithm.hash: has 1 bytes instead of 32"),
         (("algorithm", "hash"), [1, 2, 3], "algorithm.hash: has 3 bytes instead of 32"),
         (("algorithm", "hash"), [256], "neither hex text nor"),
