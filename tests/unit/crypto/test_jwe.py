@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from joserfc import jwe as jose
 from joserfc.jwk import ECKey, RSAKey
 
-from cocos.crypto import _keywrap, early_jwe, jwe
+from cocos.crypto import _content, _keywrap, early_jwe, jwe
 from cocos.crypto.tee_key import ALGORITHMS, EC_P521, RSA, RSA_EARLY, TeeKeyPair
-from cocos.errors import ConfigError, FormatError, IntegrityError
+from cocos.errors import ConfigError, FormatError, IntegrityError, TooLargeError
 
 VECTOR_JWK = {
     "kty": "EC",
@@ -171,6 +171,57 @@ def test_malformed_members(member: str, value: object) -> None:
 def test_missing_member(member: str) -> None:
     with pytest.raises(FormatError):
         vector_pair().decrypt({k: v for k, v in VECTOR.items() if k != member})
+
+
+@pytest.mark.parametrize("text", ["[]", "1", "null", '"x"', '[["enc","A256GCM"]]', "{", "", "{}"])
+def test_a_header_that_is_no_object(text: str) -> None:
+    with pytest.raises(FormatError):
+        vector_pair().decrypt({**VECTOR, "protected": b64u(text.encode())})
+
+
+@pytest.mark.parametrize("size", [0, 4, 12, 15, 17])
+def test_the_border_between_ciphertext_and_tag(size: int) -> None:
+    """Together they are the same bytes; a resource has one spelling."""
+    sealed = unb64u(VECTOR["ciphertext"]) + unb64u(VECTOR["tag"])
+    border = len(sealed) - size
+    moved = {"ciphertext": b64u(sealed[:border]), "tag": b64u(sealed[border:])}
+    with pytest.raises(FormatError, match="12 and 16 bytes"):
+        vector_pair().decrypt({**VECTOR, **moved})
+
+
+@pytest.mark.parametrize("size", [16, 24])
+def test_a_sender_cannot_choose_a_shorter_key(pair: TeeKeyPair, size: int) -> None:
+    cek, key = bytes(size), jwe.load(pair.public_jwk())
+    header, encrypted_key = _keywrap.wrap(cek, key, "ECDH-ES+A256KW")
+    protected = _content.protect({"alg": "ECDH-ES+A256KW", "enc": "A256GCM", **header})
+    response = {
+        "protected": protected,
+        "encrypted_key": b64u(encrypted_key),
+        **_content.encrypt(b"x", cek, protected),
+    }
+    with pytest.raises(IntegrityError, match="not 32 bytes"):
+        pair.decrypt(response)
+
+
+class Long(bytes):
+    """Bytes that say that they are many."""
+
+    length = 0
+
+    def __len__(self) -> int:
+        return self.length
+
+
+def test_what_is_too_long_for_one_piece() -> None:
+    """What is encrypted can be decrypted: there the tag counts, too."""
+    data = Long(b"x")
+    data.length = 2**31 - 1 - 16
+    assert _content.within_limit(data) is data
+    data.length += 1
+    with pytest.raises(TooLargeError):
+        _content.within_limit(data)
+    with pytest.raises(TooLargeError):
+        jwe.encrypt(data, VECTOR_JWK)
 
 
 def test_swapped_key(pair: TeeKeyPair) -> None:
