@@ -180,10 +180,7 @@ class Skopeo:
             _make_private(target.name)
         # A decrypted layer is read a second time to be checked.
         meter = Meter(found.layer_bytes * (2 if decryption_key is not None else 1), on_progress)
-        digest = await self._copy(found, target, key, keyprovider_config, meter)
-        written = await self.resolve(target.pinned(digest))
-        if written.digest != digest:
-            raise IntegrityError(f"{target} was changed while it was being written")
+        written = await self._copy(found, target, key, keyprovider_config, meter)
         if encryption_key is not None:
             require_encrypted(written)
         image = None
@@ -208,12 +205,12 @@ class Skopeo:
         _make_private(str(other))
         try:
             target = replace(found.reference, name=str(other))
-            await self._copy(found, target, (), None, Meter(0, None))
+            written = await self._copy(found, target, (), None, Meter(0, None))
             await asyncio.to_thread(shutil.rmtree, folder)
             other.rename(folder)
         finally:
             await asyncio.to_thread(shutil.rmtree, other, ignore_errors=True)
-        return await self.resolve(found.reference)
+        return replace(written, reference=found.reference)
 
     async def _copy(
         self,
@@ -222,7 +219,7 @@ class Skopeo:
         key: Sequence[str],
         keyprovider_config: Path | None,
         meter: Meter,
-    ) -> oci.Digest:
+    ) -> Source:
         env = {}
         if keyprovider_config is not None:
             env["OCICRYPT_KEYPROVIDER_CONFIG"] = str(keyprovider_config)
@@ -241,7 +238,11 @@ class Skopeo:
                     bad = await self._not_decrypted(source, Path(target.name))
                     error.message = f"{subject}: {bad}: {said}"
                 raise
-            return oci.parse_digest(digest_file.read_text("ascii").strip())
+            digest = oci.parse_digest(digest_file.read_text("ascii").strip())
+        written = await self.resolve(target.pinned(digest))
+        if written.digest != digest:
+            raise IntegrityError(f"{target} was changed while it was being written")
+        return written
 
     async def _not_decrypted(self, source: Source, target: Path) -> str:
         """Name the first layer whose plaintext has not arrived; Skopeo does not always."""
