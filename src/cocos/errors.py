@@ -33,6 +33,7 @@ the cause travels as ``__cause__`` and goes to the log only.
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Final
@@ -41,9 +42,22 @@ MAX_FINDING: Final = 1000
 """Characters of each text of a :class:`Finding`."""
 
 
+_OPENS_A_DOOR: Final = re.compile(
+    r"-*(?:insecure|allow[-_]?all|any[-_]computation|replace[-_]policy)", re.IGNORECASE
+)
+
+
+def proposable(names: Iterable[str]) -> list[str]:
+    """Return the names that a hint may propose: none that switches a protection off.
+
+    Who mistypes some setting must not be led to one that opens a door.
+    """
+    return [name for name in names if not _OPENS_A_DOOR.match(name)]
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    """Return a hint at the name that somebody may have meant."""
-    found = difflib.get_close_matches(word, known, n=1)
+    """Return a hint at the name that somebody may have meant; see :func:`proposable`."""
+    found = difflib.get_close_matches(word, proposable(known), n=1)
     return f"did you mean {found[0]}?" if found else None
 
 

@@ -21,7 +21,14 @@ from typer.exceptions import TyperException
 
 from cocos import __version__
 from cocos.cli._screen import Screen
-from cocos.errors import CocosError, ConfigError, InternalError, UsageError, did_you_mean
+from cocos.errors import (
+    CocosError,
+    ConfigError,
+    InternalError,
+    UsageError,
+    did_you_mean,
+    proposable,
+)
 
 stderr = Screen(stderr=True)
 stdout = Screen(stderr=False)
@@ -82,6 +89,9 @@ def run_app(app: typer.Typer, name: str) -> None:
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(128 + signal.SIGINT)
     except TyperException as error:
+        close: Any = getattr(error, "possibilities", None)  # Typer shows its class to nobody
+        if close:
+            error.possibilities = proposable(close)  # type: ignore[attr-defined]
         usage = UsageError(error.format_message(), hint=_usage_hint(error, name))
         report(name, usage, as_json=as_json)
         sys.exit(usage.exit_code)
@@ -134,7 +144,7 @@ def _version_option(name: str) -> Any:
 
 def _usage_hint(error: TyperException, name: str) -> str:
     """Say where an option belongs that an earlier command has, else where to look."""
-    context: Any = getattr(error, "ctx", None)  # Typer shows its class to nobody
+    context: Any = getattr(error, "ctx", None)
     command = context.command_path if context else name
     option = getattr(error, "option_name", None)
     while option and context is not None and (context := context.parent) is not None:

@@ -34,7 +34,13 @@ from cocos.clients.kbs_session import (
 )
 from cocos.crypto import base64url, detached
 from cocos.crypto.tee_key import EC_P256, TeeKeyPair
-from cocos.errors import AuthenticationError, FormatError, IntegrityError, ProtocolError
+from cocos.errors import (
+    AccessDeniedError,
+    AuthenticationError,
+    FormatError,
+    IntegrityError,
+    ProtocolError,
+)
 from cocos.wire.kbs import proof
 from cocos.wire.kbs import protocol as kbs
 from cocos.wire.kbs.generations import Generation
@@ -42,7 +48,6 @@ from cocos.wire.kbs.generations import Generation
 __all__ = ["EvidenceSource", "KbsAdmin", "KbsClient", "Session", "TokenSource"]
 
 _UNAUTHORIZED = 401
-_FORBIDDEN = 403
 # What a KBS says when a session has ended; any other 401 would stay 401 after a new one.
 _SESSION_ENDED = {
     "TokenNotFound",
@@ -164,10 +169,11 @@ class KbsClient:
         if _session_ended(answer):
             session = await self.session(ended=session)
             answer = await self._get(uri, session, nonce)
-        if answer.status == _FORBIDDEN:
-            self._denied = session
         if answer.status != OK:
-            raise refusal(self._server, answer, f"the resource {uri}")
+            error = refusal(self._server, answer, f"the resource {uri}")
+            if isinstance(error, AccessDeniedError):
+                self._denied = session
+            raise error
         self._check_proof(uri, session, nonce, answer)
         response: kbs.Response = decode(self._server, answer, kbs.Response, f"the resource {uri}")
         try:

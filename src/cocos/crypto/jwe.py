@@ -29,6 +29,14 @@ def check_public_jwk(jwk: Mapping[str, Any]) -> None:
     load(jwk)
 
 
+def serves(jwk: Mapping[str, Any]) -> bool:
+    """Tell whether resources are encrypted to keys of this kind; whether to this one is open."""
+    kty, alg = jwk.get("kty"), jwk.get("alg")
+    if kty == "EC":
+        return jwk.get("crv") in TEE_CURVES and alg == _keywrap.ECDH_ES
+    return kty == "RSA" and alg in list(_keywrap.RSA_PADDINGS)  # it may be unhashable
+
+
 def encrypt(plaintext: bytes, jwk: Mapping[str, Any]) -> dict[str, str]:
     """Encrypt to a TEE's public key.
 
@@ -58,15 +66,15 @@ def load(jwk: Mapping[str, Any]) -> _keywrap.PublicKey:
     """
     kty, alg = jwk.get("kty"), jwk.get("alg")
     if kty == "EC":
-        curve = jwk.get("crv")
-        if curve not in TEE_CURVES or alg != _keywrap.ECDH_ES:
+        if not serves(jwk):
             raise FormatError(
-                f"nothing is encrypted to EC keys with crv {_show(curve)} and alg {_show(alg)}",
+                f"nothing is encrypted to EC keys with crv {_show(jwk.get('crv'))} and alg "
+                f"{_show(alg)}",
                 hint=f"alg {_keywrap.ECDH_ES}, crv {' or '.join(TEE_CURVES)}",
             )
         return _keywrap.load_ec(jwk, "the TEE's public key")
     if kty == "RSA":
-        if alg not in list(_keywrap.RSA_PADDINGS):  # it may be unhashable
+        if not serves(jwk):
             raise FormatError(
                 f"nothing is encrypted to RSA keys with alg {_show(alg)}",
                 hint=f"alg {' or '.join(_keywrap.RSA_PADDINGS)}",

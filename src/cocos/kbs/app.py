@@ -11,10 +11,12 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Scope
 
 from cocos.errors import (
     AccessDeniedError,
     AuthenticationError,
+    CocosError,
     EvidenceError,
     FormatError,
     TooManyRequestsError,
@@ -32,6 +34,7 @@ from cocos.kbs.openapi import GUEST, HANDSHAKE, PATH, about
 from cocos.kbs.problems import describe
 from cocos.kbs.proofs import Proofs, Released
 from cocos.kbs.resource_policy import RESOURCE
+from cocos.kbs.routes import SlashedRoute
 from cocos.kbs.service import Credentials, KbsService
 from cocos.stores.health import Health
 from cocos.transport.client_address import ClientAddresses
@@ -69,6 +72,7 @@ def make_app(
     proofs: Proofs,
     well_known: Sequence[Route] = (),
     max_body_bytes: int = MAX_BODY_BYTES,
+    denial_status: int = AccessDeniedError.http_status,
 ) -> WebApp:
     """Return the ASGI application of a key broker.
 
@@ -85,13 +89,14 @@ def make_app(
         proofs: Proves to guests that answers are from here.
         well_known: Where the keys of this KBS's tokens are.
         max_body_bytes: Largest request body.
+        denial_status: Of the answer when a resource policy says no.
     """
     charges = Charges(allowance, clients)
     api = _Api(service, auditor, health, metrics, charges, proofs=proofs)
     door = AdminDoor(admins, charges)
 
     def route(path: str, handler: Callable[[Request], Awaitable[Response]], method: str) -> Route:
-        return Route(f"{PREFIX}/{path}", handler, methods=[method])
+        return SlashedRoute(f"{PREFIX}/{path}", handler, methods=[method])
 
     return WebApp(
         _with_description(
@@ -109,7 +114,13 @@ def make_app(
         max_body_bytes=max_body_bytes,
         describe=partial(describe, prefix=PREFIX),
         on_error=_recorder(denials, auditor, metrics),
+        status=partial(_status, denied=denial_status),
     )
+
+
+def _status(scope: Scope, error: CocosError, *, denied: int) -> int:
+    guest = scope["method"] in {"GET", "HEAD"} and scope["path"].startswith(f"{PREFIX}/{RESOURCE}/")
+    return denied if guest and isinstance(error, AccessDeniedError) else error.http_status
 
 
 def _with_description(*routes: Route) -> list[Route]:
@@ -251,7 +262,8 @@ def _set_cookie(
     response.headers.append(
         "Set-Cookie",
         f"{kbs.SESSION_COOKIE}={session_id}; expires={format_datetime(expires, usegmt=True)}"
-        f"; HttpOnly; Path=/kbs; SameSite=strict{secure}",
+        # Without a path: a proxy may have put us below one of its own.
+        f"; HttpOnly; SameSite=strict{secure}",
     )
 
 

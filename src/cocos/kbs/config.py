@@ -70,6 +70,8 @@ class Settings(BaseModel):
         private_key: Its key, PEM, unencrypted.
         tls_min_version: Oldest version of TLS to speak.
         payload_request_size: Largest request body, MiB.
+        denial_status: Of the answer when a resource policy says no: 403, or Trustee's 401, after
+            which its guests attest anew.
         auth_public_keys: Administrator's name → Ed25519 public key file, PEM.
         insecure_api: Admit everybody as administrator.
         deny_admin: Admit nobody as administrator.
@@ -126,6 +128,7 @@ class Settings(BaseModel):
     private_key: Path | None = None
     tls_min_version: Literal["1.2", "1.3"] = "1.3"
     payload_request_size: int = Field(default=2, ge=1, le=64)
+    denial_status: Literal[401, 403] = 403
     auth_public_keys: dict[str, Path] = Field(default_factory=dict)
     insecure_api: bool = False
     deny_admin: bool = False

@@ -215,7 +215,7 @@ class KbsService:
 
         Raises:
             AuthenticationError: no such session, expired, its nonce used or another one.
-            FormatError: not an attestation, or a key that we cannot encrypt to.
+            FormatError: not an attestation, or a malformed key.
             EvidenceError: the evidence does not hold.
         """
         stored = await self._stored(session_id)
@@ -355,15 +355,14 @@ def _check(attestation: kbs.Attestation, session: rcar.Authed) -> AdditionalEvid
     """Check what can be checked before a nonce is used; return the devices' evidence.
 
     Raises:
-        FormatError: a key that we cannot encrypt to, or evidence that does not parse.
+        FormatError: a malformed key, or evidence that does not parse.
         AuthenticationError: another nonce than the session's.
     """
     runtime, evidence = attestation.runtime_data, attestation.tee_evidence
     additional: AdditionalEvidence = {}
     problems: list[CallerError] = []
-    check_key = (jwe if session.generation.header_sealed else early_jwe).check_public_jwk
     try:
-        check_key(kbs.key_members(runtime.tee_pubkey))
+        _check_key(runtime.tee_pubkey, session)
     except CallerError as error:
         problems.append(error)
     try:
@@ -378,6 +377,15 @@ def _check(attestation: kbs.Attestation, session: rcar.Authed) -> AdditionalEvid
         problems[0].findings = tuple(Finding(each.code, each.message) for each in problems)
         raise problems[0]
     return additional
+
+
+def _check_key(key: kbs.TeePublicKey, session: rcar.Authed) -> None:
+    """Check a key; one of another algorithm than ours gets its token all the same."""
+    members = kbs.key_members(key)
+    if not session.generation.header_sealed:
+        early_jwe.check_public_jwk(members)
+    elif jwe.serves(members) or not isinstance(key, kbs.EcKey | kbs.RsaKey):
+        jwe.check_public_jwk(members)
 
 
 def _additional(text: str) -> AdditionalEvidence:

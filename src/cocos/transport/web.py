@@ -191,6 +191,7 @@ class WebApp:
         describe: Describe = lambda failed: ("about:blank", failed.error.message),
         on_error: ErrorHook | None = None,
         admit: Callable[[Scope], None] | None = None,
+        status: Callable[[Scope, CocosError], int] = lambda _, error: error.http_status,
     ) -> None:
         """Make the application.
 
@@ -202,8 +203,10 @@ class WebApp:
             describe: Words problem documents.
             on_error: Told of every error.
             admit: Raises if a request is to be refused, before anything is done for it.
+            status: With which one an error of ours is answered.
         """
         self._admit = admit
+        self._status = status
         self.routes = tuple(routes)
         self._router = Router(routes, redirect_slashes=False)
         self._metrics = metrics
@@ -258,7 +261,7 @@ class WebApp:
             self._bodies.release(call)
 
     async def _problem(self, scope: Scope, error: Exception) -> Response:
-        known, status, headers = _known(scope, error)
+        known, status, headers = self._known(scope, error)
         failed = Failed(request_id(scope), scope["method"], scope["path"], known, scope)
         _log_error(failed, status, error)
         if self._on_error is not None:
@@ -280,6 +283,16 @@ class WebApp:
             headers=headers,
         )
 
+    def _known(
+        self, scope: Scope, error: Exception
+    ) -> tuple[CocosError, int, Mapping[str, str] | None]:
+        if not isinstance(error, CocosError) or isinstance(error, TooManyRequestsError):
+            return _known(scope, error)
+        status = self._status(scope, error)
+        # RFC 9110 §11.6.1: a 401 says how to prove oneself.
+        proof = status == AuthenticationError.http_status
+        return error, status, {"WWW-Authenticate": "Bearer"} if proof else None
+
 
 def problem_response(
     problem: Problem, *, status: int, headers: Mapping[str, str] | None = None
@@ -300,10 +313,6 @@ def _known(scope: Scope, error: Exception) -> tuple[CocosError, int, Mapping[str
     if isinstance(error, ClientDisconnect):
         known = FormatError("the request ended before its body was complete")
         return known, known.http_status, None
-    if isinstance(error, CocosError):
-        # RFC 9110 §11.6.1: a 401 says how to prove oneself.
-        proof = error.http_status == AuthenticationError.http_status
-        return error, error.http_status, {"WWW-Authenticate": "Bearer"} if proof else None
     if not isinstance(error, HTTPException):
         return InternalError("internal error; the server's log has the cause"), 500, None
     path = scope["path"]

@@ -72,7 +72,9 @@ def attestation(nonce: str, svn: str = "1") -> dict[str, Any]:
 
 async def megabytes(http: httpx.AsyncClient) -> tuple[int, str]:
     """Attest with genuine evidence as large as a body may be."""
-    begun = await http.post("/kbs/v0/auth", json={"version": "0.4.0", "tee": "sample"})
+    begun = await http.post(
+        "/kbs/v0/auth", json={"version": "0.4.0", "tee": "sample", "extra-params": ""}
+    )
     body = attestation(begun.json()["nonce"], svn="x" * 1_900_000)
     cookie = {"Cookie": begun.headers["set-cookie"].partition(";")[0]}
     answer = await http.post("/kbs/v0/attest", json=body, headers=cookie)

@@ -200,7 +200,9 @@ async def test_flags_and_a_file_of_the_first_releases(operator: Operator) -> Non
             token = (await guest.session()).token
         trusted = ssl.create_default_context(cafile=ca)
         async with httpx.AsyncClient(base_url=kbs.address, verify=trusted) as http:
-            begun = await http.post("/kbs/v0/auth", json={"version": "0.4.0", "tee": "sample"})
+            begun = await http.post(
+                "/kbs/v0/auth", json={"version": "0.4.0", "tee": "sample", "extra-params": ""}
+            )
     claims = jwk.from_jwk(jwt.header_of(token)["jwk"], "the key").verify(token)
     assert claims["exp"] - claims["iat"] == 9 * 60
     cookie = SimpleCookie(begun.headers["set-cookie"])["kbs-session-id"]

@@ -114,7 +114,9 @@ def test_any_body(kbs: Kbs, endpoint: str, body: bytes) -> None:
 def test_any_attestation_in_a_real_session(
     kbs: Kbs, data: st.DataObject, place: tuple[str, ...]
 ) -> None:
-    begun = kbs.call("POST", "/kbs/v0/auth", json={"version": "0.4.0", "tee": "sample"})
+    begun = kbs.call(
+        "POST", "/kbs/v0/auth", json={"version": "0.4.0", "tee": "sample", "extra-params": ""}
+    )
     session = begun.cookies[SESSION_COOKIE]
     body: dict[str, Any] = {
         "runtime-data": {"nonce": begun.json()["nonce"], "tee-pubkey": dict(KEY)},
@@ -141,7 +143,9 @@ def test_any_attestation_in_a_real_session(
 def test_any_attestation_of_any_generation(
     kbs: Kbs, data: st.DataObject, version: str, place: str
 ) -> None:
-    begun = kbs.call("POST", "/kbs/v0/auth", json={"version": version, "tee": "sample"})
+    begun = kbs.call(
+        "POST", "/kbs/v0/auth", json={"version": version, "tee": "sample", "extra-params": ""}
+    )
     session = begun.cookies[SESSION_COOKIE]
     key: dict[str, Any] = dict(KEY if version == "0.2.0" else EARLY_KEY)
     evidence = {"svn": "1", "report_data": ""}
@@ -173,7 +177,9 @@ json_texts = st.recursive(
 @given(text=json_texts)
 @pytest.mark.parametrize("endpoint", ["auth", "attest"])
 def test_any_json_text(kbs: Kbs, endpoint: str, text: str) -> None:
-    begun = kbs.call("POST", "/kbs/v0/auth", json={"version": "0.2.0", "tee": "sample"})
+    begun = kbs.call(
+        "POST", "/kbs/v0/auth", json={"version": "0.2.0", "tee": "sample", "extra-params": ""}
+    )
     cookie = {"Cookie": f"{SESSION_COOKIE}={begun.cookies[SESSION_COOKIE]}"}
     member = f'{{"version":"0.4.0","tee":"sample","extra-params":{text},"version":"0.4.0"}}'
     for body in (text, member):
@@ -224,7 +230,9 @@ def test_other_spellings_of_base64(
     kbs: Kbs, data: st.DataObject, alphabet: str, place: str
 ) -> None:
     """What means the same bytes elsewhere is refused: each byte string has one spelling."""
-    begun = kbs.call("POST", "/kbs/v0/auth", json={"version": "0.4.0", "tee": "sample"})
+    begun = kbs.call(
+        "POST", "/kbs/v0/auth", json={"version": "0.4.0", "tee": "sample", "extra-params": ""}
+    )
     key, nonce = dict(KEY), begun.json()["nonce"]
     bound = {"nonce": nonce, "tee-pubkey": key, "additional-evidence": ""}
     evidence = {"svn": "1", "report_data": base64.b64encode(report_data(bound)).decode()}

@@ -30,7 +30,7 @@ class OneSession(RuleBasedStateMachine):
         self.now = START
         self.nonce = base64.b64encode(nonce).decode()
         self.session, _ = rcar.start(
-            Request("0.4.0", tee), nonce=nonce, now=self.now, lifetime=LIFETIME
+            Request("0.4.0", tee, ""), nonce=nonce, now=self.now, lifetime=LIFETIME
         )
 
     @rule(seconds=st.integers(0, 200))

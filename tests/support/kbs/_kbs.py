@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from cocos._clock import Clock
 from cocos.attesters import InsecureSampleAttester
 from cocos.cli.kbs.attestation import appraiser
-from cocos.cli.kbs.compose import compose
+from cocos.cli.kbs.compose import admin_gate, compose
 from cocos.clients.kbs import EvidenceSource, KbsAdmin, KbsClient
 from cocos.crypto import admin_jwt
 from cocos.crypto.tee_key import EC_P256
@@ -133,7 +133,9 @@ async def kbs_in_process(
         kbs.app = await compose(
             chosen,
             storage,
-            SignedTokens({"admin": public}, clock=kbs.clock),
+            SignedTokens({"admin": public}, clock=kbs.clock)
+            if not chosen.deny_admin
+            else admin_gate(chosen, kbs.clock),
             engine or LocalEngine(),
             clock=kbs.clock,
             attestation=attestation,

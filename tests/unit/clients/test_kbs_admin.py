@@ -151,8 +151,8 @@ async def test_plain_http(http: httpx.AsyncClient) -> None:
         assert (await http.put("reference-value/svn", content=bad)).status_code == 400
     assert (await http.get("reference-value/svn")).json() == ["1"]
     assert (await http.delete("reference-value/svn")).status_code == 200
-    assert (await http.put("resource/a/b/c", content=b"x")).status_code == 200
-    once = await http.put("resource/a/b/c", content=b"y", headers={"If-None-Match": "*"})
+    assert (await http.post("resource/a/b/c", content=b"x")).status_code == 200
+    once = await http.post("resource/a/b/c", content=b"y", headers={"If-None-Match": "*"})
     assert once.status_code == 409
     assert (await http.get("resource")).json() == ["a/b/c"]
     assert (await http.patch("resource-policy/resource/a")).status_code == 405
@@ -166,7 +166,7 @@ ADMIN_ROUTES = [
     *[(verb, "resource-policy/a") for verb in ("GET", "PUT", "DELETE")],
     *[(verb, "attestation-policy/a") for verb in ("GET", "PUT", "DELETE")],
     *[(verb, "reference-value/a") for verb in ("GET", "PUT", "DELETE")],
-    *[(verb, "resource/a/b/c") for verb in ("POST", "PUT", "DELETE")],
+    *[(verb, "resource/a/b/c") for verb in ("POST", "DELETE")],
     *[("POST", route) for route in ("resource-policy", "attestation-policy", "reference-value")],
 ]
 

@@ -20,7 +20,10 @@ TEXT = base64.b64encode(NONCE).decode()
 
 def authed() -> rcar.Authed:
     session, _ = rcar.start(
-        Request(version="0.4.0", tee=Tee.SAMPLE), nonce=NONCE, now=NOW, lifetime=LIFETIME
+        Request(version="0.4.0", tee=Tee.SAMPLE, extra_params=""),
+        nonce=NONCE,
+        now=NOW,
+        lifetime=LIFETIME,
     )
     return session
 
@@ -44,7 +47,10 @@ def test_the_challenge_is_the_nonce_in_base64() -> None:
 def test_another_version_is_refused_and_both_are_named(version: str) -> None:
     with pytest.raises(FormatError, match=r"expect =0\.4\.0 while") as caught:
         rcar.start(
-            Request(version=version, tee=Tee.SAMPLE), nonce=NONCE, now=NOW, lifetime=LIFETIME
+            Request(version=version, tee=Tee.SAMPLE, extra_params=""),
+            nonce=NONCE,
+            now=NOW,
+            lifetime=LIFETIME,
         )
     assert len(caught.value.message) < 200
 
@@ -52,7 +58,7 @@ def test_another_version_is_refused_and_both_are_named(version: str) -> None:
 @pytest.mark.parametrize("generation", Generation)
 def test_a_session_keeps_its_generation(generation: Generation) -> None:
     session, _ = rcar.start(
-        Request(generation, Tee.SAMPLE), nonce=NONCE, now=NOW, lifetime=LIFETIME
+        Request(generation, Tee.SAMPLE, ""), nonce=NONCE, now=NOW, lifetime=LIFETIME
     )
     spent = rcar.spend(rcar.load(rcar.dump(session)), TEXT, NOW)
     done = rcar.attested(rcar.Spent(**msgspec.structs.asdict(spent)), "a.b.c")
@@ -66,7 +72,7 @@ def test_an_operator_can_refuse_old_generations(oldest: str, refused: list[str])
     for version in Generation:
 
         def begin(version: str = version) -> None:
-            request, end = Request(version, Tee.SAMPLE), Generation(oldest)
+            request, end = Request(version, Tee.SAMPLE, ""), Generation(oldest)
             rcar.start(request, nonce=NONCE, now=NOW, lifetime=LIFETIME, oldest=end)
 
         if version in refused:
@@ -79,7 +85,7 @@ def test_an_operator_can_refuse_old_generations(oldest: str, refused: list[str])
 
 def test_a_short_nonce_is_our_fault() -> None:
     with pytest.raises(ValueError, match="32"):
-        rcar.start(Request("0.4.0", Tee.SAMPLE), nonce=b"", now=NOW, lifetime=LIFETIME)
+        rcar.start(Request("0.4.0", Tee.SAMPLE, ""), nonce=b"", now=NOW, lifetime=LIFETIME)
 
 
 def test_the_whole_way() -> None:

@@ -15,7 +15,10 @@ NOW = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
 
 def begun() -> rcar.Authed:
     session, _ = rcar.start(
-        Request(version="0.4.0", tee=Tee.TPM), nonce=bytes(32), now=NOW, lifetime=dt.timedelta(1)
+        Request(version="0.4.0", tee=Tee.TPM, extra_params=""),
+        nonce=bytes(32),
+        now=NOW,
+        lifetime=dt.timedelta(1),
     )
     return session
 
@@ -42,6 +45,6 @@ def test_what_is_no_nonce(nonce: str) -> None:
 
 @pytest.mark.parametrize("size", [0, 31, 33])
 def test_a_session_begins_with_a_nonce_of_ours(size: int) -> None:
-    request = Request(version="0.4.0", tee=Tee.SAMPLE)
+    request = Request(version="0.4.0", tee=Tee.SAMPLE, extra_params="")
     with pytest.raises(ValueError, match="32 bytes"):
         rcar.start(request, nonce=bytes(size), now=NOW, lifetime=dt.timedelta(1))

@@ -139,6 +139,10 @@ AuthRate = Annotated[
     int | None,
     _option("Handshakes per second that one client address may begin; 0: no limit. [30]"),
 ]
+DenialStatus = Annotated[
+    int | None,
+    _option("Answer 401, as Trustee does, when a policy says no; its guests then try again. [403]"),
+]
 TrustedProxy = Annotated[
     list[str] | None,
     _option(
@@ -181,6 +185,7 @@ def main_command(
     storage_key: StorageKey = None,
     oldest_protocol: OldestProtocol = None,
     auth_rate: AuthRate = None,
+    denial_status: DenialStatus = None,
     trusted_proxy: TrustedProxy = None,
     log_level: LogLevel = None,
     as_json: common.JsonFlag = False,
@@ -208,8 +213,7 @@ def main_command(
         "timeout": timeout,
         **_places(storage, session_storage, storage_key),
         "oldest_protocol": oldest_protocol,
-        "auth_rate": auth_rate,
-        "trusted_proxies": trusted_proxy or None,
+        **_strangers(auth_rate, denial_status, trusted_proxy),
     }
     settings = common.load_settings(
         Settings, file=config_file, environment=ENVIRONMENT, flags=flags
@@ -227,6 +231,12 @@ def _places(storage: str | None, sessions: str | None, keys: list[str] | None) -
         "session_storage": without_password(sessions, "--session-storage", "KBS_SESSION_STORAGE"),
         "storage_key": keys or None,
     }
+
+
+def _strangers(
+    rate: int | None, denial: int | None, proxies: list[str] | None
+) -> dict[str, object]:
+    return {"auth_rate": rate, "denial_status": denial, "trusted_proxies": proxies or None}
 
 
 async def _serve(settings: Settings, *, as_json: bool) -> None:

@@ -69,8 +69,7 @@ async def compose(
         tracing: Where traces go.
         policies: Told those that decide who gets which resource.
     """
-    store = traced(tracing, storage.store, STORE, first="db.collection.name")
-    engine = traced(tracing, engine, POLICY)
+    store, engine = _traced(tracing, storage.store, engine)
     clients = ClientAddresses(settings.trusted_proxies)
     auditor = Auditor(storage.audit, clients)
     metrics = KbsMetrics()
@@ -105,7 +104,15 @@ async def compose(
         allowance=RateLimit(settings.auth_rate),
         clients=clients,
         max_body_bytes=settings.payload_request_size * 2**20,
+        denial_status=settings.denial_status,
     )
+
+
+def _traced(
+    tracing: "Tracing | None", store: Store, engine: PolicyEngine
+) -> tuple[Store, PolicyEngine]:
+    seen = traced(tracing, store, STORE, first="db.collection.name")
+    return seen, traced(tracing, engine, POLICY)
 
 
 async def _administration(

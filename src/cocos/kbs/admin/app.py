@@ -13,12 +13,14 @@ from starlette.routing import Route
 from cocos._types import JsonObject
 from cocos.crypto import base64url
 from cocos.errors import FormatError, StateError
+from cocos.kbs.admin.conditions import IF_NONE_MATCH, condition
 from cocos.kbs.admin.service import Administration
 from cocos.kbs.audit import Auditor
 from cocos.kbs.charges import AdminDoor
 from cocos.kbs.denials import Denial
 from cocos.kbs.openapi import ADMIN
 from cocos.kbs.resource_policy import POLICY_ID
+from cocos.kbs.routes import SlashedRoute
 from cocos.transport.openapi import BYTES, TEXT, Content, json_of, operation
 from cocos.transport.web import json_response, read_json
 from cocos.wire.kbs import protocol as kbs
@@ -29,7 +31,7 @@ _REGO: Final = Content(media_type=TEXT)
 _STORED: Final = json_of(kbs.PolicyStored)
 _PREFIX: Final = {"prefix": "Only names that begin so"}
 _READING: Final = frozenset({"GET", "HEAD"})
-_NEW: Final = {"If-None-Match": "* does not overwrite"}
+_NEW: Final = {IF_NONE_MATCH: "* does not overwrite"}
 
 
 class PolicyBody(msgspec.Struct, frozen=True):
@@ -51,12 +53,11 @@ def admin_routes(
     api = _Api(administration, admins, auditor)
 
     def route(path: str, handler: Callable[[Request], Awaitable[Response]], method: str) -> Route:
-        return Route(f"{prefix}/{path}", handler, methods=[method])
+        return SlashedRoute(f"{prefix}/{path}", handler, methods=[method])
 
     return [
         route("resource", api.list_resources, "GET"),
         route("resource/{path:path}", api.set_resource, "POST"),
-        route("resource/{path:path}", api.set_resource, "PUT"),
         route("resource/{path:path}", api.delete_resource, "DELETE"),
         route("unbound-key", api.list_unbound_keys, "GET"),
         route("resource-policy", api.set_resource_policy, "POST"),
@@ -94,10 +95,11 @@ class _Api:
         security=ADMIN,
     )
     async def set_resource(self, request: Request) -> Response:
-        admin = await self._admit(request)
+        admin = await self._admit(request, IF_NONE_MATCH)
+        new = condition(request.headers, (IF_NONE_MATCH,)).new
         path = kbs.ResourcePath.parse(request.path_params["path"])
         data = await request.body()
-        await self._administration.set_resource(path, data, overwrite=_may_overwrite(request))
+        await self._administration.set_resource(path, data, overwrite=not new)
         _log.info("kbs.resource-set", admin=admin, resource=str(path))
         return Response()
 
@@ -131,7 +133,7 @@ class _Api:
         security=ADMIN,
     )
     async def set_resource_policy(self, request: Request) -> Response:
-        admin = await self._enter(request)
+        admin = await self._enter(request, IF_NONE_MATCH)
         body: PolicyBody = await read_json(request, PolicyBody, "the resource policy request")
         return await self._store_resource_policy(request, admin, POLICY_ID, _policy_text(body))
 
@@ -144,16 +146,16 @@ class _Api:
         security=ADMIN,
     )
     async def put_resource_policy(self, request: Request) -> Response:
-        admin, policy_id = await self._enter(request), request.path_params["id"]
+        admin, policy_id = await self._enter(request, IF_NONE_MATCH), request.path_params["id"]
         return await self._store_resource_policy(request, admin, policy_id, await _text(request))
 
     async def _store_resource_policy(
         self, request: Request, admin: str, policy_id: str, text: str
     ) -> Response:
+        new = condition(request.headers, (IF_NONE_MATCH,)).new
         await self._note_policy(request, policy_id, text)
-        overwrite = _may_overwrite(request)
         warnings = await self._administration.set_resource_policy(
-            text, policy_id, overwrite=overwrite
+            text, policy_id, overwrite=not new
         )
         _log.info("kbs.resource-policy-set", admin=admin, policy=policy_id)
         return json_response(kbs.PolicyStored(warnings))
@@ -259,30 +261,26 @@ class _Api:
         await self._admit(request)
         return json_response(await self._administration.explain(request.path_params["id"]))
 
-    async def _admit(self, request: Request) -> str:
-        admin = await self._enter(request)
+    async def _admit(self, request: Request, *conditions: str) -> str:
+        admin = await self._enter(request, *conditions)
         if request.method not in _READING:
             # A change that nobody can learn of must not be made. A resource is not noted:
             # the digest of a short secret gives it away.
             await self._auditor.administered(self._auditor.trail(request.scope))
         return admin
 
-    async def _enter(self, request: Request) -> str:
-        """Admit, for the one who is to note the change."""
+    async def _enter(self, request: Request, *conditions: str) -> str:
+        """Admit, for the one who is to note the change; it may have these conditions."""
         admin = await self._admins.admit(request)
         if request.method not in _READING:
             self._auditor.trail(request.scope).admin = admin
+            condition(request.headers, conditions)
         return admin
 
     async def _note_policy(self, request: Request, policy_id: str, text: str) -> None:
         trail = self._auditor.trail(request.scope)
         trail.saw_policy(policy_id, text)
         await self._auditor.administered(trail)
-
-
-def _may_overwrite(request: Request) -> bool:
-    # RFC 9110 §13.1.2: "*" asks that nothing is overwritten.
-    return request.headers.get("If-None-Match") != "*"
 
 
 def _policy_text(body: PolicyBody) -> str:

@@ -9,7 +9,7 @@ secrets.
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias, TypeVar
 
-from cocos.errors import ConfigError, did_you_mean
+from cocos.errors import ConfigError, did_you_mean, proposable
 
 T = TypeVar("T")
 
@@ -101,7 +101,7 @@ class Table:
         value = self.text(key)
         if value is None:
             return None
-        possible = [name for name, why_not in choices.items() if why_not is None]
+        possible = proposable(name for name, why_not in choices.items() if why_not is None)
         if value not in choices:
             raise ConfigError(
                 f"{self.name(key)} = {value[:64]!r} is unknown",

@@ -67,6 +67,7 @@ def _http_server(section: Table) -> Flat:
         "private_key": section.text("private_key"),
         "certificate": section.text("certificate"),
         "payload_request_size": section.number("payload_request_size"),
+        "denial_status": section.number("denial_status"),
     }
     profile = section.choice(
         "tls_profile",

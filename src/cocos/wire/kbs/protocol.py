@@ -75,7 +75,7 @@ class Request(msgspec.Struct, frozen=True, rename="kebab"):
 
     version: str
     tee: Tee
-    extra_params: Any = ""
+    extra_params: Any
 
 
 class Challenge(msgspec.Struct, frozen=True, rename="kebab"):

@@ -364,7 +364,7 @@ REFUSED = [
     # (file, the place that the message names, what the hint or the message must say)
     ("colour = 1", "colour is not a setting", None),
     ("[http_servr]\nsockets = []", "http_servr is not", "did you mean http_server?"),
-    ("insecure_htp = true", "insecure_htp is not", "did you mean insecure_http?"),
+    ("socket = []", "socket is not", "did you mean sockets?"),
     ("[http_server]\nsocket = ['a:1']", "http_server.socket is", "did you mean sockets?"),
     ("[http_server]\nsockets = 'a:1'", "http_server.sockets is not a list", None),
     ("[http_server]\nsockets = [1]", "http_server.sockets is not a list of texts", None),
