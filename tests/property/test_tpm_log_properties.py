@@ -14,8 +14,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from _boot import CMDLINE, boot
-from _tpm import LOG_HEADER, Logged, records, runtime
+from _tpm import (
+    EV_EFI_ACTION,
+    EV_EVENT_TAG,
+    EV_IPL,
+    EV_SEPARATOR,
+    LOG_HEADER,
+    Logged,
+    records,
+    runtime,
+)
 from _verified import verified
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -91,26 +101,33 @@ DEBUG = f"{CMDLINE} cocos.debug"
 GENUINE = decided_by(FIRMWARE, AGENT, DEBUG)
 
 Logs = tuple[list[Logged], list[Logged]]
-DATA = st.sampled_from([event.data for event in (*FIRMWARE, *AGENT)]) | st.binary(max_size=40)
-DIGESTS = st.sampled_from([event.extended for event in (*FIRMWARE, *AGENT)]) | st.just(
-    hashlib.sha256(CMDLINE.encode()).digest()
-)
-TYPES = st.sampled_from([3, 4, 6, 0xD, 0x80000007, 0x80000003, 0x80000001])
+NO_ACTION = 3
+OVER_TEXT = {EV_SEPARATOR, EV_EFI_ACTION, EV_EVENT_TAG}
+MADE_UP = [computation("c"), runtime("other", "thing", "y"), runtime("own", "thing", "x", 7)]
+TYPES = st.sampled_from([NO_ACTION, 4, 6, 0xD, 0x80000007, 0x80000003, 0x80000001])
+CMDLINES = (CMDLINE, f"{CMDLINE} cocos.debug=0", f"{CMDLINE} cocos.debugger", "")
 
 
 @st.composite
 def changes(draw: st.DrawFn) -> Callable[[Logs], None]:
     """A change of one event, of its place, or one more event."""
-    which, place = draw(st.integers(0, 1)), draw(st.integers(0, 40))
+    which = draw(st.integers(0, 1))
+    likely = (FIRMWARE, [*AGENT, *MADE_UP])[which]
+    place, pcr = draw(st.integers(0, len(likely))), draw(st.integers(0, 23))
     kind = draw(st.sampled_from(["type", "data", "pcr", "add", "drop", "move"]))
-    type_, data, digest = draw(TYPES), draw(DATA), draw(DIGESTS)
-    pcr = draw(st.integers(0, 23))
+    type_ = draw(TYPES)
+    data = draw(st.sampled_from([event.data for event in likely]) | st.binary(max_size=40))
+    digest = draw(
+        st.sampled_from([event.extended for event in likely])
+        | st.just(hashlib.sha256(data).digest())
+        | st.just(hashlib.sha256(CMDLINE.encode()).digest())
+    )
 
     def apply(logs: Logs) -> None:
         log = logs[which]
         at = min(place, len(log) - 1)
         if kind == "add":
-            log.insert(min(place, len(log)), Logged(pcr, type_, data, digest))
+            log.insert(place, Logged(pcr, type_, data, digest))
         elif not log:
             return
         elif kind == "drop":
@@ -126,8 +143,8 @@ def changes(draw: st.DrawFn) -> Callable[[Logs], None]:
     return apply
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.lists(changes(), max_size=4), st.sampled_from([DEBUG, CMDLINE, ""]))
+@settings(max_examples=400, deadline=None)
+@given(st.lists(changes(), min_size=1, max_size=2), st.sampled_from([DEBUG, *CMDLINES]))
 def test_changed_logs_are_refused_or_change_nothing(
     edits: list[Callable[[Logs], None]], cmdline: str
 ) -> None:
@@ -146,3 +163,49 @@ def missing(claims: JsonObject) -> bool:
     """A log without the command line's section vouches for none: policies then deny."""
     without = {name: value for name, value in GENUINE.items() if name not in {"cmdline", "debug"}}
     return claims == {**without, "cmdline": None, "debug": None}
+
+
+def test_what_was_measured_is_claimed() -> None:
+    """Refusing everything would be no defence: the tests here compare with this."""
+    claims = decided_by(FIRMWARE, AGENT, DEBUG)
+    assert claims["cmdline"] == DEBUG
+    assert claims["debug"] is True
+    assert [each["manifest_digest"] for each in claims["computations"]] == ["a" * 64, "b" * 64]
+    other = {"index": 14, "domain": "other", "operation": "thing", "content": "x"}
+    assert claims["runtime_events"] == [other]
+    in_order = sorted(FIRMWARE, key=operator.attrgetter("pcr"))
+    assert claims["uefi"] == [(event.pcr, event.extended.hex()) for event in in_order]
+
+
+@pytest.mark.parametrize("cmdline", CMDLINES)
+def test_another_command_line_is_refused(cmdline: str) -> None:
+    with pytest.raises(EvidenceError) as refused:
+        decided_by(FIRMWARE, AGENT, cmdline)
+    assert [each.check for each in refused.value.findings] == ["tpm.cmdline"]
+
+
+UNVOUCHED = st.sampled_from([8, 10, *range(16, 24)])
+"""PCRs that no log explains, or that anybody can reset."""
+NOISE = st.builds(Logged, st.integers(0, 40), st.just(NO_ACTION), st.binary(max_size=40)) | (
+    st.builds(Logged, UNVOUCHED, st.just(EV_IPL), st.binary(max_size=40))
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.permutations(range(24)),
+    st.lists(st.tuples(st.integers(0, len(FIRMWARE)), NOISE), max_size=4),
+    st.dictionaries(st.integers(0, len(FIRMWARE) - 1), st.binary(max_size=40), max_size=4),
+)
+def test_what_no_pcr_vouches_for_changes_nothing(
+    order: list[int], noise: list[tuple[int, Logged]], texts: dict[int, bytes]
+) -> None:
+    """Order between PCRs, events that extend none that counts, texts that are no digest's."""
+    firmware = [
+        event if event.type in OVER_TEXT else replace(event, digest=event.extended, data=text)
+        for event, text in ((each, texts.get(at, each.data)) for at, each in enumerate(FIRMWARE))
+    ]
+    firmware.sort(key=lambda event: order[event.pcr])
+    for place, event in noise:
+        firmware.insert(place, event)
+    assert decided_by(firmware, AGENT, DEBUG) == GENUINE

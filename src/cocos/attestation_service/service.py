@@ -150,7 +150,7 @@ class AttestationService:
             )
         tee = request.attesters[0].tee
         if failures:
-            raise _refusal(tee, failures, findings)
+            raise _refusal(tee, failures, findings) from failures[0]
         if findings:
             _log.info("attestation.not-affirming", tee=tee.value, findings=findings)
         # Evidence may be long, and all of it is in the token.
@@ -271,9 +271,9 @@ class AttestationService:
         self, text: str, verdict: Verdict, annotated: JsonObject, base: BaseDocuments
     ) -> tuple[Finding, ...]:
         """Say which statements of a policy made claims other than affirming."""
-        asked = [_RULES[0], *(finding.check for finding in verdict.findings)]
+        asked = dict.fromkeys((_RULES[0], *(finding.check for finding in verdict.findings)))
         try:
-            return await self._engine.explain(text, asked, annotated, base=base)
+            return await self._engine.explain(text, [*asked], annotated, base=base)
         except (ConfigError, FormatError):
             return ()
 
@@ -312,9 +312,7 @@ def _refusal(tee: Tee, failures: list[EvidenceError], others: list[Finding]) -> 
     first = failures[0]
     findings = (*(finding for failure in failures for finding in failure.findings), *others)
     _log.info("attestation.refused", tee=tee.value, findings=findings)
-    refusal = EvidenceError(first.message, findings=findings, hint=first.hint)
-    refusal.__cause__ = first
-    return refusal
+    return EvidenceError(first.message, findings=findings, hint=first.hint)
 
 
 def _explained(part: _Verified, verdict: Verdict, values: JsonObject) -> tuple[Finding, ...]:

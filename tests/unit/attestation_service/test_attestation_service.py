@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from _engine import LocalEngine
 
 from cocos._types import JsonObject
@@ -153,6 +154,34 @@ async def test_evidence_for_something_else(make: Make, changes: JsonObject) -> N
     swapped = request(runtime_data={**RUNTIME_DATA, **changes})
     with pytest.raises(EvidenceError, match="not bound"):
         await make().appraise(swapped)
+
+
+async def test_several_attesters_of_a_class_are_several_submodules(make: Make) -> None:
+    """Or one machine's verdict would stand in the place of another's."""
+    one, other = (request(evidence=bound(RUNTIME_DATA, svn)).attesters[0] for svn in "12")
+    appraisal = await make().appraise(AppraisalRequest((one, other)))
+    submods = claims_of(appraisal.token)["submods"]
+    shown = {name: part[EVIDENCE]["sample"]["svn"] for name, part in submods.items()}
+    assert shown == {"cpu0": "1", "cpu1": "2"}
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_who_believes_sample_evidence_says_so_at_its_start(make: Make, *, allowed: bool) -> None:
+    with structlog.testing.capture_logs() as lines:
+        make(insecure_allow_sample=allowed)
+    warned = [line for line in lines if line["event"] == "attestation.insecure"]
+    assert [line["log_level"] for line in warned] == ["warning"] * allowed
+
+
+@pytest.mark.parametrize("hardware", [2, 97])
+async def test_the_operators_log_has_what_is_not_affirming(make: Make, hardware: int) -> None:
+    service = make()
+    policy = f'package policy\ntrust_claims := {{"hardware": {hardware}}}'
+    await service.set_policy("default_cpu", policy)
+    with structlog.testing.capture_logs() as lines:
+        appraisal = await service.appraise(request())
+    logged = [line["findings"] for line in lines if line["event"] == "attestation.not-affirming"]
+    assert logged == [list(appraisal.findings)] * (hardware > 2)
 
 
 async def test_replayed_device_evidence(make: Make) -> None:
@@ -517,6 +546,33 @@ async def test_strange_policies_affirm_nothing(make: Make, policy: str) -> None:
     assert findings
 
 
+TWO_WAYS = """package policy
+default hardware := 97
+hardware := 2 if input.sample.svn == "1"
+hardware := 2 if input.sample.svn == "2"
+trust_claims := {"hardware": hardware}
+"""
+
+
+async def test_of_what_is_affirmed_nothing_is_explained(make: Make) -> None:
+    service = make()
+    await service.set_policy("default_cpu", TWO_WAYS)
+    assert await status(service) == ("affirming", [])
+
+
+NO_CLAIMS = "package policy\ntrust_claims := {} if input.nothing"
+WORSE_CLAIMS = NO_CLAIMS + '\ntrust_claims := {"hardware": 97} if not input.nothing'
+
+
+@pytest.mark.parametrize("policy", [NO_CLAIMS, WORSE_CLAIMS])
+async def test_why_claims_are_as_they_are_is_explained_once(make: Make, policy: str) -> None:
+    service = make()
+    await service.set_policy("default_cpu", policy)
+    appraisal = await service.appraise(request())
+    (said,) = [each.problem for each in appraisal.findings if each.check == "cpu0.policy"]
+    assert said == "line 2, rule trust_claims is undefined: input.nothing"
+
+
 async def test_stored_policy_that_no_longer_compiles(make: Make, store: Store) -> None:
     await store.put(Namespace.ATTESTATION_POLICY, "default_cpu", b"package policy\nallow if {")
     assert await status(make()) == ("contraindicated", ["cpu0.policy"])
@@ -532,7 +588,7 @@ async def test_operator_policy_cannot_hide_that_it_is_insecure(make: Make) -> No
 async def test_challenges_differ(make: Make) -> None:
     nonces = {await make().challenge() for _ in range(20)}
     assert len(nonces) == 20
-    assert {len(nonce) for nonce in nonces} == {44}
+    assert {len(base64.b64decode(nonce)) for nonce in nonces} == {32}
 
 
 async def test_policies_are_deleted(make: Make) -> None:
