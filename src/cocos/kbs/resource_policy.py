@@ -25,7 +25,7 @@ from cocos.errors import (
 )
 from cocos.kbs.metrics import KbsMetrics
 from cocos.policy import defaults, owners
-from cocos.policy.appraisal import explanations
+from cocos.policy.appraisal import STATUS, VECTOR, explanations
 from cocos.policy.documents import Kind
 from cocos.policy.engine import PolicyEngine
 from cocos.stores.base import Namespace, Store
@@ -168,11 +168,13 @@ def _findings(
     return (own, *(_appraisal(name, submod) for name, submod in sorted(submods.items())))
 
 
-def _appraisal(name: str, submod: JsonObject) -> Finding:
-    vector = submod.get("ear.trustworthiness-vector", {})
+def _appraisal(name: str, submod: object) -> Finding:
+    # Whose token it is decides what is in it.
+    said: Mapping[str, object] = submod if isinstance(submod, Mapping) else {}
+    vector = json.canonical(said.get(VECTOR, {})).decode()
     return Finding(
-        f"{name}.ear.status",
+        f"{name}.{STATUS}",
         "this is how the attestation service judged it",
-        actual=f"{submod.get('ear.status')} {json.canonical(vector).decode()}",
+        actual=f"{said.get(STATUS)} {vector}",
         expected="what the resource policy asks for; by default affirming",
     )

@@ -188,3 +188,15 @@ async def test_what_decided_is_noted_and_counted(tmp_path: Path) -> None:
     for counter, wanted in (("evaluations", 3), ("approvals", 1), ("violations", 1), ("errors", 1)):
         assert registry.get_sample_value(f"kbs_policy_{counter}_total") == wanted
     await store.close()
+
+
+@pytest.mark.parametrize(
+    "submods",
+    [None, 5, [], {"cpu0": 5}, {"cpu0": None}, {"cpu0": []}, {"cpu0": {}}, {"cpu0": {"a": 1}}],
+)
+async def test_claims_of_any_form_are_denied(policy: ResourcePolicy, submods: object) -> None:
+    """A token of another issuer has what that issuer likes in it."""
+    claims = VerifiedClaims({"submods": submods})
+    with pytest.raises(AccessDeniedError) as caught:
+        await policy.check("resource", ["a", "b", "c"], {}, claims)
+    assert caught.value.findings[0].check == "resource-policy"
