@@ -65,7 +65,7 @@ def compose(
     # Neither logs nor init data are signed: who is on the way can leave them out.
     hidden = init_data is None and bool(str(claims.get("init_data") or "").strip("0"))
     known = "computations" in claims and not hidden
-    line = str(claims.get("cmdline") or "")
+    line = str(claims.get("cmdline", ""))
     annotated["kbs"] = kbs_claims(
         claims.get("computations", ()), init_data, command_line=line, all_known=known
     )
@@ -76,8 +76,8 @@ def kbs_claims(
     computations: Sequence[JsonObject],
     init_data: InitDocument | None,
     *,
-    command_line: str = "",
-    all_known: bool = True,
+    command_line: str,
+    all_known: bool,
 ) -> JsonObject:
     """Return which KBSs a machine was told to get keys from, and what it knows them by.
 

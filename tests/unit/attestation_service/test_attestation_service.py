@@ -235,7 +235,8 @@ async def test_se_is_told_before_it_makes_evidence(
 
 async def test_hashes_are_nobody_else_s_business(make: Make) -> None:
     for tee in (Tee.SAMPLE, Tee.SNP, Tee.TDX):
-        assert await make().demand(tee, {"supported-hash-algorithms": ["md5"]}) is None
+        announced = {"supported-hash-algorithms": ["md5"], tee.value: {"also": "this"}}
+        assert await make().demand(tee, announced) is None
 
 
 async def test_claims_of_megabytes_are_refused(make: Make) -> None:

@@ -79,7 +79,7 @@ class Guest:
     def kbs(self) -> dict[str, Any]:
         """What a policy sees as ``kbs``."""
         document = InitDocument.parse((self.folder / unpack.TEXT).read_bytes())
-        return kbs_claims([], document)
+        return kbs_claims([], document, command_line="", all_known=True)
 
     def here(self, path: str) -> str:
         return path.replace(FOLDER, str(self.folder), 1)
