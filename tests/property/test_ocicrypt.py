@@ -222,7 +222,9 @@ def test_any_last_words_become_one_error(stderr: str, status: int) -> None:
 
 @given(
     name=st.from_regex(
-        r"[a-z0-9]{1,8}(\.[a-z]{2,3})?(:[0-9]{1,5})?(/[a-z0-9]{1,8}){1,3}", fullmatch=True
+        # With a registry: what has none is one of Docker's.
+        r"[a-z0-9]{1,8}(\.[a-z]{2,3}|(\.[a-z]{2,3})?:[0-9]{1,5})(/[a-z0-9]{1,8}){1,3}",
+        fullmatch=True,
     ),
     tag=st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", fullmatch=True),
     data=st.binary(max_size=10),

@@ -23,6 +23,7 @@ MAX_VALUES: Final = 100_000
 # It also matches what does not end: nothing is scanned twice, whatever it is.
 _TEXT: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
 _NO_BRACKET: Final = bytes(set(range(256)) - set(b"[]{}"))
+_ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
 
 
 def decode(data: bytes | str, shape: type[T] | Any, what: str) -> T:
@@ -70,9 +71,9 @@ def _excess(data: bytes) -> str | None:
     bare = _TEXT.sub(b"", data)
     if bare.count(b",") >= MAX_VALUES:
         return f"more than {MAX_VALUES} values"
-    brackets = bare.translate(None, _NO_BRACKET)
+    brackets = bare.translate(_ONE_KIND, _NO_BRACKET)
     for _ in range(MAX_DEPTH):  # each time the innermost level of every branch goes
-        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        brackets = brackets.replace(b"[]", b"")
     return f"nested more than {MAX_DEPTH} levels deep" if brackets else None
 
 

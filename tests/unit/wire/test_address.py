@@ -27,9 +27,11 @@ def test_forms(text: str, scheme: str, address: str) -> None:
     ["", "ftp://h:1", "http://", "h:0", "h:65536", "h:x", "http://u@h:1", "http://h:1/path",
      "http://h:1?q", "http://h:1#f", "h\n:1", "h h:1", "-h:1", "[::1", "[zz]:1", "::1", "h:1:2",
      "unix:/x", "http://h:1\r\nX: y", "[::ffff:10.0.2.2]:1", "[::FFFF:a00:202]:1",
+     "127.1", "1", "0x7f.1:1", "h.0x7f:1", "2130706433:1", "01.2.3.4", "1.2.3.256",
      " http://h:1", "http://h:1 ", "[::1]h:1", "h[::1]:1", "[v1.a]:1", "[127.0.0.1]:1", "[h]:1"],
 )  # fmt: skip
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(FormatError, match="the CVMS") as caught:
         parse_address(text, what="the CVMS", default_port=7001)
+    assert ("is missing" in caught.value.message) == (not text)
     assert caught.value.__cause__ is None  # or a log would have a traceback

@@ -10,12 +10,12 @@ import hashlib
 import re
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
-from urllib.parse import urlsplit
 
 import msgspec
 
 from cocos._types import JsonObject, ReportData
 from cocos.errors import FormatError
+from cocos.wire.address import split
 from cocos.wire.json import canonical
 
 PROTOCOL_VERSION = "0.4.0"
@@ -237,12 +237,12 @@ class ResourceUri:
         """Parse a resource URI.
 
         Raises:
-            FormatError: another scheme, an empty plugin name or an empty path.
+            FormatError: another scheme, an empty plugin name or an empty path, or no URI.
         """
-        try:
-            parts = urlsplit(text)
-        except ValueError as error:
-            raise FormatError(f"{text!r} is not a resource URI") from error
+        problem = FormatError(
+            f"{text!r} is not a resource URI", hint="write it as kbs:///repository/type/tag"
+        )
+        parts, _ = split(text, problem)
         scheme, _, plugin = parts.scheme.partition("+")
         plugin = plugin if "+" in parts.scheme else "resource"
         path = parts.path.removeprefix("/")
@@ -254,10 +254,7 @@ class ResourceUri:
             or any(segment in {".", ".."} for segment in path.split("/"))
             or parts.fragment
         ):
-            raise FormatError(
-                f"{text!r} is not a resource URI",
-                hint="write it as kbs:///repository/type/tag",
-            )
+            raise problem
         return cls(plugin, path, parts.query)
 
     @property

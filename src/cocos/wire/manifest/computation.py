@@ -223,13 +223,14 @@ def make_source(type_: str, url: str, key: str, *, encrypted: bool, kbs: str | N
         kbs: Address (:mod:`cocos.wire.kbs.address`); empty: the CVM's own; None: no KBS.
     """
     scheme = re.match(r"([a-z0-9]+):(?://|/)", url)
-    if scheme is None and not type_:
-        type_ = OCI_IMAGE
-    if scheme is None and type_ == OCI_IMAGE and url and not other_transport(url):
-        url = f"docker://{url}"
-    kind = type_ or (_SCHEMES.get(scheme[1], scheme[1]) if scheme else "")
+    if scheme is not None:
+        type_ = type_ or _SCHEMES.get(scheme[1], scheme[1])
+    else:
+        type_ = type_ or OCI_IMAGE
+        if url and type_ == OCI_IMAGE and not other_transport(url):
+            url = f"docker://{url}"
     address = None if kbs is None or not encrypted else _kbs(kbs)
-    return Source(kind, url, encrypted, key, address)
+    return Source(type_, url, encrypted, key, address)
 
 
 def _kbs(text: str) -> str:

@@ -19,6 +19,7 @@ from cocos.wire.kbs.protocol import (
     key_members,
     report_data,
     runtime_data,
+    without_devices,
 )
 
 NONCE = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
@@ -54,6 +55,7 @@ def test_primary_report_data_vector() -> None:
 
 def test_devices_hash_two_members() -> None:
     assert set(runtime_data(NONCE, KEY)) == {"nonce", "tee-pubkey"}
+    assert without_devices(runtime_data(NONCE, KEY, "{}")) == runtime_data(NONCE, KEY)
     assert report_data(runtime_data(NONCE, KEY)).hex() != DIGEST
 
 
@@ -135,6 +137,15 @@ def test_bad_resource_paths(text: str) -> None:
         "kbs:///../x",
         "kbs:///a/b/c#d",
         "kbs://[/a",
+        "kbs:a/b/c",
+        "kbs://host",
+        # urlsplit would leave these out.
+        " kbs:///a/b/c",
+        "kbs:///a/b/c\n",
+        "kbs:///a/\tb/c",
+        "kbs:///a b/c",
+        "kbs:///\u212a/b/c",
+        "kbs://[::1]x/a/b/c",
     ],
 )
 def test_bad_resource_uris(text: str) -> None:

@@ -61,6 +61,8 @@ def test_what_an_address_says(text: str, url: str, by: By) -> None:
         *("http://\u212abs", "http://kbs/\u212a", f"http://kbs#{KEY}\u212a", "http://kbs:\u0661"),
         # Folders that lead elsewhere.
         *("http://kbs/..", "http://kbs/../a", "http://kbs/a/./b", "http://kbs//a"),
+        # What a resolver takes for another spelling of a number.
+        *("http://127.1", "http://1", "http://0x7f.1", "http://2130706433", "http://01.2.3.4"),
         # More than an IPv6 address between or behind brackets.
         *("http://[::1]x", "http://[::1]x:8", "http://x[::1]", "http://[v1.a]", "http://[kbs]"),
         *("http://[127.0.0.1]", "http://[]", "http://[::1%25eth0]", "http://[::ffff:127.0.0.1]"),
