@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 from regorus import Engine
 
 from cocos.errors import ConfigError, Finding, FormatError, did_you_mean
-from cocos.policy import _source, builtins
+from cocos.policy import _safety, _source, builtins
 from cocos.policy._syntax import Rule, Syntax
 from cocos.policy.documents import NOTHING, BaseDocuments, Kind, check_data, check_input
 
@@ -115,6 +115,10 @@ class Policy:
         self._data: tuple[str, Mapping[str, Any] | None] | None = None
         syntax = self.syntax()
         _check_calls(syntax)
+        try:
+            _safety.check(syntax)
+        except RecursionError as error:
+            raise FormatError("the policy is nested too deep") from error
         self._asks = _asks_values(syntax)
 
     def syntax(self) -> Syntax:

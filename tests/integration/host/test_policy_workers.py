@@ -257,3 +257,20 @@ async def test_refused_before_it_is_stored(workers: PolicyWorkers, text: str) ->
 async def test_message_comes_through(workers: PolicyWorkers, text: str, message: str) -> None:
     with pytest.raises(FormatError, match=message):
         await workers.check(text, Kind.RESOURCE)
+
+
+UNBOUND = "package policy\ndefault allow := false\nf(x) if { some i; i > 2 }\nallow if not f(1)\n"
+
+
+async def test_a_variable_that_nothing_binds_denies_when_set_and_when_evaluated(
+    workers: PolicyWorkers,
+) -> None:
+    """Also in a policy that was stored before anybody looked."""
+    for kind in Kind:
+        with pytest.raises(FormatError, match="line 3: var i is unsafe"):
+            await workers.check(UNBOUND, kind)
+    for _ in range(2):
+        with pytest.raises(FormatError, match="line 3: var i is unsafe"):
+            await workers.evaluate(UNBOUND, ["allow"], {})
+    with pytest.raises(FormatError, match="line 3: var i is unsafe"):
+        await workers.explain(UNBOUND, ["allow"], {})

@@ -49,7 +49,15 @@ def _recall(kept: Recent[str, T], digest: str, make: Callable[[], T] | None) -> 
 class Worker:
     """Answers requests."""
 
-    def __init__(self) -> None:
+    def __init__(self, written: Callable[[], int]) -> None:
+        """Make a worker.
+
+        Args:
+            written: Returns how much the engine has written to standard error. It says
+                nowhere else that it cannot order the statements of a policy, of which it
+                then believes that they are undefined.
+        """
+        self._written = written
         self._policies: Recent[str, Policy] = Recent(KEPT)
         self._bases: Recent[str, BaseDocuments] = Recent(KEPT)
 
@@ -63,9 +71,9 @@ class Worker:
             if ask["kind"] is not None:
                 from cocos.policy.review import review  # noqa: PLC0415 - few ever need it
 
-                with _processor_time(COMPILE_SECONDS):
+                with _processor_time(COMPILE_SECONDS), self._silence():
                     return {"warnings": review(text, Kind(ask["kind"]))}
-            with _processor_time(COMPILE_SECONDS):
+            with _processor_time(COMPILE_SECONDS), self._silence():
                 policy = _recall(
                     self._policies, ask["policy"], None if text is None else lambda: Policy(text)
                 )
@@ -82,11 +90,23 @@ class Worker:
                 with _processor_time(COMPILE_SECONDS):
                     found = explain(policy, ask["rules"], ask["document"], **how)
                     return {"findings": [asdict(finding) for finding in found]}
-            with _processor_time(EVALUATE_SECONDS):
+            with _processor_time(EVALUATE_SECONDS), self._silence():
                 return {"values": policy.evaluate(ask["rules"], ask["document"], **how)}
         except CocosError as error:
             kind = "format" if isinstance(error, FormatError) else "config"
             return {"error": kind, "message": error.message, "hint": error.hint}
+
+    @contextlib.contextmanager
+    def _silence(self) -> Iterator[None]:
+        before = self._written()
+        yield
+        if self._written() != before:
+            self._policies = Recent(KEPT)  # it says so once
+            raise FormatError(
+                "the policy does not compile: the engine cannot tell in which order its "
+                "statements hold",
+                hint="bind each variable above the statements that read it",
+            )
 
 
 @contextlib.contextmanager
@@ -101,7 +121,7 @@ def _processor_time(seconds: float) -> Iterator[None]:
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Answer requests until there are no more, or so much is kept that a new worker is due."""
-    worker = Worker()
+    worker = Worker(lambda: os.lseek(sys.stderr.fileno(), 0, os.SEEK_CUR))
     while length := requests.read(LENGTH.size):
         ask = json.loads(requests.read(*LENGTH.unpack(length)))
         answer = json.dumps(worker.answer(ask)).encode("ascii")
@@ -134,6 +154,7 @@ def main() -> None:
     wire, null = os.dup(sys.stdin.fileno()), os.open(os.devnull, os.O_RDWR)
     for standard in (sys.stdin, sys.stdout):
         os.dup2(null, standard.fileno())
+    os.dup2(os.memfd_create("stderr"), sys.stderr.fileno())
     with os.fdopen(wire, "rb") as requests, os.fdopen(os.dup(wire), "wb") as answers:
         try:
             serve(requests, answers)
