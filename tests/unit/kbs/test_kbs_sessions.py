@@ -14,10 +14,14 @@ from _generations import Guest, key
 from _kbs import URL, InProcessKbs, kbs_in_process
 from _software_tpm import SoftwareCa, SoftwareTpm
 
+from cocos.crypto import base64url, detached, jwt
 from cocos.crypto.tee_key import EC_P256, RSA, RSA_EARLY, TeeKeyPair
+from cocos.errors import AuthenticationError, FormatError
+from cocos.kbs.proofs import Proofs, Released
 from cocos.stores.base import Namespace
 from cocos.wire import audit
-from cocos.wire.kbs.protocol import ResourcePath, report_data
+from cocos.wire.kbs import proof
+from cocos.wire.kbs.protocol import ResourcePath, Response, report_data
 
 PATH = "default/key/1"
 SECRET = b"\x00KEK\xff" + bytes(27)
@@ -133,3 +137,43 @@ async def test_the_operators_log_names_what_is_weak(
         await Guest(kbs, version, tee_key).handshake()
     weak = [line["log_level"] for line in lines if line["event"] == "kbs.weak-key"]
     assert weak == ["warning"] * warned
+
+
+# --- its answer -------------------------------------------------------------------------
+
+
+async def test_an_answer_is_proved_to_who_asks_for_it(kbs: InProcessKbs) -> None:
+    guest = Guest(kbs)
+    await guest.handshake()
+    kid = jwt.header_of(guest.token)["kid"]
+    nonce = base64url.encode(bytes(range(proof.NONCE_BYTES)))
+    answer = await guest.get(PATH, headers={proof.NONCE_HEADER: nonce})
+    shown = answer.headers[proof.PROOF_HEADER]
+
+    def signed(nonce: str = nonce, body: bytes = answer.content) -> bytes:
+        return proof.content(nonce, f"resource/{PATH}", guest.key.public_jwk(), body)
+
+    detached.verify(shown, signed(), {kid})
+    for other in (signed(nonce[:-1] + "_"), signed(body=answer.content + b" ")):
+        with pytest.raises(AuthenticationError):
+            detached.verify(shown, other, {kid})
+    assert proof.PROOF_HEADER not in (await guest.get(PATH)).headers
+
+
+@pytest.mark.parametrize("nonce", ["", "A" * 21, "A" * 87, "!" * 32])
+async def test_a_nonce_has_a_form(kbs: InProcessKbs, nonce: str) -> None:
+    guest = Guest(kbs)
+    await guest.handshake()
+    answer = await guest.get(PATH, headers={proof.NONCE_HEADER: nonce})
+    assert answer.status_code == 400
+    assert "ciphertext" not in answer.text
+
+
+@pytest.mark.parametrize(("nonce", "made"), [("A" * 32, None), ("A" * 21, "refused")])
+async def test_where_others_sign_tokens_nothing_is_proved(nonce: str, made: str | None) -> None:
+    released = Released(Response("e", "k", "i", "c", "t"), {})
+    try:
+        found = await Proofs(None).of(released, f"resource/{PATH}", nonce, b"")
+    except FormatError:
+        found = "refused"
+    assert found == made
