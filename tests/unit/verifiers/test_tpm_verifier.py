@@ -24,9 +24,10 @@ from cocos._types import JsonObject, ReportData
 from cocos.crypto import tpm_credential
 from cocos.errors import EvidenceError, Finding
 from cocos.evidence import tpm
-from cocos.verifiers import Demand, Expected, Kept
+from cocos.verifiers import Demand, Expected, Kept, verifier_table
 from cocos.verifiers._tpm_explain import explain
 from cocos.verifiers.tpm import Authorities, TpmVerifier
+from cocos.wire.kbs.protocol import Tee
 
 NOW = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
@@ -254,6 +255,18 @@ async def test_a_certified_tpm_is_challenged() -> None:
     short = evidence(BOUND[:32]) | proof
     assert set(await checks(short, wanted)) == {"tpm.report_data"}
     assert set(await checks(evidence(), expected(kept=kept))) == {"tpm.credential"}
+
+
+async def test_the_table_believes_whom_it_was_told_of() -> None:
+    announced = params(certificate())
+    for authorities, believed in ((Authorities([CA]), True), (Authorities(), False), (None, False)):
+        table = verifier_table(insecure_allow_sample=False, clock=lambda: NOW, tpm=authorities)
+        challenge = table.find(Tee.TPM).challenge(announced, {}, SECRET)
+        if believed:
+            assert await challenge is not None
+        else:
+            with pytest.raises(EvidenceError):
+                await challenge
 
 
 SHOWN = tpm_credential.proof(SECRET, BOUND)
