@@ -23,7 +23,7 @@ from cocos.cli import _common as common
 from cocos.clients.attestation_agent import AttestationAgent
 from cocos.clients.cvms import Endpoint, Tls, connect
 from cocos.errors import ConfigError, UsageError
-from cocos.host import trees
+from cocos.host.containers.caretaker import taken_care_of
 from cocos.host.containers.runtime import Runtime
 from cocos.host.files import read_certificates, read_file, read_input
 from cocos.host.images import skopeo
@@ -200,7 +200,9 @@ async def _agent(
     )
     async with contextlib.AsyncExitStack() as stack:
         if settings.work_folder is None and work.name.startswith("cocos-agent-"):
-            stack.callback(trees.discard, work)
+            # Nobody would ever find it again if we were killed.
+            care = taken_care_of(work, containers=work / "containers")
+            await stack.enter_async_context(care)
         register = None
         if measured:
             register = await stack.enter_async_context(AttestationAgent(settings.attestation_agent))
