@@ -4,7 +4,7 @@
 import contextlib
 import http.server
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,12 +26,14 @@ class LyingRegistry:
         manifests: Tag or digest → media type and document.
         blobs: Digest → content.
         asked: What was asked for, by tag or digest, in order.
+    mood: Asked first; tells whether it has answered.
     """
 
     address: str = ""
     manifests: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    mood: Callable[[http.server.BaseHTTPRequestHandler], bool] = lambda _: False
 
     @property
     def url(self) -> str:
@@ -74,7 +76,7 @@ class LyingRegistry:
             return "application/json", b"{}"
         if kind == "manifests":
             return self.manifests.get(name)
-        blob = self.blobs.get(name)
+        blob = self.blobs.get(name.partition("?")[0])
         return None if blob is None else ("application/octet-stream", blob)
 
 
@@ -87,6 +89,8 @@ def lying_registry() -> Iterator[LyingRegistry]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
+            if registry.mood(self):
+                return
             found = registry.answer(self.path)
             media_type, content = found or ("application/json", b"{}")
             self.send_response(200 if found else 404)

@@ -18,7 +18,7 @@ from cocos.cli import _terms as terms
 from cocos.crypto import kek
 from cocos.errors import CocosError, FormatError, IntegrityError, StateError, UsageError
 from cocos.host.files import read_file
-from cocos.host.images import skopeo
+from cocos.host.images import credentials, skopeo
 from cocos.host.images.skopeo import Copied, Skopeo
 from cocos.host.key_folder import KeyFolder
 from cocos.keyprovider.registration import Binding, Registrar
@@ -111,6 +111,8 @@ def encrypt(
     common.configure_logs(log_level, debug=debug)
     if auth_private_key is not None and kbs is None:
         raise UsageError("--auth-private-key needs --kbs URL")
+    if authfile is not None:
+        credentials.check(authfile)
     path = ResourcePath.parse(key.removeprefix("kbs:///"))
     word = terms.Word.of(for_manifest, for_image, for_algorithm, any_computation)
     if word and kbs is None:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from cocos.errors import ConfigError, IntegrityError, NotFoundError, UsageError
 from cocos.host.files import write_atomic
-from cocos.host.images import layout
+from cocos.host.images import credentials, layout
 from cocos.host.images._skopeo_run import Meter, OnProgress, run
+from cocos.host.images.registry_errors import web_page
 from cocos.host.images.required import Source, require_encrypted, require_plain
 from cocos.wire import layers, oci, ocicrypt
 from cocos.wire.json import encode
@@ -89,9 +90,12 @@ class Skopeo:
     async def _inspect(self, reference: oci.Reference, *options: str) -> bytes:
         with self._prepared() as prepared:
             words = [*prepared, "inspect", "--raw", *options, *self._auth("--authfile")]
-            return await run(
-                [*words, str(reference)], f"reading {reference}", timeout=_INSPECT_SECONDS
-            )
+            subject = f"reading {reference}"
+            with credentials.explained(self.authfile):
+                data = await run([*words, str(reference)], subject, timeout=_INSPECT_SECONDS)
+        if (error := web_page(data, subject)) is not None:
+            raise error
+        return data
 
     async def resolve(self, reference: oci.Reference | str) -> Source:
         """Return the one image for this machine behind a reference, pinned by digest.
@@ -231,7 +235,9 @@ class Skopeo:
             argv = [*prepared, "copy", "--digestfile", str(digest_file), *gzip, *key, *auth]
             subject = f"copying {names[0]} to {names[1]}"
             try:
-                await run([*argv, *names], subject, env=env, meter=meter, share=source.layer_bytes)
+                with credentials.explained(self.authfile):
+                    share = source.layer_bytes
+                    await run([*argv, *names], subject, env=env, meter=meter, share=share)
             except IntegrityError as error:
                 said = error.message.removeprefix(f"{subject}: ")
                 if "sha256:" not in said and target.transport == "oci":
@@ -256,7 +262,10 @@ class Skopeo:
         return "a layer"
 
     def _auth(self, option: str) -> list[str]:
-        return [] if self.authfile is None else [option, str(self.authfile)]
+        if self.authfile is None:
+            return []
+        credentials.check(self.authfile)
+        return [option, str(self.authfile)]
 
     @contextmanager
     def _prepared(self) -> Iterator[list[str]]:
@@ -271,6 +280,7 @@ class Skopeo:
                 write_atomic(registries, registries_conf().encode())
             yield [
                 *self.argv,
+                "--debug",  # read by run()
                 *("--policy", str(policy)),
                 *("--registries-conf", str(registries)),
                 *("--tmpdir", name),

@@ -7,10 +7,11 @@ sentence, which travels inside it, is kept: it names the key and the cause.
 
 import json
 import re
-from collections.abc import Callable
 
 from cocos import errors
 from cocos.errors import CocosError, ProcessError
+from cocos.host.images import registry_errors
+from cocos.host.images.registry_errors import tidy
 
 _FATAL = re.compile(r'level=fatal msg=("(?:[^"\\]|\\.)*"|\S.*)|^FATA\[\d+\] (.*)', re.MULTILINE)
 _LAYER = re.compile(r"sha256:[0-9a-f]{64}")
@@ -21,7 +22,6 @@ _COMMAND = re.compile(
     re.DOTALL,
 )
 _DIAL = re.compile(r"dial (?:tcp|unix)6? ?(\S+?)?: (.*)", re.DOTALL)
-_REGISTRY = re.compile(r"(?:pinging container registry (\S+?): |\"https?://([^/\"]+)/)")
 
 OLD_SKOPEO_HINT = "Debian 12's and Ubuntu 22.04's Skopeo cannot; make setup installs one that can"
 
@@ -54,7 +54,7 @@ def translate(stderr: str, *, exit_status: int, subject: str) -> CocosError:
         subject: What was being done, for the message: "copying docker://…".
     """
     text = _last_words(stderr)
-    for rule in (_provider_answer, _provider_missing, _content, _registry):
+    for rule in (_provider_answer, _provider_missing, _content, registry_errors.translate):
         error = rule(text, subject)
         if error is not None:
             return error
@@ -98,7 +98,7 @@ def _provider_answer(text: str, subject: str) -> CocosError | None:
     if code == "Unavailable" and dial is not None and "connection error" in words:
         where = dial[1] or "its socket"
         return errors.UnreachableError(
-            f"{subject}: the key provider at {where} does not answer: {_tidy(dial[2])}",
+            f"{subject}: the key provider at {where} does not answer: {tidy(dial[2])}",
             hint="start it: coco-keyprovider --socket 127.0.0.1:50011 --kbs URL",
         )
     kind = _BY_STATUS.get(code, errors.PeerError)
@@ -147,50 +147,3 @@ def _content(text: str, subject: str) -> CocosError | None:
     if "should be decrypted, but we can't modify the manifest" in text:
         return errors.UsageError(f"{subject}: {text[-300:]}")
     return None
-
-
-def _registry(text: str, subject: str) -> CocosError | None:
-    found = _REGISTRY.search(text)
-    name = (found[1] or found[2]) if found else ""
-    place = f"the registry {name}" if name else "the registry"
-    rules: list[tuple[str, Callable[[], CocosError]]] = [
-        (
-            r"server gave HTTP response to HTTPS client",
-            lambda: errors.ProtocolError(
-                f"{subject}: {place} speaks plain http; https is needed except on loopback",
-                hint="give the registry a certificate, or name it in a registries.conf",
-            ),
-        ),
-        (
-            r"x509: |tls: ",
-            lambda: errors.ProtocolError(
-                f"{subject}: the certificate of {place} is not accepted: {_tidy(text)[-200:]}"
-            ),
-        ),
-        (
-            r"manifest unknown|name unknown|not known to registry|no such file or directory",
-            lambda: errors.NotFoundError(f"{subject}: there is no such image: {text[-300:]}"),
-        ),
-        (
-            r"authentication required|unauthorized|denied:|invalid username/password",
-            lambda: errors.AuthenticationError(
-                f"{subject}: {place} wants other credentials",
-                hint="skopeo login --authfile FILE, and REGISTRY_AUTH_FILE=FILE",
-            ),
-        ),
-        (
-            r"dial tcp|no such host|i/o timeout|connection reset|: EOF",
-            lambda: errors.UnreachableError(
-                f"{subject}: {place} does not answer: {_tidy(text)[-200:]}",
-                hint="is it running, and is the address right?",
-            ),
-        ),
-    ]
-    for pattern, make in rules:
-        if re.search(pattern, text):
-            return make()
-    return None
-
-
-def _tidy(text: str) -> str:
-    return text.strip().rstrip('"').rstrip("- ").strip()

@@ -118,6 +118,41 @@ CASES = {
         errors.ProtocolError,
         ["certificate of the registry r:1"],
     ),
+    "certificate for another name": (
+        (
+            'pinging container registry r:1: Get \\"https://r:1/v2/\\": tls: failed to verify '
+            f"certificate: x509: certificate is valid for {', '.join(['name.example'] * 40)}, not r"
+        ),
+        errors.ProtocolError,
+        ["not accepted: certificate is valid for name.example"],
+    ),
+    "certificate expired": (
+        (
+            'pinging container registry r:1: Get \\"https://r:1/v2/\\": tls: failed to verify '
+            "certificate: x509: certificate has expired or is not yet valid: current time "
+            "2026-11-30T00:00:00Z is after 2020-01-10T00:00:00Z"
+        ),
+        errors.ProtocolError,
+        ["has expired", "is after 2020-01-10"],
+    ),
+    "proxy": (
+        (
+            'pinging container registry r:1: Get \\"https://r:1/v2/\\": proxyconnect tcp: dial tcp '
+            "10.0.0.1:3128: connect: connection refused"
+        ),
+        errors.UnreachableError,
+        ["the proxy before the registry r:1", "10.0.0.1:3128"],
+    ),
+    "disk full": (
+        "writing blob: storing blob to file: write /tmp/x: no space left on device",
+        errors.StorageError,
+        ["no space left"],
+    ),
+    "too large a layer": (
+        'writing blob: uploading layer chunked: StatusCode: 413, \\"<html><title>413</title>\\"',
+        errors.TooLargeError,
+        ["413"],
+    ),
     "registry down": (
         (
             'pinging container registry localhost:1: Get \\"http://localhost:1/v2/\\": dial tcp '
