@@ -31,7 +31,8 @@ from cryptography.hazmat.primitives import serialization
 
 from cocos.clients.manager import ManagerClient
 from cocos.crypto import sealed
-from cocos.cvms.service import Ending, Verdict
+from cocos.cvms.record import Verdict
+from cocos.cvms.service import Ending
 from cocos.evidence.tpm import extend
 from cocos.host import process
 from cocos.host.archive import unzip

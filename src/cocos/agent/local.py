@@ -13,6 +13,7 @@ from cocos.agent.states import State
 from cocos.errors import StateError
 from cocos.host import archive
 from cocos.wire.manifest.computation import Computation
+from cocos.wire.manifest.identity import Identity
 
 Show = Callable[[JsonObject], None]
 
@@ -78,7 +79,10 @@ class FolderOutlet:
         """See :class:`cocos.agent.service.Outlet`."""
         return await asyncio.to_thread(path.read_bytes)
 
-    async def deliver(self, _computation: Computation, package: bytes) -> None:
+    def kept(self) -> None:
+        """Nothing is: who runs the agent has the folder."""
+
+    async def deliver(self, _identity: Identity, package: bytes) -> None:
         """See :class:`cocos.agent.service.Outlet`."""
         await asyncio.to_thread(archive.unzip, io.BytesIO(package), self._folder)
 

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Messages for the CVMS, kept in order until the stream has taken them.
 
-The stream may break at any time, and nobody acknowledges anything on it: what gRPC has
-taken may still be lost. Events and the result of a computation are therefore kept and
-sent again over every later stream, from the first on and in their order, until the
-computation is forgotten; a CVMS knows them by their time. A result is made of many
-messages, which belong on one stream.
+The stream may break at any time, and what gRPC has taken may still be lost. Events and the
+result of a computation are therefore kept and sent again over every later stream, from the
+first on and in their order: the result until somebody says that it is stored, by its hash,
+the events until somebody says that how the computation ended is stored. A receipt counts for
+the computation that it names, by id and manifest, and for nothing that was not sent. A result
+is made of many messages, which belong on one stream.
 
 The box is bounded: log lines give way first, oldest first.
 """
@@ -15,7 +16,9 @@ import collections
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from cocos.agent.kept import Kept
 from cocos.wire._generated import cvms_pb2 as pb
+from cocos.wire.manifest.identity import Identity
 
 MAX_PARCELS = 10_000
 CHUNK_BYTES = 2**20
@@ -28,14 +31,16 @@ class Parcel:
     Attributes:
         messages: Makes them, each time anew.
         droppable: Whether it may give way to others.
-        keep: Whether it is sent again over later streams.
-        taken: Set when a stream has taken all of them.
+        of: The computation for which it is kept and sent again over later streams, or None.
+        is_ending: Whether it says how that computation ended.
+        stored: Set when somebody has stored it.
     """
 
     messages: Callable[[], Iterable[pb.ClientStreamMessage]]
     droppable: bool = False
-    keep: bool = False
-    taken: asyncio.Event = field(default_factory=asyncio.Event)
+    of: Identity | None = None
+    is_ending: bool = False
+    stored: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Outbox:
@@ -51,26 +56,59 @@ class Outbox:
         self._filled = asyncio.Event()
         self._sent: list[Parcel] = []
         self._result: Parcel | None = None
+        self._result_digest = b""
         self.dropped = 0
         """Parcels that had to give way."""
 
     def put(
-        self, message: pb.ClientStreamMessage, *, droppable: bool = False, keep: bool = False
+        self,
+        message: pb.ClientStreamMessage,
+        *,
+        droppable: bool = False,
+        of: Identity | None = None,
+        is_ending: bool = False,
     ) -> None:
         """Add a message at the end."""
-        self._add(Parcel(lambda: (message,), droppable, keep))
+        self._add(Parcel(lambda: (message,), droppable, of, is_ending))
 
-    def put_result(self, computation_id: str, data: bytes) -> Parcel:
+    def put_result(self, kept: Kept) -> Parcel:
         """Add a result at the end, in chunks."""
-        self._result = Parcel(lambda: result_chunks(computation_id, data), keep=True)
+        self._result = Parcel(lambda: result_chunks(kept), of=kept.identity)
+        self._result_digest = kept.digest()
         self._add(self._result)
         return self._result
 
+    @property
+    def result(self) -> Parcel | None:
+        """The result that nobody has stored yet."""
+        return self._result
+
+    def result_stored(self, identity: Identity, digest: bytes) -> bool:
+        """Somebody says to have stored a result; tell whether it is ours.
+
+        Who has not got all of it does not know its hash.
+        """
+        result = self._result
+        if result is None or result.of != identity or digest != self._result_digest:
+            return False
+        self._remove([result])
+        self._result = None
+        result.stored.set()
+        return True
+
+    def ending_stored(self, identity: Identity) -> bool:
+        """Somebody says to have stored how a computation ended; tell whether that was sent."""
+        # The first one may be on its way, and this the answer to it.
+        sent = [*self._sent, *list(self._parcels)[:1]]
+        ours = [each for each in sent if each.of == identity and each is not self._result]
+        if not any(each.is_ending for each in ours):
+            return False
+        self._remove(ours)
+        return True
+
     def forget(self) -> None:
         """Drop what was kept of a computation, and its result, sent or not."""
-        self._sent.clear()
-        if self._result is not None and self._result in self._parcels:
-            self._parcels.remove(self._result)
+        self._remove([*self._sent, *([self._result] if self._result else [])])
         self._result = None
 
     def reopen(self) -> None:
@@ -89,14 +127,19 @@ class Outbox:
 
     def done(self, parcel: Parcel) -> None:
         """Put a parcel aside that a stream has taken."""
-        parcel.taken.set()
         if parcel in self._parcels:
             self._parcels.remove(parcel)
-            if parcel.keep:
+            if parcel.of is not None:
                 self._sent.append(parcel)
 
     def __len__(self) -> int:
         return len(self._parcels)
+
+    def _remove(self, parcels: list[Parcel]) -> None:
+        self._sent = [each for each in self._sent if each not in parcels]
+        for parcel in parcels:
+            if parcel in self._parcels:
+                self._parcels.remove(parcel)
 
     def _add(self, parcel: Parcel) -> None:
         if len(self._parcels) >= self._limit:
@@ -111,13 +154,16 @@ class Outbox:
         self._filled.set()
 
 
-def result_chunks(computation_id: str, data: bytes) -> Iterator[pb.ClientStreamMessage]:
+def result_chunks(kept: Kept) -> Iterator[pb.ClientStreamMessage]:
     """Cut a result into messages of at most :data:`CHUNK_BYTES`; the last says so."""
+    data = kept.package
+    manifest = bytes.fromhex(kept.identity.manifest)
     starts = range(0, max(len(data), 1), CHUNK_BYTES)
     for start in starts:
         yield pb.ClientStreamMessage(
             resultChunk=pb.ResultChunk(
-                computation_id=computation_id,
+                computation_id=kept.identity.id,
+                manifest=manifest,
                 data=data[start : start + CHUNK_BYTES],
                 is_last=start == starts[-1],
             )

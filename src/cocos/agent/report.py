@@ -22,6 +22,10 @@ LOG_BYTES = 500
 
 ORIGINATOR = "agent"
 
+INTERRUPTED = "Interrupted"
+ENDINGS = frozenset({"Complete", "Failed", INTERRUPTED})
+"""Types of the events after which nothing more is told of a computation."""
+
 _LAYER = re.compile(r"layer (?:\d+ \()?(sha256:[0-9a-f]{64})")
 
 

@@ -16,20 +16,26 @@ import structlog
 from cocos._types import JsonObject
 from cocos.agent.config import AgentSettings
 from cocos.agent.fetch import Fetcher
-from cocos.agent.report import Happening, Level, Place, Reporter, Status, failure
+from cocos.agent.kept import Kept
+from cocos.agent.report import INTERRUPTED, Happening, Level, Place, Reporter, Status, failure
 from cocos.agent.states import Event, Machine, State
 from cocos.agent.steps import Bench, Register, interrupted, make_bench, measure, resolve
 from cocos.errors import CocosError, InternalError, StateError
 from cocos.host import trees
 from cocos.host.containers.runtime import Runtime
 from cocos.wire.manifest.computation import Computation
+from cocos.wire.manifest.identity import Identity
 
 STOPPED = "Stopped"
-INTERRUPTED = "Interrupted"
 
 _KILLED = "the agent was killed, or it crashed, while it worked on this computation; "
 _GONE = "nothing of it is left"
 _LEFT = "some of its files could not be removed; they were put aside, unreadable to programs"
+_NOT_TAKEN = (
+    "the result has been sent to a CVMS that does not say whether it has stored it, as those of "
+    "the original; it is kept in the VM"
+)
+_TAKES_IT = "start cvms-test with the same manifest at the CVMS's address; it takes the result"
 _AGAIN = "start it again, in a new VM where a policy wants it to be the only one of its VM"
 
 _log = structlog.get_logger(__name__)
@@ -51,11 +57,14 @@ class Outlet(Protocol):
     async def pack(self, computation: Computation, archive: Path, /) -> bytes:
         """Make the zip of the results ready to leave the machine."""
 
-    async def deliver(self, computation: Computation, package: bytes, /) -> None:
-        """Hand it over; returns when that is done."""
+    async def deliver(self, identity: Identity, package: bytes, /) -> None:
+        """Hand it over; returns when whoever has it has stored it."""
+
+    def kept(self) -> Kept | None:
+        """Return the result that an agent before us could not hand over."""
 
     def forget(self) -> None:
-        """Drop what has not been handed over."""
+        """Drop what has not been handed over: whoever might take it says so."""
 
 
 class AgentService:
@@ -90,8 +99,9 @@ class AgentService:
         self._reporter = reporter
         self._outlet = outlet
         self._machine = Machine()
-        self._computation: Computation | None = None
+        self._present: Identity | None = None
         self._task: asyncio.Task[None] | None = None
+        self._warned: Identity | None = None
         self._stopping = asyncio.Lock()
 
     @property
@@ -99,17 +109,49 @@ class AgentService:
         """Where the agent is."""
         return self._machine.state
 
+    @property
+    def present(self) -> Identity | None:
+        """The computation that it is about, if there is one."""
+        return self._present
+
     async def start(self) -> None:
-        """Remove what an agent before us left, say so, and wait for a manifest."""
+        """Remove what an agent before us left, say so, and wait for a manifest.
+
+        A result that nobody has taken is handed over first.
+        """
         await self._runtime.sweep()
+        kept = await asyncio.to_thread(self._outlet.kept)
         notes = await asyncio.to_thread(interrupted, self._work)
         left = await asyncio.to_thread(self._clear)
         killed = StateError(_KILLED + (_LEFT if left else _GONE), hint=_AGAIN)
         for note in notes:
+            if kept is not None and kept.identity == note.identity:
+                continue  # killed after its work was done
             details = {"manifest": note.manifest} | failure(Place("restart"), killed)
             _log.warning("computation.interrupted", id=note.id)
             self._reporter.event(Happening(note.id, INTERRUPTED, Status.FAILED, details))
         self._machine.fire(Event.START)
+        if kept is not None:
+            self._present = kept.identity
+            self._move(kept.identity, Event.RESULT_FOUND, Status.READY)
+            self._task = asyncio.create_task(self._hand_over(kept.identity, kept.package))
+
+    async def _hand_over(self, identity: Identity, package: bytes) -> None:
+        await self._outlet.deliver(identity, package)
+        self._move(identity, Event.RESULTS_CONSUMED, Status.COMPLETED)
+
+    def not_taken(self) -> None:
+        """Say that nobody knows whether somebody has stored the result, which is kept."""
+        present = self._present
+        if present is None or self.state is not State.CONSUMING_RESULTS:
+            return
+        _log.warning("result.not-taken", id=present.id, reason=_NOT_TAKEN, hint=_TAKES_IT)
+        if present == self._warned:
+            return
+        self._warned = present
+        details = {"reason": _NOT_TAKEN, "hint": _TAKES_IT}
+        self._tell(present, State.CONSUMING_RESULTS, Status.WARNING, details)
+        self._reporter.log(present.id, Level.WARN, f"{_NOT_TAKEN}; {_TAKES_IT}")
 
     def _clear(self) -> bool:
         """Remove what agents before us left; tell whether something stays, put aside."""
@@ -118,21 +160,24 @@ class AgentService:
         return any(stays)
 
     def accept(self, computation: Computation) -> None:
-        """Begin to work on a computation; returns at once.
+        """Begin to work on a computation, unless that is being done; returns at once.
 
         Raises:
             StateError: another one is here.
             CallerError: its result could not be handed over.
         """
+        identity = Identity.of(computation)
+        if identity == self._present and self.state not in {State.COMPLETE, State.FAILED}:
+            return  # asked for again, by who does not know that it is here
         if self.state is not State.RECEIVING_MANIFEST:
-            other = f" (computation {self._computation.id})" if self._computation else ""
+            other = f" (computation {self._present.id})" if self._present else ""
             raise StateError(
                 f"the agent is in state {self.state}{other} and takes no manifest",
-                hint="stop that computation first",
+                hint="stop that computation first, or start another VM",
             )
         self._outlet.check(computation)
         self._machine.fire(Event.MANIFEST_RECEIVED)
-        self._computation = computation
+        self._present = identity
         self._task = asyncio.create_task(self._work_on(computation))
 
     async def wait(self) -> None:
@@ -150,7 +195,7 @@ class AgentService:
             StateError: another computation is here.
         """
         async with self._stopping:
-            present = self._computation
+            present = self._present
             if present is not None and computation_id not in {"", present.id}:
                 raise StateError(f"computation {present.id} is here, not {computation_id}")
             if present is None:
@@ -158,7 +203,7 @@ class AgentService:
             self._reporter.event(Happening(present.id, STOPPED, Status.STOPPED))
             await self._cancel()
             self._outlet.forget()
-            self._computation = None
+            self._present = None
             self._machine.fire(Event.STOPPED)
             self._machine.fire(Event.START)
 
@@ -188,7 +233,8 @@ class AgentService:
             self._fail(computation, narrator.place, fault)
 
     async def _run(self, computation: Computation, narrator: "_Narrator") -> None:
-        self._tell(computation, State.RECEIVING_ALGORITHM, Status.IN_PROGRESS)
+        identity = Identity.of(computation)
+        self._tell(identity, State.RECEIVING_ALGORITHM, Status.IN_PROGRESS)
         images = await resolve(computation, self._fetcher, narrator)
         narrator.at(Place("measure"))
         await measure(self._register, computation, images, self._outlet.consumers(computation))
@@ -209,53 +255,54 @@ class AgentService:
             left = await asyncio.shield(asyncio.to_thread(trees.discard, bench.folder))
             if left is not None:
                 narrator.say(Level.ERROR, _LEFT)
-        self._move(computation, Event.RUN_COMPLETE, Status.READY)
+        self._move(identity, Event.RUN_COMPLETE, Status.READY)
         narrator.at(Place("deliver"))
-        await self._outlet.deliver(computation, package)
-        self._move(computation, Event.RESULTS_CONSUMED, Status.COMPLETED)
+        await self._hand_over(identity, package)
 
     async def _produce(self, computation: Computation, bench: Bench) -> bytes:
+        identity = Identity.of(computation)
         image = await bench.fetch_algorithm()
         sets = bool(computation.datasets)
         self._machine.fire(Event.ALGORITHM_RECEIVED, datasets=sets)
         if sets:
-            self._tell(computation, State.RECEIVING_DATA, Status.IN_PROGRESS)
+            self._tell(identity, State.RECEIVING_DATA, Status.IN_PROGRESS)
             await bench.fetch_datasets()
             self._machine.fire(Event.DATA_RECEIVED)
-        self._tell(computation, State.RUNNING, Status.STARTING)
+        self._tell(identity, State.RUNNING, Status.STARTING)
         container = await bench.unpack(image)
-        self._tell(computation, State.RUNNING, Status.IN_PROGRESS)
+        self._tell(identity, State.RUNNING, Status.IN_PROGRESS)
         await bench.run(container)
         results = await bench.collect()
         package = await self._outlet.pack(computation, results)
-        self._tell(computation, State.RUNNING, Status.COMPLETED)
+        self._tell(identity, State.RUNNING, Status.COMPLETED)
         return package
 
     def _fail(self, computation: Computation, place: Place, error: CocosError) -> None:
+        identity = Identity.of(computation)
         details = failure(place, error)
         _log.warning(
             "computation.failed", id=computation.id, exc_info=error.__cause__, **_loggable(details)
         )
         if self.state is State.RUNNING:
-            self._tell(computation, State.RUNNING, Status.FAILED, details)
+            self._tell(identity, State.RUNNING, Status.FAILED, details)
         with contextlib.suppress(StateError):  # results that nobody took are no failed run
             self._machine.fire(Event.RUN_FAILED)
-        self._tell(computation, State.FAILED, Status.FAILED, details)
+        self._tell(identity, State.FAILED, Status.FAILED, details)
 
-    def _move(self, computation: Computation, event: Event, status: Status) -> None:
-        self._tell(computation, self._machine.fire(event), status)
+    def _move(self, identity: Identity, event: Event, status: Status) -> None:
+        self._tell(identity, self._machine.fire(event), status)
 
     def _tell(
         self,
-        computation: Computation,
+        identity: Identity,
         state: State,
         status: Status,
         details: JsonObject | None = None,
     ) -> None:
-        _log.info("computation.state", id=computation.id, state=state, status=status)
+        _log.info("computation.state", id=identity.id, state=state, status=status)
         # An id can be used twice; whoever hears this late can tell which one is meant.
-        which = {"manifest": computation.digest().hex()}
-        self._reporter.event(Happening(computation.id, state, status, which | (details or {})))
+        which = {"manifest": identity.manifest}
+        self._reporter.event(Happening(identity.id, state, status, which | (details or {})))
 
 
 class _Narrator:

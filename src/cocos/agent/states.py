@@ -33,6 +33,7 @@ class Event(enum.StrEnum):
     RUN_COMPLETE = "RunComplete"
     RESULTS_CONSUMED = "ResultsConsumed"
     RUN_FAILED = "RunFailed"
+    RESULT_FOUND = "ResultFound"
     STOPPED = "Stopped"
 
 
@@ -43,6 +44,8 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.RECEIVING_DATA, Event.DATA_RECEIVED): State.RUNNING,
     (State.RUNNING, Event.RUN_COMPLETE): State.CONSUMING_RESULTS,
     (State.CONSUMING_RESULTS, Event.RESULTS_CONSUMED): State.COMPLETE,
+    # Of an agent before us, which had run it.
+    (State.RECEIVING_MANIFEST, Event.RESULT_FOUND): State.CONSUMING_RESULTS,
     (State.RECEIVING_ALGORITHM, Event.RUN_FAILED): State.FAILED,
     (State.RECEIVING_DATA, Event.RUN_FAILED): State.FAILED,
     (State.RUNNING, Event.RUN_FAILED): State.FAILED,

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import msgspec
 import structlog
 
 from cocos.agent import datasets
 from cocos.agent.config import AgentSettings
 from cocos.agent.fetch import TAG, Fetcher, Resolved
+from cocos.agent.kept import Note
 from cocos.agent.report import Level, Lines, Place
 from cocos.errors import ComputationError, FormatError, StateError
 from cocos.host import archive, trees
@@ -276,13 +276,6 @@ class Bench:
     @property
     def _layouts(self) -> Path:
         return self.folder / "images"
-
-
-class Note(msgspec.Struct, frozen=True):
-    """Which computation a folder is of; ``manifest`` is its digest in hex."""
-
-    id: str
-    manifest: str
 
 
 def interrupted(work: Path) -> list[Note]:

@@ -11,15 +11,17 @@ from typing import Protocol
 import structlog
 
 from cocos._clock import Clock
-from cocos.agent.outbox import Outbox
+from cocos.agent.kept import Keep, Kept
+from cocos.agent.outbox import Outbox, Parcel
 from cocos.agent.pieces import Pieces
-from cocos.agent.report import ORIGINATOR, Happening, Level, pieces
+from cocos.agent.report import ENDINGS, ORIGINATOR, Happening, Level, pieces
 from cocos.agent.states import State
 from cocos.crypto import sealed
 from cocos.errors import CocosError, FormatError
 from cocos.wire._generated import cvms_pb2 as pb
 from cocos.wire.json import encode
 from cocos.wire.manifest.computation import Computation
+from cocos.wire.manifest.identity import Identity
 
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
@@ -28,7 +30,14 @@ _log = structlog.get_logger(__name__)
 
 
 class Stream(Protocol):
-    """An open stream."""
+    """An open stream.
+
+    Attributes:
+        stores_results: Whether the CVMS says what it has stored; None until it has spoken.
+    """
+
+    @property
+    def stores_results(self) -> bool | None: ...
 
     async def send(self, message: pb.ClientStreamMessage, /) -> None: ...
 
@@ -40,6 +49,11 @@ class Service(Protocol):
 
     @property
     def state(self) -> State: ...
+
+    @property
+    def present(self) -> Identity | None: ...
+
+    def not_taken(self) -> None: ...
 
     def accept(self, computation: Computation, /) -> None: ...
 
@@ -66,7 +80,9 @@ class CvmsReporter:
             status=happening.status,
         )
         event.timestamp.FromDatetime(self._clock())
-        self._outbox.put(pb.ClientStreamMessage(agent_event=event), keep=True)
+        of = Identity(happening.computation, happening.details.get("manifest", ""))
+        message = pb.ClientStreamMessage(agent_event=event)
+        self._outbox.put(message, of=of, is_ending=happening.type in ENDINGS)
 
     def log(self, computation: str, level: Level, message: str) -> None:
         """See :class:`cocos.agent.report.Reporter`."""
@@ -77,10 +93,16 @@ class CvmsReporter:
 
 
 class SealedOutlet:
-    """Results go to the CVMS, which is not trusted, sealed to their consumers."""
+    """Results go to the CVMS, which is not trusted, sealed to their consumers.
 
-    def __init__(self, outbox: Outbox) -> None:
+    Args:
+        outbox: The way to the CVMS.
+        keep: Where a result is until a CVMS has stored it.
+    """
+
+    def __init__(self, outbox: Outbox, keep: Keep) -> None:
         self._outbox = outbox
+        self._keep = keep
 
     def check(self, computation: Computation) -> None:
         """See :class:`cocos.agent.service.Outlet`."""
@@ -98,15 +120,30 @@ class SealedOutlet:
     async def pack(self, computation: Computation, archive: Path) -> bytes:
         """See :class:`cocos.agent.service.Outlet`."""
         consumers = self.consumers(computation)
-        return await asyncio.to_thread(lambda: sealed.seal(archive.read_bytes(), consumers))
 
-    async def deliver(self, computation: Computation, package: bytes) -> None:
+        def work() -> bytes:
+            package = sealed.seal(archive.read_bytes(), consumers)
+            try:
+                self._keep.put(Kept(Identity.of(computation), package))
+            except CocosError as error:  # it is still here, as long as we are
+                _log.error("result.only-in-memory", id=computation.id, error=error.message)
+            return package
+
+        return await asyncio.to_thread(work)
+
+    def kept(self) -> Kept | None:
         """See :class:`cocos.agent.service.Outlet`."""
-        await self._outbox.put_result(computation.id, package).taken.wait()
+        return self._keep.get()
+
+    async def deliver(self, identity: Identity, package: bytes) -> None:
+        """See :class:`cocos.agent.service.Outlet`."""
+        await self._outbox.put_result(Kept(identity, package)).stored.wait()
+        await asyncio.to_thread(self._keep.drop)
 
     def forget(self) -> None:
         """See :class:`cocos.agent.service.Outlet`."""
         self._outbox.forget()
+        self._keep.drop()
 
 
 class CvmsLoop:
@@ -135,6 +172,7 @@ class CvmsLoop:
         self._sleep = sleep
         self._jitter = jitter
         self._failures = 0
+        self._sent_result: Parcel | None = None
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -145,6 +183,8 @@ class CvmsLoop:
                     await self._serve(stream)
             except CocosError as error:
                 _log.warning("cvms.lost", error=error.message, pending=len(self._outbox))
+            except Exception as error:  # noqa: BLE001 - what it holds must outlive any stream
+                _log.error("cvms.crashed", exc_info=error)
             else:
                 _log.info("cvms.ended", pending=len(self._outbox))
             await self._sleep(self._pause())
@@ -159,6 +199,7 @@ class CvmsLoop:
 
     async def _serve(self, stream: Stream) -> None:
         """Send and receive until the stream ends or breaks."""
+        self._sent_result = None
         sender = asyncio.create_task(self._send(stream))
         receiver = asyncio.create_task(self._receive(stream))
         try:
@@ -166,7 +207,7 @@ class CvmsLoop:
         finally:
             sender.cancel()
             receiver.cancel()
-            await asyncio.wait({sender, receiver})
+            await asyncio.gather(sender, receiver, return_exceptions=True)
         for task in done:
             task.result()
 
@@ -178,36 +219,65 @@ class CvmsLoop:
             parcel = await self._outbox.next()
             for message in parcel.messages():
                 await stream.send(message)
+            if parcel is self._outbox.result:
+                self._sent_result = parcel
+                self._look_for_a_taker(stream)
             self._outbox.done(parcel)
+
+    def _look_for_a_taker(self, stream: Stream) -> None:
+        """Say so if a result has gone to a CVMS that will never say that it is stored."""
+        waiting = self._sent_result is not None and self._sent_result is self._outbox.result
+        if waiting and stream.stores_results is False:
+            self._sent_result = None
+            self._service.not_taken()
 
     async def _receive(self, stream: Stream) -> None:
         collected = Pieces()
         while (message := await stream.receive()) is not None:
             self._failures = 0  # only one that speaks is a CVMS
+            self._look_for_a_taker(stream)
             kind = message.WhichOneof("message")
             match kind:
                 case "runReqChunks":
-                    chunk = message.runReqChunks
-                    try:
-                        whole = collected.add(chunk.id, chunk.data, last=chunk.is_last)
-                    except CocosError as error:
-                        self._answer_run(chunk.id, error)
-                        continue
-                    if whole is not None:
-                        self._manifest(chunk.id, whole)
+                    self._chunk(message.runReqChunks, collected)
                 case "runReq":
                     self._manifest(message.runReq.id, message.runReq.SerializeToString())
                 case "stopComputation":
                     await self._stop(message.stopComputation.computation_id)
                 case "agentStateReq":
-                    identity, state = message.agentStateReq.id, self._service.state
-                    answer = pb.AgentStateRes(id=identity, state=state)
-                    self._answer(pb.ClientStreamMessage(agentStateRes=answer))
+                    self._state(message.agentStateReq.id)
+                case "stored":
+                    self._stored(message.stored)
                 case "disconnectReq":
                     _log.info("cvms.disconnect-asked")
                     return
                 case _:
                     _log.warning("cvms.unknown-message", kind=kind)
+
+    def _stored(self, receipt: pb.Stored) -> None:
+        identity = Identity(receipt.computation_id, receipt.manifest.hex())
+        if receipt.result:
+            counts = self._outbox.result_stored(identity, receipt.result)
+        else:
+            counts = self._outbox.ending_stored(identity)
+        what = "result" if receipt.result else "ending"
+        _log.info(f"{what}.stored" if counts else "receipt.foreign", id=identity.id)
+
+    def _state(self, identity: str) -> None:
+        answer = pb.AgentStateRes(id=identity, state=self._service.state)
+        if (present := self._service.present) is not None:
+            answer.computation_id = present.id
+            answer.manifest = bytes.fromhex(present.manifest)
+        self._answer(pb.ClientStreamMessage(agentStateRes=answer))
+
+    def _chunk(self, chunk: pb.RunReqChunks, collected: Pieces) -> None:
+        try:
+            whole = collected.add(chunk.id, chunk.data, last=chunk.is_last)
+        except CocosError as error:
+            self._answer_run(chunk.id, error)
+        else:
+            if whole is not None:
+                self._manifest(chunk.id, whole)
 
     def _manifest(self, identity: str, data: bytes) -> None:
         try:

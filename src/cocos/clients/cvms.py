@@ -15,6 +15,8 @@ from cocos.wire._generated import cvms_pb2_grpc as pb_grpc
 from cocos.wire.address import Address, parse_address
 
 DEFAULT_PORT = 7001
+STORES_RESULTS = ("cocos-stored", "1")
+"""Initial metadata of a CVMS that says what it has stored; those of the original do not."""
 CONNECT_SECONDS = 30.0
 
 _WHAT = "the CVMS"
@@ -69,6 +71,8 @@ class CvmsStream:
     def __init__(self, endpoint: Endpoint, call: Any) -> None:
         self._endpoint = endpoint
         self._call = call
+        self.stores_results: bool | None = None
+        """Whether the CVMS says what it has stored; None until it has spoken."""
 
     async def send(self, message: pb.ClientStreamMessage) -> None:
         """Send a message; returns when gRPC has taken it.
@@ -87,6 +91,9 @@ class CvmsStream:
         """
         with calling(str(self._endpoint.address), _WHAT):
             message = await self._call.read()
+            if self.stores_results is None:
+                key, value = STORES_RESULTS
+                self.stores_results = (await self._call.initial_metadata()).get(key) == value
         return None if message is aio.EOF else message
 
 

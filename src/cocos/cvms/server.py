@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 from grpc import aio
 
+from cocos.clients.cvms import STORES_RESULTS
 from cocos.cvms.config import CvmsSettings
 from cocos.cvms.service import CvmsService, Session
 from cocos.errors import ConfigError
@@ -41,14 +42,15 @@ class CvmsServicer(pb_grpc.ServiceServicer):
         log_only = metadata.get("connection-type") == "log-forwarder"
         session = Session(self._service, job, log_only=log_only)
         closing = asyncio.ensure_future(self._closing.wait())
+        reading: asyncio.Future[Any] = closing
         try:
+            await context.send_initial_metadata((STORES_RESULTS,))
             for message in session.begin():
                 yield message
             while True:
                 reading = asyncio.ensure_future(anext(request_iterator, None))
                 await asyncio.wait({reading, closing}, return_when=asyncio.FIRST_COMPLETED)
                 if not reading.done():
-                    reading.cancel()
                     return
                 received = reading.result()
                 if received is None:
@@ -57,6 +59,7 @@ class CvmsServicer(pb_grpc.ServiceServicer):
                     yield message
         finally:
             closing.cancel()
+            reading.cancel()
             session.end()
 
 

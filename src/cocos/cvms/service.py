@@ -1,52 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the test CVMS does: hand out one manifest, show what agents tell, keep the result.
 
-It sees events, logs and a sealed result; it is trusted with none of the data.
+It sees events, logs and a sealed result; it is trusted with none of the data. Whose an event
+or a result is follows from id and manifest (:mod:`cocos.cvms.record`), never from when it comes.
 """
 
-import contextlib
-import datetime as dt
-import enum
+import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
-from cocos._clock import Clock, system_clock
 from cocos._types import JsonObject
 from cocos.cvms.presence import Presence
-from cocos.errors import ConfigError
+from cocos.cvms.record import Ledger, Verdict
+from cocos.cvms.result_file import SUFFIX, ResultFile, sweep
+from cocos.errors import CocosError, StorageError
+from cocos.host.files import storing
 from cocos.wire._generated import cvms_pb2 as pb
 from cocos.wire.manifest.computation import Computation
+from cocos.wire.manifest.identity import Identity
 
 CHUNK_BYTES = 2**20
-MAX_RESULT_BYTES = 4 * 2**30
 MAX_EVENTS = 10_000
+MAX_REASON = 10_000
 
 _READY_FOR_MANIFEST = "ReceivingManifest"
+_ENDED = {"Complete", "Failed"}
+_DONE = "this VM has done its computation{}; start another one (cocos-cli agent create)"
+_NO_RESULT = (
+    "the computation is complete, but its result has not come here: an agent of the original "
+    "keeps it, or it is stored where another CVMS puts its results"
+)
 
 _log = structlog.get_logger(__name__)
 
 Show = Callable[[JsonObject], None]
 
 
-class Verdict(enum.Enum):
-    """How a computation ended, from here."""
-
-    COMPLETE = enum.auto()
-    FAILED = enum.auto()
-    REFUSED = enum.auto()
-
-
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a computation ended, and why."""
+    """How a computation ended, and why.
+
+    Attributes:
+        error: Why this CVMS cannot go on, or None.
+    """
 
     verdict: Verdict
     reason: str = ""
+    error: CocosError | None = None
 
 
 class CvmsService:
@@ -57,7 +61,10 @@ class CvmsService:
         results: Folder for sealed results; made when absent.
         show: Gets everything that agents tell, as JSON objects.
         on_end: Is told when a computation has ended.
-        clock: The time.
+
+    Raises:
+        StorageError: the disk with the folder is full, read-only or broken.
+        ConfigError: the folder is not ours to write to.
     """
 
     def __init__(
@@ -66,26 +73,51 @@ class CvmsService:
         results: Path,
         show: Show,
         on_end: Callable[[Ending], None],
-        clock: Clock = system_clock,
     ) -> None:
         self.computation = computation
+        self.identity = Identity.of(computation)
         self.show = show
         self.on_end = on_end
         self._results = results
-        self._digest = computation.digest().hex()
         self._seen: set[bytes] = set()
-        self._started = clock()
-        self._given: set[str] = set()
         self.presence = Presence()
-        try:
+        self._others: set[tuple[str, ...]] = set()
+        with storing(results):
             results.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"cannot make {results}: {error.strerror}") from error
+        sweep(self.result_path)
+        self.ledger = Ledger(results, self.identity)
+        if self.ledger.record.result and not self.result_path.exists():
+            self.ledger.forget_result()
+        # An agent that has it, and is not there any more, is missed from the beginning.
+        self.presence.seen = bool(self.ledger.record.given)
 
     @property
     def result_path(self) -> Path:
         """Where the sealed result is stored."""
-        return self._results / f"{self.computation.id}.zip.jwe"
+        return self._results / f"{self.computation.id}{SUFFIX}"
+
+    def resume(self) -> None:
+        """Tell how the computation ended, if it did before we were started again."""
+        record = self.ledger.record
+        if record.result:
+            self.show({"result": str(self.result_path)})
+            self.conclude()
+        elif record.verdict is Verdict.FAILED:
+            told = {"event": "Failed", "status": "Failed", "computation": record.id}
+            self.show({**told, "details": {"reason": record.reason}})
+            self.on_end(Ending(Verdict.FAILED, record.reason))
+
+    def close(self) -> None:
+        """End the run: how the computation ended has been told."""
+        try:
+            self.ledger.close()
+        except StorageError as error:
+            _log.warning("record.not-closed", error=error.message)
+
+    def conclude(self, ending: str = "") -> None:
+        """End well: the result is stored."""
+        self.ledger.ended(Verdict.COMPLETE, ending=ending)
+        self.on_end(Ending(Verdict.COMPLETE))
 
     def is_new(self, event: pb.AgentEvent) -> bool:
         """Whether an event was not heard before; agents repeat them over every new stream."""
@@ -95,22 +127,21 @@ class CvmsService:
             self._seen.add(text)
         return new
 
-    def given_to(self, job: str) -> None:
-        """Remember that a CVM has accepted our computation."""
-        self._given.add(job)
+    def is_first(self, *other: str) -> bool:
+        """Whether this was not said yet of a computation that is not ours."""
+        new = other not in self._others
+        if len(self._others) < MAX_EVENTS:
+            self._others.add(other)
+        return new
 
-    def is_ours(self, job: str, event: pb.AgentEvent, details: JsonObject) -> bool:
-        """Whether an event is about our computation as we gave it out.
+    def is_ours(self, job: str, identity: Identity) -> bool:
+        """Whether a computation is the one that we give out.
 
-        An agent repeats what it did last to whoever answers at the CVMS's address: that
-        may be another computation of the same id, or the same one, asked for yesterday.
+        Agents of the original name no manifest: theirs is ours if they have accepted it.
         """
-        present = job in self._given or event.timestamp.ToDatetime(dt.UTC) >= self._started
-        return (
-            present
-            and event.computation_id == self.computation.id
-            and details.get("manifest", self._digest) == self._digest
-        )
+        if not identity.manifest:
+            return identity.id == self.identity.id and job in self.ledger.record.given
+        return identity == self.identity
 
     def manifest_chunks(self) -> Iterator[pb.ServerStreamMessage]:
         """Cut the manifest into messages; the last is empty and says so."""
@@ -134,10 +165,14 @@ class Session:
 
     def __init__(self, service: CvmsService, job: str, *, log_only: bool = False) -> None:
         self._service = service
+        self._ledger = service.ledger
         self._job = job
         self._log_only = log_only
         self._counts = False
-        self._result = _ResultFile(service.result_path)
+        self._gave = False
+        self._result = ResultFile(service.result_path)
+        self._has_stored = False
+        self._is_over = False  # what it tells is the end of an earlier run
 
     def begin(self) -> Iterator[pb.ServerStreamMessage]:
         """Yield the first messages: an agent that is busy is not given work."""
@@ -150,114 +185,155 @@ class Session:
             yield pb.ServerStreamMessage(agentStateReq=request)
 
     def receive(self, message: pb.ClientStreamMessage) -> Iterator[pb.ServerStreamMessage]:
-        """Take a message and yield the answers."""
+        """Take a message and yield the answers.
+
+        Raises:
+            StorageError: the disk cannot take it; everybody has been told.
+        """
+        try:
+            yield from self._receive(message)
+        except StorageError as error:
+            self._service.on_end(Ending(Verdict.FAILED, error.message, error))
+            raise
+
+    def _receive(self, message: pb.ClientStreamMessage) -> Iterator[pb.ServerStreamMessage]:
         match message.WhichOneof("message"):
             case "agent_log":
                 self._service.show(_shown_log(message.agent_log))
             case "agent_event":
-                self._event(message.agent_event)
+                yield from self._event(message.agent_event)
             case "agentStateRes":
-                self._service.show({"state": message.agentStateRes.state})
-                if message.agentStateRes.state == _READY_FOR_MANIFEST and not self._log_only:
-                    yield from self._service.manifest_chunks()
+                yield from self._state(message.agentStateRes)
             case "run_res":
                 self._answer(message.run_res)
             case "stopComputationRes":
                 answer = message.stopComputationRes
                 self._service.show({"stopped": answer.computation_id, "error": answer.message})
             case "resultChunk":
-                self._chunk(message.resultChunk)
+                yield from self._chunk(message.resultChunk)
             case _:  # the attestation report of the first message, or of a later version
                 pass
 
     def end(self) -> None:
-        """Drop what is half here."""
+        """Drop what is half here; an agent that goes with its result stored has done its work."""
         self._result.drop()
         if self._counts:
             self._service.presence.went()
             self._counts = False
         self._service.show({"agent": self._job, "connected": False})
+        if self._has_stored and self._ledger.record.verdict is None:
+            try:
+                self._service.conclude()
+            except StorageError as error:
+                self._service.on_end(Ending(Verdict.FAILED, error.message, error))
 
-    def _event(self, event: pb.AgentEvent) -> None:
+    def _state(self, answer: pb.AgentStateRes) -> Iterator[pb.ServerStreamMessage]:
+        """Give the manifest to an agent that waits for one.
+
+        Its events and its result came before: if they had told how ours ended, we knew.
+        """
+        identity = Identity(answer.computation_id or answer.id, answer.manifest.hex())
+        shown: JsonObject = {"state": answer.state}
+        ours = self._service.is_ours(self._job, identity)
+        if answer.computation_id and not ours:
+            shown["computation"] = answer.computation_id
+        self._service.show(shown)
+        if self._log_only:
+            return
+        if answer.state == _READY_FOR_MANIFEST:
+            self._gave = True
+            yield from self._service.manifest_chunks()
+        elif ours and answer.state not in _ENDED:
+            self._ledger.given_to(self._job)
+        elif answer.state in _ENDED and not (ours and self._ledger.record.verdict):
+            self._done(answer.computation_id)
+
+    def _done(self, computation: str) -> None:
+        """This VM takes no computation any more; unless another one has ours, nobody does."""
+        reason = _DONE.format(f" ({computation})" if computation else "")
+        self._service.show({"accepted": False, "error": reason})
+        if not set(self._ledger.record.given) - {self._job}:
+            self._service.on_end(Ending(Verdict.REFUSED, reason))
+
+    def _event(self, event: pb.AgentEvent) -> Iterator[pb.ServerStreamMessage]:
         shown = _shown_event(event)
         details = shown.get("details", {})
-        ours = self._service.is_ours(self._job, event, details)
-        if self._service.is_new(event):
-            self._service.show(shown if ours else {**shown, "other": True})
-        if event.event_type not in {"Failed", "Complete"}:
+        manifest = details.get("manifest", "")
+        identity = Identity(event.computation_id, manifest if isinstance(manifest, str) else "?")
+        if not self._service.is_ours(self._job, identity):
+            if self._service.is_first("event", self._job, *identity):
+                self._service.show({**shown, "other": True})
             return
-        if not ours:
-            self._result.drop()
-        elif event.event_type == "Failed":
-            reason = str(details.get("reason", "the agent names no reason"))
-            self._service.on_end(Ending(Verdict.FAILED, reason))
-        elif self._result.store():
-            self._service.show({"result": str(self._service.result_path)})
-            self._service.on_end(Ending(Verdict.COMPLETE))
+        name = hashlib.sha256(event.SerializeToString(deterministic=True)).hexdigest()
+        stored = _stored(self._service.identity) if identity.manifest else []
+        if name in self._ledger.record.told or (self._is_over and event.event_type in _ENDED):
+            yield from stored
+            return
+        new = self._service.is_new(event)
+        if event.event_type == "Failed":
+            reason = _text(details.get("reason", "the agent names no reason"))
+            self._end(shown, new, Ending(Verdict.FAILED, reason), name)
+        elif event.event_type == "Complete" and self._ledger.record.result:
+            self._end(shown, new, Ending(Verdict.COMPLETE), name)
+        elif event.event_type == "Complete":
+            self._end(shown, new, Ending(Verdict.FAILED, _NO_RESULT), name)
+            return
         else:
-            missing = "the computation is complete but no result arrived"
-            self._service.on_end(Ending(Verdict.FAILED, missing))
+            if new:
+                self._service.show(shown)
+            if event.event_type != "Interrupted":  # of which all that is left is this event
+                return
+        yield from stored
+
+    def _end(self, shown: JsonObject, new: bool, ending: Ending, name: str) -> None:
+        self._ledger.ended(ending.verdict, ending.reason, name)
+        if new:
+            self._service.show(shown)
+            self._service.on_end(ending)
 
     def _answer(self, answer: pb.RunResponse) -> None:
-        accepted = not answer.error
-        self._service.show({"accepted": accepted, "error": answer.error})
-        if answer.computation_id != self._service.computation.id:
-            return
-        if accepted:
-            self._service.given_to(self._job)
-        else:
+        if answer.computation_id != self._service.computation.id or not self._gave:
+            return  # to somebody else's manifest
+        if answer.error:
+            self._service.show({"accepted": False, "error": answer.error})
             self._service.on_end(Ending(Verdict.REFUSED, answer.error))
+        else:
+            self._ledger.given_to(self._job)
+            self._service.show({"accepted": True, "error": ""})
 
-    def _chunk(self, chunk: pb.ResultChunk) -> None:
-        if chunk.computation_id != self._service.computation.id:
-            _log.warning("result.foreign", id=chunk.computation_id)
+    def _chunk(self, chunk: pb.ResultChunk) -> Iterator[pb.ServerStreamMessage]:
+        identity = Identity(chunk.computation_id, chunk.manifest.hex())
+        if identity != self._service.identity:
+            if self._service.is_first("result", self._job, *identity):
+                _log.warning("result.foreign", id=chunk.computation_id, manifest=identity.manifest)
             return
-        self._result.add(chunk.data, last=chunk.is_last)
+        digest = self._result.add(chunk.data, last=chunk.is_last)
+        if digest is None:
+            return
+        record = self._ledger.record
+        if digest in record.told:
+            self._result.drop()
+            self._is_over = True
+        elif digest != record.result or not self._service.result_path.exists():
+            earlier = self._result.store()
+            self._ledger.stored(digest)
+            self._has_stored = True
+            moved = {} if earlier is None else {"earlier": str(earlier)}
+            self._service.show({"result": str(self._service.result_path), **moved})
+        else:
+            self._result.drop()
+            self._has_stored = True
+        yield from _stored(identity, bytes.fromhex(digest))
 
 
-class _ResultFile:
-    """A result as it arrives; it gets its name when it is whole and known to be ours."""
+def _stored(identity: Identity, result: bytes = b"") -> list[pb.ServerStreamMessage]:
+    manifest = bytes.fromhex(identity.manifest)
+    told = pb.Stored(computation_id=identity.id, manifest=manifest, result=result)
+    return [pb.ServerStreamMessage(stored=told)]
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._part = path.with_name(f".{path.name}.{os.getpid()}-{id(self):x}")
-        self._size = 0
-        self._whole = False
 
-    def add(self, data: bytes, *, last: bool) -> None:
-        """Append a piece; one that comes after the last begins a new result."""
-        if self._whole:
-            self.drop()
-        self._size += len(data)
-        if self._size > MAX_RESULT_BYTES:
-            self.drop()
-            raise ConfigError(f"the result is larger than {MAX_RESULT_BYTES} bytes")
-        try:
-            with self._part.open("ab") as file:
-                file.write(data)
-                if last:
-                    file.flush()
-                    os.fsync(file.fileno())
-        except OSError as error:
-            raise ConfigError(f"cannot write {self._part}: {error.strerror}") from error
-        self._whole = last
-
-    def store(self) -> bool:
-        """Give it its name; return whether there was a whole one."""
-        if not self._whole:
-            return False
-        try:
-            self._part.replace(self._path)
-        except OSError as error:
-            raise ConfigError(f"cannot write {self._path}: {error.strerror}") from error
-        self._size, self._whole = 0, False
-        return True
-
-    def drop(self) -> None:
-        """Remove what is here of it."""
-        self._size, self._whole = 0, False
-        with contextlib.suppress(OSError):
-            self._part.unlink()
+def _text(value: object) -> str:
+    return str(value)[:MAX_REASON].encode(errors="backslashreplace").decode()
 
 
 def _shown_event(event: pb.AgentEvent) -> JsonObject:

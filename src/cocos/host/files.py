@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cocos.errors import ConfigError, NotFoundError
+from cocos.errors import ConfigError, NotFoundError, disk_error
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
@@ -46,11 +46,30 @@ def _write(path: Path, data: bytes, mode: int, place: Callable[[Path, Path], obj
         place(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Translate what the system says while something is written to ``path``.
+
+    Raises:
+        StorageError: the disk is full, read-only or broken.
+        ConfigError: the path is not ours to write to.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(error, f"cannot write {path}") from error
 
 
 def read_file(path: Path, what: str, *, limit: int = 64 * 2**20) -> bytes:
@@ -69,7 +88,7 @@ def read_file(path: Path, what: str, *, limit: int = 64 * 2**20) -> bytes:
             raise ConfigError(f"{what}, {path}, is larger than {limit} bytes")
         return path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"cannot read {what}, {path}: {error.strerror}") from error
+        raise disk_error(error, f"cannot read {what}, {path}") from error
 
 
 def read_certificates(path: Path, what: str) -> bytes:

@@ -39,7 +39,8 @@ from cocos.agent.report import Happening
 from cocos.agent.service import AgentService
 from cocos.agent.states import State
 from cocos.cvms.order import consumer_key
-from cocos.cvms.service import Ending, Verdict
+from cocos.cvms.record import Verdict
+from cocos.cvms.service import Ending
 from cocos.host import process
 from cocos.host.images.skopeo import Skopeo
 from cocos.host.key_folder import KeyFolder

@@ -14,7 +14,7 @@ import grpc
 import pytest
 import trustme
 from _agent import ALGO_KEY, DATA_KEY, Bed, bed
-from _cvms import Cvms
+from _cvms import Cvms, agent_program, cvms_test
 from _images import algorithm, tar, write_layout
 from _programs import running
 from cryptography.hazmat.primitives import serialization
@@ -24,13 +24,15 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from cocos._clock import system_clock
+from cocos.agent.kept import Keep
 from cocos.agent.outbox import Outbox
 from cocos.agent.service import AgentService
 from cocos.agent.stream import CvmsLoop, CvmsReporter, SealedOutlet
 from cocos.clients.cvms import Endpoint, Tls, connect
 from cocos.crypto import sealed
 from cocos.cvms.order import consumer_key
-from cocos.cvms.service import Ending, Verdict
+from cocos.cvms.record import Verdict
+from cocos.cvms.service import Ending
 from cocos.errors import UnreachableError
 from cocos.host import process
 from cocos.host.archive import unzip
@@ -98,7 +100,9 @@ async def agent_at(
     async def soon(_: float) -> None:
         await asyncio.sleep(0.01)
 
-    async with place.agent(outlet=SealedOutlet(outbox), local_sources=False) as service:
+    async with place.agent(
+        outlet=SealedOutlet(outbox, Keep(place.work / "kept")), local_sources=False
+    ) as service:
         loop = CvmsLoop(service, outbox, lambda: connect(endpoint), sleep=soon)
         task = asyncio.create_task(loop.run())
         try:
@@ -200,46 +204,6 @@ async def test_nobody_there() -> None:
 
 
 # --- the programs ---------------------------------------------------------------------
-
-
-@contextlib.asynccontextmanager
-async def agent_program(place: Bed, address: str, attestation: str) -> AsyncIterator[list[str]]:
-    env = {
-        "AGENT_CVM_ID": "vm-1",
-        "AGENT_CVM_GRPC_URL": address,
-        "AGENT_LOG_LEVEL": "info",
-        "COCOS_AA_ADDRESS": attestation,
-        "COCOS_WORK_FOLDER": str(place.work),
-        "COCOS_INSECURE_WITHOUT_CGROUPS": "1",
-        "OCICRYPT_KEYPROVIDER_CONFIG": str(place.config),
-    }
-    log: list[str] = []
-    pipe = asyncio.subprocess.PIPE
-    async with process.spawn([BIN / "cocos-agent"], env=env, stderr=pipe) as child:
-        assert child.stderr is not None
-
-        async def read(stream: asyncio.StreamReader) -> None:
-            while line := await stream.readline():
-                log.append(line.decode())
-
-        reading = asyncio.create_task(read(child.stderr))
-        try:
-            yield log
-        finally:
-            child.terminate()
-            assert await asyncio.wait_for(child.wait(), 20) == 0, log
-            await reading
-
-
-async def cvms_test(folder: Path, *arguments: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        BIN / "cvms-test",
-        *arguments,
-        cwd=folder,
-        env=process.environment({"HOST": "127.0.0.1", "PORT": "0"}),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
 
 
 async def test_the_guides_command_line(

@@ -30,6 +30,7 @@ from _lying_registry import (
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from cocos.agent.kept import Keep
 from cocos.agent.local import FolderOutlet
 from cocos.agent.outbox import Outbox
 from cocos.agent.stream import SealedOutlet
@@ -354,7 +355,7 @@ async def test_consumers_are_those_that_the_result_is_sealed_to(place: Bed) -> N
     der, named = consumer()
     document = manifest(honest(place), result_consumers=named)
     outbox = Outbox()
-    async with place.agent(outlet=SealedOutlet(outbox)) as service:
+    async with place.agent(outlet=SealedOutlet(outbox, Keep(place.work / "kept"))) as service:
         computation = Computation.from_json(document)
         service.accept(computation)
         await place.memory.until("ConsumingResults", "Ready")

@@ -33,6 +33,7 @@ from cocos.transport.rpc import serve
 from cocos.wire import ocicrypt
 from cocos.wire.kbs.protocol import ResourcePath, Tee
 from cocos.wire.manifest.computation import Computation
+from cocos.wire.manifest.identity import Identity
 
 ALGO_KEY = ResourcePath.parse("default/key/algo-key")
 DATA_KEY = ResourcePath.parse("default/key/dataset-key")
@@ -118,7 +119,10 @@ class Memory:
     async def pack(self, _computation: Computation, archive: Path) -> bytes:
         return await asyncio.to_thread(archive.read_bytes)
 
-    async def deliver(self, _computation: Computation, package: bytes) -> None:
+    def kept(self) -> None:
+        pass
+
+    async def deliver(self, _identity: Identity, package: bytes) -> None:
         await self.hold.wait()
         self.results.append(package)
 

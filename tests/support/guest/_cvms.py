@@ -3,16 +3,21 @@
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import grpc
+from _agent import Bed
 
 from cocos.cvms.server import HEALTH_NAME, grpc_service
 from cocos.cvms.service import CvmsService, Ending
+from cocos.host import process
 from cocos.transport.rpc import serve
 from cocos.wire.manifest.computation import Computation
+
+BIN = Path(sys.executable).parent
 
 
 class Cvms:
@@ -47,3 +52,45 @@ class Cvms:
                 yield bound
             finally:
                 closing.set()
+
+
+@contextlib.asynccontextmanager
+async def agent_program(place: Bed, address: str, attestation: str) -> AsyncIterator[list[str]]:
+    """Have an agent run; yields its log, which grows."""
+    env = {
+        "AGENT_CVM_ID": "vm-1",
+        "AGENT_CVM_GRPC_URL": address,
+        "AGENT_LOG_LEVEL": "info",
+        "COCOS_AA_ADDRESS": attestation,
+        "COCOS_WORK_FOLDER": str(place.work),
+        "COCOS_INSECURE_WITHOUT_CGROUPS": "1",
+        "OCICRYPT_KEYPROVIDER_CONFIG": str(place.config),
+    }
+    log: list[str] = []
+    pipe = asyncio.subprocess.PIPE
+    async with process.spawn([BIN / "cocos-agent"], env=env, stderr=pipe) as child:
+        assert child.stderr is not None
+
+        async def read(stream: asyncio.StreamReader) -> None:
+            while line := await stream.readline():
+                log.append(line.decode())
+
+        reading = asyncio.create_task(read(child.stderr))
+        try:
+            yield log
+        finally:
+            child.terminate()
+            assert await asyncio.wait_for(child.wait(), 20) == 0, log
+            await reading
+
+
+async def cvms_test(folder: Path, *arguments: str) -> asyncio.subprocess.Process:
+    """Start a CVMS on a free port of 127.0.0.1, in that folder."""
+    return await asyncio.create_subprocess_exec(
+        BIN / "cvms-test",
+        *arguments,
+        cwd=folder,
+        env=process.environment({"HOST": "127.0.0.1", "PORT": "0"}),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )

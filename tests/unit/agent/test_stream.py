@@ -12,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from cocos.agent.kept import Keep, Kept
 from cocos.agent.outbox import Outbox
 from cocos.agent.report import Happening, Level, Status
 from cocos.agent.states import State
@@ -20,6 +21,7 @@ from cocos.crypto import sealed
 from cocos.errors import FormatError, StateError, UnreachableError
 from cocos.wire._generated import cvms_pb2 as pb
 from cocos.wire.manifest.computation import Computation
+from cocos.wire.manifest.identity import Identity
 from cocos.wire.manifest.parts import Algorithm, Source
 
 NOW = dt.datetime(2026, 11, 23, tzinfo=dt.UTC)
@@ -30,6 +32,7 @@ CONSUMER = KEY.public_key().public_bytes(
 COMPUTATION = Computation(
     "1", Algorithm(Source("oci-image", "docker://h:1/x")), result_consumers=(CONSUMER,)
 )
+IDENTITY = Identity.of(COMPUTATION)
 
 
 class Agent:
@@ -38,10 +41,15 @@ class Agent:
     def __init__(self) -> None:
         self.accepted: list[Computation] = []
         self.stopped: list[str] = []
+        self.present: Identity | None = None
+        self.warnings = 0
 
     @property
     def state(self) -> State:
         return State.RECEIVING_MANIFEST
+
+    def not_taken(self) -> None:
+        self.warnings += 1
 
     def accept(self, computation: Computation) -> None:
         if self.accepted:
@@ -57,7 +65,13 @@ class Agent:
 class Peer:
     """One stream, as the CVMS sees it; breaks after ``takes`` messages."""
 
-    def __init__(self, *messages: pb.ServerStreamMessage, takes: int | None = None) -> None:
+    def __init__(
+        self,
+        *messages: pb.ServerStreamMessage,
+        takes: int | None = None,
+        stores: bool | None = None,
+    ) -> None:
+        self.stores_results = stores
         self.sent: list[pb.ClientStreamMessage] = []
         self.takes = takes
         self._queue: asyncio.Queue[pb.ServerStreamMessage | None] = asyncio.Queue()
@@ -67,6 +81,9 @@ class Peer:
 
     def end(self) -> None:
         self._queue.put_nowait(None)
+
+    def say(self, message: pb.ServerStreamMessage) -> None:
+        self._queue.put_nowait(message)
 
     async def send(self, message: pb.ClientStreamMessage) -> None:
         if self.takes is not None and len(self.sent) >= self.takes:
@@ -202,13 +219,14 @@ async def test_a_result_cut_off_starts_again_from_its_first_chunk() -> None:
     broken, whole = Peer(takes=2), Peer()
     harness = Harness(broken, whole)
     data = bytes(2 * 2**20 + 1)
-    harness.outbox.put_result("1", data)
+    harness.outbox.put_result(Kept(IDENTITY, data))
     async with harness.running():
         await whole.until(lambda sent: len(sent) == 4)
     assert broken.kinds() == ["vTPMattestationReport", "resultChunk"]
     received = [message.resultChunk for message in whole.sent[1:]]
     assert b"".join(chunk.data for chunk in received) == data
     assert received[-1].is_last
+    assert {chunk.manifest.hex() for chunk in received} == {IDENTITY.manifest}
 
 
 async def test_pauses_grow_and_a_cvms_that_speaks_resets_them() -> None:
@@ -242,7 +260,7 @@ async def test_logs_are_cut_between_characters() -> None:
 
 
 async def test_results_leave_sealed_to_their_consumers_only(tmp_path: Path) -> None:
-    outlet = SealedOutlet(Outbox())
+    outlet = SealedOutlet(Outbox(), Keep(tmp_path / "kept"))
     path = tmp_path / "results.zip"
     path.write_bytes(b"the secret result")
     package = await outlet.pack(COMPUTATION, path)
@@ -255,7 +273,112 @@ async def test_results_leave_sealed_to_their_consumers_only(tmp_path: Path) -> N
     assert sealed.open_sealed(package, pem) == b"the secret result"
 
 
-def test_a_manifest_whose_result_nobody_could_open() -> None:
+def test_a_manifest_whose_result_nobody_could_open(tmp_path: Path) -> None:
     nobody = Computation("1", COMPUTATION.algorithm)
     with pytest.raises(FormatError, match="nobody could open"):
-        SealedOutlet(Outbox()).check(nobody)
+        SealedOutlet(Outbox(), Keep(tmp_path)).check(nobody)
+
+
+# --- who has stored what -----------------------------------------------------------------
+
+
+def receipt(
+    identity: Identity = IDENTITY, result: bytes = b"", *, manifest: str = ""
+) -> pb.ServerStreamMessage:
+    digest = bytes.fromhex(manifest or identity.manifest)
+    return pb.ServerStreamMessage(
+        stored=pb.Stored(computation_id=identity.id, manifest=digest, result=result)
+    )
+
+
+async def test_a_result_is_kept_until_somebody_has_stored_it(tmp_path: Path) -> None:
+    peer = Peer(stores=True)
+    harness = Harness(peer)
+    keep = Keep(tmp_path / "kept")
+    outlet = SealedOutlet(harness.outbox, keep)
+    (tmp_path / "results.zip").write_bytes(b"r")
+    package = await outlet.pack(COMPUTATION, tmp_path / "results.zip")
+    kept = Kept(IDENTITY, package)
+    assert keep.get() == kept
+    delivering = asyncio.create_task(outlet.deliver(IDENTITY, package))
+    async with harness.running():
+        await peer.until(lambda sent: len(sent) == 2)
+        state = pb.ServerStreamMessage(agentStateReq=pb.AgentStateReq(id="q"))
+        for foreign in (
+            receipt(result=bytes(32)),
+            receipt(result=kept.digest()[:-1]),
+            receipt(IDENTITY._replace(id="2"), kept.digest()),
+            receipt(IDENTITY._replace(manifest="00" * 32), kept.digest()),
+            receipt(),
+        ):
+            peer.say(foreign)
+        peer.say(state)
+        await peer.until(lambda sent: len(sent) == 3)
+        assert not delivering.done()
+        assert keep.get() == kept
+        peer.say(receipt(result=kept.digest()))
+        await asyncio.wait_for(delivering, 10)
+    assert keep.get() is None
+    assert not (tmp_path / "kept").exists()
+    assert harness.agent.warnings == 0
+
+
+async def test_an_ending_is_told_until_somebody_has_stored_it() -> None:
+    first, second, third = Peer(), Peer(), Peer()
+    harness = Harness(first, second, third)
+    reporter = CvmsReporter(harness.outbox, lambda: NOW)
+    which = {"manifest": IDENTITY.manifest}
+    reporter.event(Happening("1", "Running", Status.IN_PROGRESS, which))
+    async with harness.running():
+        await first.until(lambda sent: len(sent) == 2)
+        first.say(receipt())  # of an end that was not told yet
+        first.end()
+        await second.until(lambda sent: len(sent) == 2)
+        reporter.event(Happening("1", "Failed", Status.FAILED, which))
+        await second.until(lambda sent: len(sent) == 3)
+        second.say(receipt(manifest="00" * 32))
+        second.say(receipt())
+        second.end()
+        third.say(pb.ServerStreamMessage(agentStateReq=pb.AgentStateReq(id="q")))
+        await third.until(lambda sent: len(sent) == 2)
+    assert third.kinds() == ["vTPMattestationReport", "agentStateRes"]
+
+
+@pytest.mark.parametrize(("stores", "warnings"), [(False, 1), (True, 0), (None, 0)])
+@pytest.mark.parametrize("speaks_first", [True, False])
+async def test_a_cvms_that_does_not_say_what_it_has_stored(
+    stores: bool | None, warnings: int, speaks_first: bool
+) -> None:
+    """Those of the original read a result as an empty message."""
+    state = pb.ServerStreamMessage(agentStateReq=pb.AgentStateReq(id="q"))
+    peer = Peer(*([state] if speaks_first else []), stores=stores)
+    harness = Harness(peer)
+    parcel = harness.outbox.put_result(Kept(IDENTITY, b"r"))
+    async with harness.running():
+        await peer.until(lambda _: "resultChunk" in peer.kinds())
+        peer.say(state)
+        await peer.until(lambda _: peer.kinds().count("agentStateRes") == 1 + speaks_first)
+    assert harness.agent.warnings == warnings
+    assert not parcel.stored.is_set()
+
+
+async def test_whose_state_it_is() -> None:
+    peer = Peer(pb.ServerStreamMessage(agentStateReq=pb.AgentStateReq(id="q")))
+    harness = Harness(peer)
+    harness.agent.present = IDENTITY
+    async with harness.running():
+        await peer.until(lambda sent: len(sent) == 2)
+    answer = peer.sent[1].agentStateRes
+    assert (answer.computation_id, answer.manifest.hex()) == IDENTITY
+
+
+async def test_whatever_a_stream_raises_the_next_one_is_opened() -> None:
+    class Broken(Peer):
+        async def send(self, _message: pb.ClientStreamMessage) -> None:
+            raise asyncio.InvalidStateError("RPC already finished.")
+
+    whole = Peer()
+    harness = Harness(Broken(), RuntimeError("a fault of ours"), whole)
+    harness.outbox.put_result(Kept(IDENTITY, b"r"))
+    async with harness.running():
+        await whole.until(lambda sent: len(sent) == 2)

@@ -8,12 +8,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
 
+import structlog
 import typer
 
 from cocos._clock import system_clock
 from cocos._types import JsonObject
 from cocos.agent.config import ENVIRONMENT, AgentSettings
 from cocos.agent.fetch import Fetcher
+from cocos.agent.kept import Keep
 from cocos.agent.local import FolderOutlet, LocalReporter
 from cocos.agent.outbox import Outbox
 from cocos.agent.report import Reporter
@@ -23,7 +25,7 @@ from cocos.cli import _common as common
 from cocos.clients.attestation_agent import AttestationAgent
 from cocos.clients.cvms import Endpoint, Tls, connect
 from cocos.errors import ConfigError, UsageError
-from cocos.host.containers.caretaker import taken_care_of
+from cocos.host import trees
 from cocos.host.containers.runtime import Runtime
 from cocos.host.files import read_certificates, read_file, read_input
 from cocos.host.images import skopeo
@@ -31,6 +33,10 @@ from cocos.wire.manifest.computation import MAX_MANIFEST_BYTES, Computation
 
 NAME = "cocos-agent"
 FAILED = 1
+KEPT = "kept"
+"""In the work folder: a result that nobody has taken yet."""
+
+_log = structlog.get_logger(__name__)
 
 app = common.make_app(
     "Run computations in this CVM: fetch the encrypted images that a manifest names, decrypt "
@@ -142,7 +148,9 @@ async def _serve(settings: AgentSettings) -> None:
     endpoint = Endpoint.parse(settings.cvms_url, cvm_id=settings.cvm_id, tls=_tls(settings))
     outbox = Outbox()
     reporter = CvmsReporter(outbox, system_clock)
-    async with _agent(settings, reporter, SealedOutlet(outbox)) as service:
+    work = settings.work()
+    keep = Keep(work / KEPT)
+    async with _agent(settings, work, reporter, SealedOutlet(outbox, keep)) as service:
         loop = CvmsLoop(service, outbox, lambda: connect(endpoint))
         serving = asyncio.create_task(loop.run())
         asked = asyncio.create_task(common.wait_for_signal())
@@ -168,7 +176,8 @@ async def _run(
     show = _show_json if as_json else _show_line
     reporter = LocalReporter(show, system_clock)
     outlet = FolderOutlet(results)
-    async with _agent(settings, reporter, outlet, measured=measured, local=True) as service:
+    work = settings.work()
+    async with _agent(settings, work, reporter, outlet, measured=measured, local=True) as service:
         service.accept(computation)
         asked = asyncio.create_task(common.wait_for_signal())
         working = asyncio.create_task(service.wait())
@@ -185,14 +194,14 @@ async def _run(
 @contextlib.asynccontextmanager
 async def _agent(
     settings: AgentSettings,
+    work: Path,
     reporter: Reporter,
     outlet: Outlet,
     *,
     measured: bool = True,
     local: bool = False,
 ) -> AsyncIterator[AgentService]:
-    """Compose the agent; stop and clean up at the end."""
-    work = settings.work()
+    """Compose the agent; stop and clean up at the end, but for a result that nobody has taken."""
     tool = await skopeo.find()
     tool = skopeo.Skopeo(tool.argv, authfile=settings.authfile, registries=settings.registries)
     runtime = Runtime.find(
@@ -200,9 +209,7 @@ async def _agent(
     )
     async with contextlib.AsyncExitStack() as stack:
         if settings.work_folder is None and work.name.startswith("cocos-agent-"):
-            # Nobody would ever find it again if we were killed.
-            care = taken_care_of(work, containers=work / "containers")
-            await stack.enter_async_context(care)
+            stack.callback(_discard, work)
         register = None
         if measured:
             register = await stack.enter_async_context(AttestationAgent(settings.attestation_agent))
@@ -218,6 +225,15 @@ async def _agent(
         await service.start()
         stack.push_async_callback(service.close)
         yield service
+
+
+def _discard(work: Path) -> None:
+    """Remove a work folder of this process alone."""
+    if (work / KEPT).exists():
+        _log.warning("result.kept", path=str(work / KEPT), hint="only its consumers can open it")
+        trees.discard(work / "containers")
+    else:
+        trees.discard(work)
 
 
 def _tls(settings: AgentSettings) -> Tls | None:

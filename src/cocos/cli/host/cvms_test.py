@@ -15,8 +15,9 @@ from cocos.cli import _common as common
 from cocos.cli._screen import visible
 from cocos.cvms.config import ENVIRONMENT, CvmsSettings
 from cocos.cvms.order import Order, consumer_key, from_flags, from_manifest
+from cocos.cvms.record import Verdict
 from cocos.cvms.server import HEALTH_NAME, credentials, grpc_service
-from cocos.cvms.service import CvmsService, Ending, Verdict
+from cocos.cvms.service import CvmsService, Ending
 from cocos.errors import FormatError, UnreachableError, UsageError
 from cocos.host.files import read_file, read_input
 from cocos.transport.rpc import serve
@@ -159,6 +160,8 @@ def main_command(
             settings, computation, once=once, patience=patience if once else None, as_json=as_json
         )
     )
+    if ending is not None and ending.error is not None:
+        raise ending.error
     if once and (ending is None or ending.verdict is not Verdict.COMPLETE):
         raise typer.Exit(FAILED)
 
@@ -216,7 +219,9 @@ async def _serve(
         lost_after=LOST_SECONDS,
     ) as address:
         common.announce(NAME, address, as_json=as_json)
-        show({"waiting": f"for an agent to connect to {address}"})
+        service.resume()
+        if endings.empty():
+            show({"waiting": f"for an agent to connect to {address}"})
         asked = asyncio.create_task(common.wait_for_signal())
         ended = asyncio.create_task(_first(endings, once=once))
         alone = asyncio.create_task(_alone(service, patience))
@@ -226,11 +231,12 @@ async def _serve(
             closing.set()  # streams have no end of their own
             for task in (asked, ended, alone):
                 task.cancel()
-        if ended.done() and not ended.cancelled():
-            return ended.result()
-        if alone.done() and not alone.cancelled():
-            alone.result()
-        return None
+    ending = ended.result() if ended.done() and not ended.cancelled() else None
+    if ending is None and alone.done() and not alone.cancelled():
+        alone.result()
+    if ending is None or ending.error is None:
+        service.close()
+    return ending
 
 
 async def _alone(service: CvmsService, patience: float | None) -> None:
@@ -246,10 +252,10 @@ async def _alone(service: CvmsService, patience: float | None) -> None:
 
 
 async def _first(endings: asyncio.Queue[Ending], *, once: bool) -> Ending:
-    """Return the first ending, or for ever show them."""
+    """Return the first ending, or show them until one is of this CVMS itself."""
     while True:
         ending = await endings.get()
-        if once:
+        if once or ending.error is not None:
             return ending
 
 
@@ -269,7 +275,7 @@ def _lines(entry: JsonObject) -> list[tuple[str, str]]:
             return [(f"  {level:5} {text}", "dim")]
         case {"event": event, "status": status, **rest}:
             details = rest.get("details", {})
-            other = " (another computation)" if "other" in rest else ""
+            other = f" (another computation, {rest['computation']})" if "other" in rest else ""
             lines = [(f"{event}: {status}{other}", "bold")]
             shown = {name: value for name, value in details.items() if name != "manifest"}
             lines += [(f"  {name}: {value}", "red") for name, value in shown.items()]
@@ -280,8 +286,9 @@ def _lines(entry: JsonObject) -> list[tuple[str, str]]:
             ]
         case {"waiting": what}:
             line = (f"waiting {what}", "dim")
-        case {"result": path}:
-            line = (f"sealed result stored in {path}", "green")
+        case {"result": path, **rest}:
+            moved = [(f"an earlier result is {each} now", "") for each in rest.values()]
+            return [*moved, (f"sealed result stored in {path}", "green")]
         case {"agent": job, "connected": connected}:
             verb = "connected" if connected else "disconnected"
             line = (f"agent {job or 'without id'} {verb}", "")

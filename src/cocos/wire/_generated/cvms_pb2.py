@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n cocos/wire/_generated/cvms.proto\x12\x04\x63vms\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa3\x03\n\x13\x43lientStreamMessage\x12#\n\tagent_log\x18\x01 \x01(\x0b\x32\x0e.cvms.AgentLogH\x00\x12\'\n\x0b\x61gent_event\x18\x02 \x01(\x0b\x32\x10.cvms.AgentEventH\x00\x12$\n\x07run_res\x18\x03 \x01(\x0b\x32\x11.cvms.RunResponseH\x00\x12;\n\x12stopComputationRes\x18\x04 \x01(\x0b\x32\x1d.cvms.StopComputationResponseH\x00\x12,\n\ragentStateRes\x18\x05 \x01(\x0b\x32\x13.cvms.AgentStateResH\x00\x12:\n\x15vTPMattestationReport\x18\x06 \x01(\x0b\x32\x19.cvms.AttestationResponseH\x00\x12<\n\x15\x61zureAttestationToken\x18\x07 \x01(\x0b\x32\x1b.cvms.azureAttestationTokenH\x00\x12(\n\x0bresultChunk\x18\x64 \x01(\x0b\x32\x11.cvms.ResultChunkH\x00\x42\t\n\x07message\"\x85\x02\n\x13ServerStreamMessage\x12*\n\x0crunReqChunks\x18\x01 \x01(\x0b\x32\x12.cvms.RunReqChunksH\x00\x12)\n\x06runReq\x18\x02 \x01(\x0b\x32\x17.cvms.ComputationRunReqH\x00\x12\x30\n\x0fstopComputation\x18\x03 \x01(\x0b\x32\x15.cvms.StopComputationH\x00\x12,\n\ragentStateReq\x18\x04 \x01(\x0b\x32\x13.cvms.AgentStateReqH\x00\x12,\n\rdisconnectReq\x18\x05 \x01(\x0b\x32\x13.cvms.DisconnectReqH\x00\x42\t\n\x07message\"D\n\x0bResultChunk\x12\x16\n\x0e\x63omputation_id\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0f\n\x07is_last\x18\x03 \x01(\x08\"\x1b\n\rAgentStateReq\x12\n\n\x02id\x18\x01 \x01(\t\"*\n\rAgentStateRes\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\")\n\x0fStopComputation\x12\x16\n\x0e\x63omputation_id\x18\x01 \x01(\t\"B\n\x17StopComputationResponse\x12\x16\n\x0e\x63omputation_id\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"4\n\x0bRunResponse\x12\x16\n\x0e\x63omputation_id\x18\x01 \x01(\t\x12\r\n\x05\x65rror\x18\x02 \x01(\t\"\x9c\x01\n\nAgentEvent\x12\x12\n\nevent_type\x18\x01 \x01(\t\x12-\n\ttimestamp\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x63omputation_id\x18\x03 \x01(\t\x12\x0f\n\x07\x64\x65tails\x18\x04 \x01(\x0c\x12\x12\n\noriginator\x18\x05 \x01(\t\x12\x0e\n\x06status\x18\x06 \x01(\t\"q\n\x08\x41gentLog\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x16\n\x0e\x63omputation_id\x18\x02 \x01(\t\x12\r\n\x05level\x18\x03 \x01(\t\x12-\n\ttimestamp\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x1b\n\rDisconnectReq\x12\n\n\x02id\x18\x01 \x01(\t\"9\n\x0cRunReqChunks\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0f\n\x07is_last\x18\x03 \x01(\x08\"\xe6\x01\n\x11\x43omputationRunReq\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x1f\n\x08\x64\x61tasets\x18\x04 \x03(\x0b\x32\r.cvms.Dataset\x12\"\n\talgorithm\x18\x05 \x01(\x0b\x32\x0f.cvms.Algorithm\x12.\n\x10result_consumers\x18\x06 \x03(\x0b\x32\x14.cvms.ResultConsumer\x12\'\n\x0c\x61gent_config\x18\x07 \x01(\x0b\x32\x11.cvms.AgentConfigJ\x04\x08\x08\x10\t\"!\n\x0eResultConsumer\x12\x0f\n\x07userKey\x18\x01 \x01(\x0c\"\x8a\x01\n\x07\x44\x61taset\x12\x0c\n\x04hash\x18\x01 \x01(\x0c\x12\x0f\n\x07userKey\x18\x02 \x01(\x0c\x12\x10\n\x08\x66ilename\x18\x03 \x01(\t\x12\x1c\n\x06source\x18\x04 \x01(\x0b\x32\x0c.cvms.Source\x12\x12\n\ndecompress\x18\x05 \x01(\x08\x12\x1c\n\x03kbs\x18\x06 \x01(\x0b\x32\x0f.cvms.KBSConfig\"\x8c\x01\n\tAlgorithm\x12\x0c\n\x04hash\x18\x01 \x01(\x0c\x12\x0f\n\x07userKey\x18\x02 \x01(\x0c\x12\x1c\n\x06source\x18\x03 \x01(\x0b\x32\x0c.cvms.Source\x12\x11\n\talgo_type\x18\x04 \x01(\t\x12\x11\n\talgo_args\x18\x05 \x03(\t\x12\x1c\n\x03kbs\x18\x06 \x01(\x0b\x32\x0f.cvms.KBSConfig\"Q\n\x06Source\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x19\n\x11kbs_resource_path\x18\x03 \x01(\t\x12\x11\n\tencrypted\x18\x04 \x01(\x08\")\n\tKBSConfig\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0f\n\x07\x65nabled\x18\x02 \x01(\x08\"\x99\x01\n\x0b\x41gentConfig\x12\x0c\n\x04port\x18\x01 \x01(\t\x12\x11\n\tcert_file\x18\x02 \x01(\t\x12\x10\n\x08key_file\x18\x03 \x01(\t\x12\x16\n\x0e\x63lient_ca_file\x18\x04 \x01(\t\x12\x16\n\x0eserver_ca_file\x18\x05 \x01(\t\x12\x11\n\tlog_level\x18\x06 \x01(\t\x12\x14\n\x0c\x61ttested_tls\x18\x07 \x01(\x08\"=\n\x13\x41ttestationResponse\x12\x0c\n\x04\x66ile\x18\x01 \x01(\x0c\x12\x18\n\x10\x63\x65rtSerialNumber\x18\x02 \x01(\t\"?\n\x15\x61zureAttestationToken\x12\x0c\n\x04\x66ile\x18\x01 \x01(\x0c\x12\x18\n\x10\x63\x65rtSerialNumber\x18\x02 \x01(\t2N\n\x07Service\x12\x43\n\x07Process\x12\x19.cvms.ClientStreamMessage\x1a\x19.cvms.ServerStreamMessage(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n cocos/wire/_generated/cvms.proto\x12\x04\x63vms\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa3\x03\n\x13\x43lientStreamMessage\x12#\n\tagent_log\x18\x01 \x01(\x0b\x32\x0e.cvms.AgentLogH\x00\x12\'\n\x0b\x61gent_event\x18\x02 \x01(\x0b\x32\x10.cvms.AgentEventH\x00\x12$\n\x07run_res\x18\x03 \x01(\x0b\x32\x11.cvms.RunResponseH\x00\x12;\n\x12stopComputationRes\x18\x04 \x01(\x0b\x32\x1d.cvms.StopComputationResponseH\x00\x12,\n\ragentStateRes\x18\x05 \x01(\x0b\x32\x13.cvms.AgentStateResH\x00\x12:\n\x15vTPMattestationReport\x18\x06 \x01(\x0b\x32\x19.cvms.AttestationResponseH\x00\x12<\n\x15\x61zureAttestationToken\x18\x07 \x01(\x0b\x32\x1b.cvms.azureAttestationTokenH\x00\x12(\n\x0bresultChunk\x18\x64 \x01(\x0b\x32\x11.cvms.ResultChunkH\x00\x42\t\n\x07message\"\xa5\x02\n\x13ServerStreamMessage\x12*\n\x0crunReqChunks\x18\x01 \x01(\x0b\x32\x12.cvms.RunReqChunksH\x00\x12)\n\x06runReq\x18\x02 \x01(\x0b\x32\x17.cvms.ComputationRunReqH\x00\x12\x30\n\x0fstopComputation\x18\x03 \x01(\x0b\x32\x15.cvms.StopComputationH\x00\x12,\n\ragentStateReq\x18\x04 \x01(\x0b\x32\x13.cvms.AgentStateReqH\x00\x12,\n\rdisconnectReq\x18\x05 \x01(\x0b\x32\x13.cvms.DisconnectReqH\x00\x12\x1e\n\x06stored\x18\x64 \x01(\x0b\x32\x0c.cvms.StoredH\x00\x42\t\n\x07message\"V\n\x0bResultChunk\x12\x16\n\x0e\x63omputation_id\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0f\n\x07is_last\x18\x03 \x01(\x08\x12\x10\n\x08manifest\x18\x04 \x01(\x0c\"B\n\x06Stored\x12\x16\n\x0e\x63omputation_id\x18\x01 \x01(\t\x12\x10\n\x08manifest\x18\x02 \x01(\x0c\x12\x0e\n\x06result\x18\x03 \x01(\x0c\"\x1b\n\rAgentStateReq\x12\n\n\x02id\x18\x01 \x01(\t\"T\n\rAgentStateRes\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x16\n\x0e\x63omputation_id\x18\x64 \x01(\t\x12\x10\n\x08manifest\x18\x65 \x01(\x0c\")\n\x0fStopComputation\x12\x16\n\x0e\x63omputation_id\x18\x01 \x01(\t\"B\n\x17StopComputationResponse\x12\x16\n\x0e\x63omputation_id\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"4\n\x0bRunResponse\x12\x16\n\x0e\x63omputation_id\x18\x01 \x01(\t\x12\r\n\x05\x65rror\x18\x02 \x01(\t\"\x9c\x01\n\nAgentEvent\x12\x12\n\nevent_type\x18\x01 \x01(\t\x12-\n\ttimestamp\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x63omputation_id\x18\x03 \x01(\t\x12\x0f\n\x07\x64\x65tails\x18\x04 \x01(\x0c\x12\x12\n\noriginator\x18\x05 \x01(\t\x12\x0e\n\x06status\x18\x06 \x01(\t\"q\n\x08\x41gentLog\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x16\n\x0e\x63omputation_id\x18\x02 \x01(\t\x12\r\n\x05level\x18\x03 \x01(\t\x12-\n\ttimestamp\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x1b\n\rDisconnectReq\x12\n\n\x02id\x18\x01 \x01(\t\"9\n\x0cRunReqChunks\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0f\n\x07is_last\x18\x03 \x01(\x08\"\xe6\x01\n\x11\x43omputationRunReq\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x1f\n\x08\x64\x61tasets\x18\x04 \x03(\x0b\x32\r.cvms.Dataset\x12\"\n\talgorithm\x18\x05 \x01(\x0b\x32\x0f.cvms.Algorithm\x12.\n\x10result_consumers\x18\x06 \x03(\x0b\x32\x14.cvms.ResultConsumer\x12\'\n\x0c\x61gent_config\x18\x07 \x01(\x0b\x32\x11.cvms.AgentConfigJ\x04\x08\x08\x10\t\"!\n\x0eResultConsumer\x12\x0f\n\x07userKey\x18\x01 \x01(\x0c\"\x8a\x01\n\x07\x44\x61taset\x12\x0c\n\x04hash\x18\x01 \x01(\x0c\x12\x0f\n\x07userKey\x18\x02 \x01(\x0c\x12\x10\n\x08\x66ilename\x18\x03 \x01(\t\x12\x1c\n\x06source\x18\x04 \x01(\x0b\x32\x0c.cvms.Source\x12\x12\n\ndecompress\x18\x05 \x01(\x08\x12\x1c\n\x03kbs\x18\x06 \x01(\x0b\x32\x0f.cvms.KBSConfig\"\x8c\x01\n\tAlgorithm\x12\x0c\n\x04hash\x18\x01 \x01(\x0c\x12\x0f\n\x07userKey\x18\x02 \x01(\x0c\x12\x1c\n\x06source\x18\x03 \x01(\x0b\x32\x0c.cvms.Source\x12\x11\n\talgo_type\x18\x04 \x01(\t\x12\x11\n\talgo_args\x18\x05 \x03(\t\x12\x1c\n\x03kbs\x18\x06 \x01(\x0b\x32\x0f.cvms.KBSConfig\"Q\n\x06Source\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x19\n\x11kbs_resource_path\x18\x03 \x01(\t\x12\x11\n\tencrypted\x18\x04 \x01(\x08\")\n\tKBSConfig\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0f\n\x07\x65nabled\x18\x02 \x01(\x08\"\x99\x01\n\x0b\x41gentConfig\x12\x0c\n\x04port\x18\x01 \x01(\t\x12\x11\n\tcert_file\x18\x02 \x01(\t\x12\x10\n\x08key_file\x18\x03 \x01(\t\x12\x16\n\x0e\x63lient_ca_file\x18\x04 \x01(\t\x12\x16\n\x0eserver_ca_file\x18\x05 \x01(\t\x12\x11\n\tlog_level\x18\x06 \x01(\t\x12\x14\n\x0c\x61ttested_tls\x18\x07 \x01(\x08\"=\n\x13\x41ttestationResponse\x12\x0c\n\x04\x66ile\x18\x01 \x01(\x0c\x12\x18\n\x10\x63\x65rtSerialNumber\x18\x02 \x01(\t\"?\n\x15\x61zureAttestationToken\x12\x0c\n\x04\x66ile\x18\x01 \x01(\x0c\x12\x18\n\x10\x63\x65rtSerialNumber\x18\x02 \x01(\t2N\n\x07Service\x12\x43\n\x07Process\x12\x19.cvms.ClientStreamMessage\x1a\x19.cvms.ServerStreamMessage(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,45 +35,47 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLIENTSTREAMMESSAGE']._serialized_start=76
   _globals['_CLIENTSTREAMMESSAGE']._serialized_end=495
   _globals['_SERVERSTREAMMESSAGE']._serialized_start=498
-  _globals['_SERVERSTREAMMESSAGE']._serialized_end=759
-  _globals['_RESULTCHUNK']._serialized_start=761
-  _globals['_RESULTCHUNK']._serialized_end=829
-  _globals['_AGENTSTATEREQ']._serialized_start=831
-  _globals['_AGENTSTATEREQ']._serialized_end=858
-  _globals['_AGENTSTATERES']._serialized_start=860
-  _globals['_AGENTSTATERES']._serialized_end=902
-  _globals['_STOPCOMPUTATION']._serialized_start=904
-  _globals['_STOPCOMPUTATION']._serialized_end=945
-  _globals['_STOPCOMPUTATIONRESPONSE']._serialized_start=947
-  _globals['_STOPCOMPUTATIONRESPONSE']._serialized_end=1013
-  _globals['_RUNRESPONSE']._serialized_start=1015
-  _globals['_RUNRESPONSE']._serialized_end=1067
-  _globals['_AGENTEVENT']._serialized_start=1070
-  _globals['_AGENTEVENT']._serialized_end=1226
-  _globals['_AGENTLOG']._serialized_start=1228
-  _globals['_AGENTLOG']._serialized_end=1341
-  _globals['_DISCONNECTREQ']._serialized_start=1343
-  _globals['_DISCONNECTREQ']._serialized_end=1370
-  _globals['_RUNREQCHUNKS']._serialized_start=1372
-  _globals['_RUNREQCHUNKS']._serialized_end=1429
-  _globals['_COMPUTATIONRUNREQ']._serialized_start=1432
-  _globals['_COMPUTATIONRUNREQ']._serialized_end=1662
-  _globals['_RESULTCONSUMER']._serialized_start=1664
-  _globals['_RESULTCONSUMER']._serialized_end=1697
-  _globals['_DATASET']._serialized_start=1700
-  _globals['_DATASET']._serialized_end=1838
-  _globals['_ALGORITHM']._serialized_start=1841
-  _globals['_ALGORITHM']._serialized_end=1981
-  _globals['_SOURCE']._serialized_start=1983
-  _globals['_SOURCE']._serialized_end=2064
-  _globals['_KBSCONFIG']._serialized_start=2066
-  _globals['_KBSCONFIG']._serialized_end=2107
-  _globals['_AGENTCONFIG']._serialized_start=2110
-  _globals['_AGENTCONFIG']._serialized_end=2263
-  _globals['_ATTESTATIONRESPONSE']._serialized_start=2265
-  _globals['_ATTESTATIONRESPONSE']._serialized_end=2326
-  _globals['_AZUREATTESTATIONTOKEN']._serialized_start=2328
-  _globals['_AZUREATTESTATIONTOKEN']._serialized_end=2391
-  _globals['_SERVICE']._serialized_start=2393
-  _globals['_SERVICE']._serialized_end=2471
+  _globals['_SERVERSTREAMMESSAGE']._serialized_end=791
+  _globals['_RESULTCHUNK']._serialized_start=793
+  _globals['_RESULTCHUNK']._serialized_end=879
+  _globals['_STORED']._serialized_start=881
+  _globals['_STORED']._serialized_end=947
+  _globals['_AGENTSTATEREQ']._serialized_start=949
+  _globals['_AGENTSTATEREQ']._serialized_end=976
+  _globals['_AGENTSTATERES']._serialized_start=978
+  _globals['_AGENTSTATERES']._serialized_end=1062
+  _globals['_STOPCOMPUTATION']._serialized_start=1064
+  _globals['_STOPCOMPUTATION']._serialized_end=1105
+  _globals['_STOPCOMPUTATIONRESPONSE']._serialized_start=1107
+  _globals['_STOPCOMPUTATIONRESPONSE']._serialized_end=1173
+  _globals['_RUNRESPONSE']._serialized_start=1175
+  _globals['_RUNRESPONSE']._serialized_end=1227
+  _globals['_AGENTEVENT']._serialized_start=1230
+  _globals['_AGENTEVENT']._serialized_end=1386
+  _globals['_AGENTLOG']._serialized_start=1388
+  _globals['_AGENTLOG']._serialized_end=1501
+  _globals['_DISCONNECTREQ']._serialized_start=1503
+  _globals['_DISCONNECTREQ']._serialized_end=1530
+  _globals['_RUNREQCHUNKS']._serialized_start=1532
+  _globals['_RUNREQCHUNKS']._serialized_end=1589
+  _globals['_COMPUTATIONRUNREQ']._serialized_start=1592
+  _globals['_COMPUTATIONRUNREQ']._serialized_end=1822
+  _globals['_RESULTCONSUMER']._serialized_start=1824
+  _globals['_RESULTCONSUMER']._serialized_end=1857
+  _globals['_DATASET']._serialized_start=1860
+  _globals['_DATASET']._serialized_end=1998
+  _globals['_ALGORITHM']._serialized_start=2001
+  _globals['_ALGORITHM']._serialized_end=2141
+  _globals['_SOURCE']._serialized_start=2143
+  _globals['_SOURCE']._serialized_end=2224
+  _globals['_KBSCONFIG']._serialized_start=2226
+  _globals['_KBSCONFIG']._serialized_end=2267
+  _globals['_AGENTCONFIG']._serialized_start=2270
+  _globals['_AGENTCONFIG']._serialized_end=2423
+  _globals['_ATTESTATIONRESPONSE']._serialized_start=2425
+  _globals['_ATTESTATIONRESPONSE']._serialized_end=2486
+  _globals['_AZUREATTESTATIONTOKEN']._serialized_start=2488
+  _globals['_AZUREATTESTATIONTOKEN']._serialized_end=2551
+  _globals['_SERVICE']._serialized_start=2553
+  _globals['_SERVICE']._serialized_end=2631
 # @@protoc_insertion_point(module_scope)

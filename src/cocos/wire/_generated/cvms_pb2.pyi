@@ -82,6 +82,7 @@ class ServerStreamMessage(_message.Message):
     STOPCOMPUTATION_FIELD_NUMBER: _builtins.int
     AGENTSTATEREQ_FIELD_NUMBER: _builtins.int
     DISCONNECTREQ_FIELD_NUMBER: _builtins.int
+    STORED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def runReqChunks(self) -> Global___RunReqChunks: ...
     @_builtins.property
@@ -92,6 +93,10 @@ class ServerStreamMessage(_message.Message):
     def agentStateReq(self) -> Global___AgentStateReq: ...
     @_builtins.property
     def disconnectReq(self) -> Global___DisconnectReq: ...
+    @_builtins.property
+    def stored(self) -> Global___Stored:
+        """ours: only in answer to what only our agents send"""
+
     def __init__(
         self,
         *,
@@ -100,12 +105,13 @@ class ServerStreamMessage(_message.Message):
         stopComputation: Global___StopComputation | None = ...,
         agentStateReq: Global___AgentStateReq | None = ...,
         disconnectReq: Global___DisconnectReq | None = ...,
+        stored: Global___Stored | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["agentStateReq", b"agentStateReq", "disconnectReq", b"disconnectReq", "message", b"message", "runReq", b"runReq", "runReqChunks", b"runReqChunks", "stopComputation", b"stopComputation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agentStateReq", b"agentStateReq", "disconnectReq", b"disconnectReq", "message", b"message", "runReq", b"runReq", "runReqChunks", b"runReqChunks", "stopComputation", b"stopComputation", "stored", b"stored"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agentStateReq", b"agentStateReq", "disconnectReq", b"disconnectReq", "message", b"message", "runReq", b"runReq", "runReqChunks", b"runReqChunks", "stopComputation", b"stopComputation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agentStateReq", b"agentStateReq", "disconnectReq", b"disconnectReq", "message", b"message", "runReq", b"runReq", "runReqChunks", b"runReqChunks", "stopComputation", b"stopComputation", "stored", b"stored"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["runReqChunks", "runReq", "stopComputation", "agentStateReq", "disconnectReq"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["runReqChunks", "runReq", "stopComputation", "agentStateReq", "disconnectReq", "stored"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -114,7 +120,8 @@ Global___ServerStreamMessage: _TypeAlias = ServerStreamMessage  # noqa: Y015
 @_typing.final
 class ResultChunk(_message.Message):
     """The result of a computation, sealed to the consumers of its manifest: a JWE in the
-    general JSON serialization around the zip of /cocos/results.
+    general JSON serialization around the zip of /cocos/results. The agent keeps it, and sends
+    it over every new stream, until it is told that it is stored.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -122,24 +129,59 @@ class ResultChunk(_message.Message):
     COMPUTATION_ID_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     IS_LAST_FIELD_NUMBER: _builtins.int
+    MANIFEST_FIELD_NUMBER: _builtins.int
     computation_id: _builtins.str
     data: _builtins.bytes
     """at most 1 MiB"""
     is_last: _builtins.bool
+    manifest: _builtins.bytes
+    """digest of the computation's manifest: ids are used again"""
     def __init__(
         self,
         *,
         computation_id: _builtins.str = ...,
         data: _builtins.bytes = ...,
         is_last: _builtins.bool = ...,
+        manifest: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["computation_id", b"computation_id", "data", b"data", "is_last", b"is_last"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["computation_id", b"computation_id", "data", b"data", "is_last", b"is_last", "manifest", b"manifest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResultChunk: _TypeAlias = ResultChunk  # noqa: Y015
+
+@_typing.final
+class Stored(_message.Message):
+    """What the server has, durably. A server that says this has "cocos-stored: 1" in its initial
+    metadata; with one that has not, nobody knows what became of a result.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPUTATION_ID_FIELD_NUMBER: _builtins.int
+    MANIFEST_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    computation_id: _builtins.str
+    manifest: _builtins.bytes
+    """digest"""
+    result: _builtins.bytes
+    """SHA-256 of the sealed result; empty: how the computation ended"""
+    def __init__(
+        self,
+        *,
+        computation_id: _builtins.str = ...,
+        manifest: _builtins.bytes = ...,
+        result: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["computation_id", b"computation_id", "manifest", b"manifest", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Stored: _TypeAlias = Stored  # noqa: Y015
 
 @_typing.final
 class AgentStateReq(_message.Message):
@@ -166,17 +208,25 @@ class AgentStateRes(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    COMPUTATION_ID_FIELD_NUMBER: _builtins.int
+    MANIFEST_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     state: _builtins.str
+    computation_id: _builtins.str
+    """ours: whose state it is; empty: nobody's"""
+    manifest: _builtins.bytes
+    """ours: digest of its manifest"""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         state: _builtins.str = ...,
+        computation_id: _builtins.str = ...,
+        manifest: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["computation_id", b"computation_id", "id", b"id", "manifest", b"manifest", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
