@@ -47,8 +47,6 @@ from cocos.wire.kbs.generations import (
     decode_attestation,
 )
 
-SESSION_LIFETIME: Final = dt.timedelta(minutes=5)
-
 _SESSION_ID: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _NO_SESSION: Final = "there is no such session, or it has expired"
 _HANDSHAKE: Final = "start a new handshake with POST /kbs/v0/auth"
@@ -163,7 +161,7 @@ class KbsService:
         auditor: Auditor,
         metrics: KbsMetrics,
         clock: Clock,
-        session_lifetime: dt.timedelta = SESSION_LIFETIME,
+        session_lifetime: dt.timedelta,
         oldest: Generation = Generation.V0_1_1,
         tee_key_paths: Sequence[str] = (),
     ) -> None:

@@ -45,14 +45,14 @@ def explain(
 def _difference(found: list[JsonObject], sequences: list[list[JsonObject]]) -> str:
     """Compare with the sequence that goes along with the log the longest."""
     digests = [entry["digest"] for entry in found]
-    best, wanted = -1, sequences[0]
+    places: list[int] = []
     for sequence in sequences:
         place = first_difference(digests, [entry["digest"] for entry in sequence])
         if place is None:
             return "its log is as expected"
-        if place > best:
-            best, wanted = place, sequence
-    actual, expected = _at(found, best), _at(wanted, best)
+        places.append(place)
+    best = max(places)
+    actual, expected = _at(found, best), _at(sequences[places.index(best)], best)
     return f"event {best + 1} in its log is the first that differs: {actual} instead of {expected}"
 
 

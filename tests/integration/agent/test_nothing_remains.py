@@ -4,14 +4,18 @@
 import asyncio
 import contextlib
 import os
+import secrets
 import signal
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from _agent import ALGO_KEY, Bed, bed
-from _images import busybox_layer, write_layout
+from _images import algorithm, busybox_layer, write_layout
+from _manager import eventually
 
+from cocos.host import process
 from cocos.host.containers import cgroups
 from cocos.host.images.skopeo import Skopeo
 from cocos.wire import oci
@@ -21,7 +25,8 @@ from cocos.wire.manifest.computation import Computation
 pytestmark = pytest.mark.integration
 
 SECRET = b"the program, decrypted"
-ENDLESS = "busybox setsid busybox sleep 98764 & trap '' TERM; echo up; busybox sleep 98764"
+MARK = f"9876{secrets.randbelow(10**6):06}"  # of our own: tests run beside others
+ENDLESS = f"busybox setsid busybox sleep {MARK} & trap '' TERM; echo up; busybox sleep {MARK}"
 
 
 @pytest.fixture
@@ -66,7 +71,7 @@ def kill(work: Path, *words: str) -> bool:
 
 def remains(work: Path) -> list[str]:
     """What can be found of a computation."""
-    found = [" ".join(line) for line in processes().values() if "98764" in line]
+    found = [" ".join(line) for line in processes().values() if MARK in line]
     found += [" ".join(line) for line in processes().values() if any(str(work) in p for p in line)]
     found += [str(path) for root in cgroups.hierarchies() for path in root.glob("cocos/c-1-*")]
     found += [line for line in Path("/proc/mounts").read_text().split("\n") if str(work) in line]
@@ -103,16 +108,35 @@ async def test_a_computation_that_is_stopped(place: Bed) -> None:
     async with place.agent() as service:
         service.accept(await order(place, ENDLESS))
         async with asyncio.timeout(60):
-            while not any("98764" in line for line in processes().values()):  # noqa: ASYNC110
+            while not any(MARK in line for line in processes().values()):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         await service.stop("c-1")
         assert remains(place.work) == []
 
 
+async def test_an_agent_that_is_killed_and_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    """A rehearsal on an owner's machine: there is no next start that would clean up."""
+    algorithm(tmp_path / "algo", ENDLESS, env=("PATH=/bin",))
+    manifest = {"computation_id": "c-1", "algorithm": {"uri": f"oci:{tmp_path}/algo"}}
+    (tmp_path / "m.json").write_bytes(encode(manifest))
+    (tmp_path / "tmp").mkdir()
+    words = ["run", "-m", "m.json", "-r", "out", "--insecure-unmeasured"]
+    async with process.spawn(
+        [Path(sys.executable).parent / "cocos-agent", *words],
+        env={"TMPDIR": str(tmp_path / "tmp"), "COCOS_INSECURE_WITHOUT_CGROUPS": "1"},
+        cwd=tmp_path,
+    ) as agent:
+        await eventually(lambda: any(MARK in line for line in processes().values()))
+        assert list((tmp_path / "tmp").iterdir())
+        agent.kill()
+        await eventually(lambda: not list((tmp_path / "tmp").iterdir()))
+        await eventually(lambda: not any(MARK in line for line in processes().values()))
+
+
 async def test_a_computation_that_is_complete(place: Bed) -> None:
     """What its program has left running ends with it."""
     async with place.agent() as service:
-        service.accept(await order(place, "busybox setsid busybox sleep 98764 & echo done"))
+        service.accept(await order(place, f"busybox setsid busybox sleep {MARK} & echo done"))
         async with asyncio.timeout(60):
             await service.wait()
         assert place.memory.told()[-1] == ("Complete", "Completed"), place.memory.events[-1]

@@ -306,17 +306,18 @@ async def test_leftovers_of_a_killed_agent_are_swept(box: Box) -> None:
     assert not list((box.tools.state / "runc").iterdir())
 
 
-FOR_EVER = """
+MARK = f"9876{secrets.randbelow(10**6):06}"  # of our own: tests run beside others
+FOR_EVER = f"""
 trap '' TERM INT HUP
-busybox setsid busybox sleep 98763 &
+busybox setsid busybox sleep {MARK} &
 echo > /cocos/results/started
-busybox sleep 98763
+busybox sleep {MARK}
 """
 
 
 def left_of(tools: Runtime, name: str) -> list[str]:
     """What there is of a container: processes, groups, files, mounts."""
-    found = [line for line in _command_lines() if "98763" in line or name in line]
+    found = [line for line in _command_lines() if MARK in line or name in line]
     found += [str(path) for root in cgroups.hierarchies() for path in root.glob(f"cocos/{name}*")]
     found += [str(path) for path in tools.state.glob("*/*")]
     return found + [line for line in Path("/proc/mounts").read_text().split("\n") if name in line]
@@ -376,7 +377,7 @@ async def test_a_group_without_a_container_is_swept(box: Box) -> None:
     if box.tools.cgroups:
         for root in cgroups.hierarchies():
             (root / "cocos" / name / "below").mkdir(parents=True)
-    async with process.spawn(["/bin/sleep", "98763"]) as child:
+    async with process.spawn(["/bin/sleep", MARK]) as child:
         for root in cgroups.hierarchies() if box.tools.cgroups else []:
             if root.name != "cpuset":  # which takes nobody before it has processors
                 (root / "cocos" / name / "below/cgroup.procs").write_text(str(child.pid))

@@ -14,7 +14,14 @@ from cocos.attestation_agent.service import AttestationAgent, Measured
 from cocos.attestation_agent.tokens import KbsTokens
 from cocos.attesters import Attester, InsecureSampleAttester
 from cocos.clients.kbs import KbsClient
-from cocos.errors import CallerError, FormatError, IntegrityError, StateError, UnsupportedError
+from cocos.errors import (
+    CallerError,
+    CocosError,
+    FormatError,
+    IntegrityError,
+    StateError,
+    UnsupportedError,
+)
 from cocos.evidence.event_details import runtime_event
 from cocos.evidence.eventlog import parse_records
 from cocos.wire.kbs.protocol import Tee
@@ -96,6 +103,26 @@ async def test_a_caller_that_hangs_up_does_not_tear_log_and_register_apart(
     await EventLog(tmp_path / "aael" / "eventlog", attester, 14).open()
 
 
+async def test_evidence_from_before_a_measurement_is_old(tmp_path: Path) -> None:
+    """Whoever has a token asks for another one after any event, even one that failed half-way."""
+    attester = RegisterAttester()
+    log = await opened(tmp_path, attester)
+    machine = Machine(attester, log)
+    seen = [machine.generation]
+    await machine.evidence(b"\x01")
+    assert machine.generation == seen[0]
+    await machine.measure(log, tagged_event("d", "o", "c"), None)
+    seen.append(machine.generation)
+    await machine.bind_init_data(attester.host_data)
+    seen.append(machine.generation)
+    attester.before = True
+    with pytest.raises(CocosError):
+        await machine.measure(log, tagged_event("d", "o", "c"), None)
+    seen.append(machine.generation)
+    assert seen == sorted(set(seen))
+    assert not machine._running, "a finished task is kept"
+
+
 async def test_measurements_are_off_unless_the_operator_switched_them_on() -> None:
     attester = RegisterAttester()
     result = await agent(attester).extend_runtime_measurement("d", "o", "c", None)
@@ -124,6 +151,13 @@ async def test_switched_off_and_unsupported_come_before_the_look_at_the_event(
     with pytest.raises(FormatError):
         await own.extend_runtime_measurement(*event)
     assert not attester.registers
+
+
+@pytest.mark.parametrize("size", [32, 48, 64])
+async def test_any_digest_may_be_bound(size: int) -> None:
+    attester = RegisterAttester()
+    attester.host_data = bytes(size)
+    await agent(attester).bind_init_data(bytes(size))
 
 
 async def test_init_data_is_compared() -> None:

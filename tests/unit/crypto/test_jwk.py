@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa, x25519
 from joserfc import jwt as jose
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
@@ -173,6 +173,17 @@ BAD: dict[str, dict[str, Any]] = {
 def test_keys_that_are_refused(name: str) -> None:
     with pytest.raises(FormatError):
         jwk.from_jwk(BAD[name], "k")
+
+
+def test_why_a_key_is_refused() -> None:
+    with pytest.raises(FormatError, match=r"k is not an Ed25519 key\Z"):
+        jwk.from_jwk(BAD["a short Ed25519 key"], "k")
+    for made in (ed448.Ed448PrivateKey.generate(), x25519.X25519PrivateKey.generate()):
+        pem = made.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        with pytest.raises(FormatError, match="k is not an Ed25519, EC or RSA key"):
+            jwk.from_pem(pem, "k")
 
 
 def test_short_rsa_keys() -> None:

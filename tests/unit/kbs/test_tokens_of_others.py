@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+import structlog
 from _certificates import Party
 from _kbs import URL, InProcessKbs, kbs_in_process
 from _through import Through
@@ -160,9 +161,12 @@ async def test_key_in_the_header_only_by_its_insecure_name(tmp_path: Path) -> No
         evidence = claims["submods"]["cpu0"]["ear.veraison.annotated-evidence"]
         evidence["runtime_data_claims"]["tee-pubkey"] = key.public_jwk()
         forged = forger.sign({"jwk": forger.public_jwk()}, claims)
-        for kbs, status in ((party, 200), (strict, 401)):
-            await store(kbs)
-            assert (await show(kbs, forged)).status_code == status
+        with structlog.testing.capture_logs() as lines:
+            for kbs, status in ((party, 200), (strict, 401)):
+                await store(kbs)
+                assert (await show(kbs, forged)).status_code == status
+        said = [line for line in lines if line["event"] == "kbs.released-INSECURELY"]
+        assert [line["because"] for line in said] == [["header-jwk"]]
         # Without alg, or with another, it is refused here, too.
         for jwk_members in ({**forger.public_jwk(), "alg": "ES384"}, {"kty": "EC"}, {}):
             bad = forger.sign({"jwk": jwk_members}, claims)

@@ -4,16 +4,19 @@
 import base64
 import datetime as dt
 import json
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from _tokens import Keys, trusting
 
 from cocos._types import UnverifiedToken, VerifiedClaims
 from cocos.crypto import jwt
 from cocos.crypto.signing import SigningKey
-from cocos.errors import ConfigError, EvidenceError, FormatError, TooLargeError
-from cocos.policy.appraisal import CLAIMS, INSECURE, appraise
+from cocos.errors import ConfigError, EvidenceError, Finding, FormatError, TooLargeError
+from cocos.policy.appraisal import CLAIMS, FINDINGS, INSECURE, appraise
+from cocos.tokens import ear
 from cocos.tokens.check import TEE_KEY_PATHS, TokenVerifier, tee_public_key
 from cocos.tokens.ear import MAX_BYTES, Issuer, Submodule, issue
 from cocos.tokens.signer import Signer
@@ -59,6 +62,36 @@ def test_the_largest_token() -> None:
     with pytest.raises(TooLargeError) as caught:
         padded(length + 3)
     assert "verbose_token = false" in (caught.value.hint or "")
+
+
+def test_the_limit_is_the_last_length_that_is_issued(monkeypatch: pytest.MonkeyPatch) -> None:
+    length = len(padded(100))
+    monkeypatch.setattr(ear, "MAX_BYTES", length)
+    assert len(padded(100)) == length
+    monkeypatch.setattr(ear, "MAX_BYTES", length - 1)
+    with pytest.raises(TooLargeError):
+        padded(100)
+
+
+def test_the_limit_is_the_one_that_operators_are_told() -> None:
+    """It leaves room in a head of 400 KiB for everything else that a guest sends."""
+    limits = Path(__file__).parents[3] / "docs" / "operate" / "kbs.md"
+    assert f"has to fit into a head | {MAX_BYTES / 1024:g} KiB" in limits.read_text()
+
+
+def test_why_it_is_not_affirming_shows() -> None:
+    assert FINDINGS not in body(token())["submods"]["cpu0"]
+    bad = appraise({**GOOD, "hardware": 97})
+    found = body(token(verdict=bad))["submods"]["cpu0"][FINDINGS]
+    assert [each["check"] for each in found] == ["hardware"]
+    assert msgspec.convert(found, tuple[Finding, ...]) == bad.findings
+
+
+@pytest.mark.parametrize("listed", [list, tuple])
+def test_members_are_in_order_at_every_level(listed: Any) -> None:
+    evidence = {"b": listed([{"d": 1, "c": listed([2, {"f": 3, "e": 4}])}]), "a": 5}
+    shown = body(token(evidence=evidence))["submods"]["cpu0"]["ear.veraison.annotated-evidence"]
+    assert json.dumps(shown) == '{"a": 5, "b": [{"c": [2, {"e": 4, "f": 3}], "d": 1}]}'
 
 
 def test_exact_form() -> None:

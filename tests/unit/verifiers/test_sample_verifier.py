@@ -10,7 +10,7 @@ from _verified import verified
 from cocos._clock import system_clock
 from cocos._types import ReportData
 from cocos.errors import MAX_FINDING, EvidenceError
-from cocos.verifiers import Expected, VerifierTable, verifier_table
+from cocos.verifiers import Expected, Kept, VerifierTable, verifier_table
 from cocos.verifiers.sample import InsecureSampleDeviceVerifier, InsecureSampleVerifier
 from cocos.wire.kbs.protocol import EcKey, Tee, report_data, runtime_data
 
@@ -97,6 +97,26 @@ async def test_malformed_evidence(broken: Any) -> None:
 def test_nothing_is_verified_without_a_nonce(length: int) -> None:
     with pytest.raises(EvidenceError):
         Expected(ReportData(bytes(length)))
+
+
+def test_the_shortest_nonce_is_a_digests() -> None:
+    assert len(Expected(ReportData(bytes(32))).report_data) == 32
+
+
+def test_what_is_expected_tells_no_secret() -> None:
+    """It ends in logs: the challenge's secret does not, nor all that an operator registered."""
+    secret = b"the challenge's secret, 32 bytes"
+    kept = Kept({"tpm": "state"}, secret)
+    said = repr(Expected(BOUND, kept, {"registered": 1}))
+    assert "state" in said
+    assert repr(secret) not in said
+    assert "registered" not in said
+
+
+def test_who_proves_something_is_not_called_insecure() -> None:
+    every = table(insecure_allow_sample=True)
+    found = [verifier for tee in Tee if (verifier := every.get(tee)) is not None]
+    assert {verifier.kind for verifier in found if not verifier.insecure} == {Tee.TPM}
 
 
 @pytest.mark.parametrize("tee", [Tee.SAMPLE, Tee.SAMPLE_DEVICE])

@@ -62,6 +62,13 @@ def ek(issuer: str) -> bytes:
 VENDOR, MANAGER = certificate("a", "a"), certificate("b", "b", MARK)
 
 
+def test_a_managers_ca_may_have_other_policies_too() -> None:
+    both = certificate("c", "c", x509.CertificatePolicies([*OTHER_POLICY, *MARK]))
+    assert parse_cas(pem(both), "file", Kind.MANAGER) == (both,)
+    with pytest.raises(ConfigError, match="is a manager's CA"):
+        parse_cas(pem(both), "file", Kind.VENDOR)
+
+
 def test_what_a_manager_makes_is_a_managers(tmp_path: Path) -> None:
     made = TpmCa(tmp_path / "ca")
     made.make(NOW)

@@ -24,9 +24,10 @@ from cocos._types import JsonObject, ReportData
 from cocos.crypto import tpm_credential
 from cocos.errors import EvidenceError, Finding
 from cocos.evidence import tpm
-from cocos.verifiers import Demand, Expected, Kept
+from cocos.verifiers import Demand, Expected, Kept, verifier_table
 from cocos.verifiers._tpm_explain import explain
 from cocos.verifiers.tpm import Authorities, TpmVerifier
+from cocos.wire.kbs.protocol import Tee
 
 NOW = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
@@ -256,6 +257,18 @@ async def test_a_certified_tpm_is_challenged() -> None:
     assert set(await checks(evidence(), expected(kept=kept))) == {"tpm.credential"}
 
 
+async def test_the_table_believes_whom_it_was_told_of() -> None:
+    announced = params(certificate())
+    for authorities, believed in ((Authorities([CA]), True), (Authorities(), False), (None, False)):
+        table = verifier_table(insecure_allow_sample=False, clock=lambda: NOW, tpm=authorities)
+        challenge = table.find(Tee.TPM).challenge(announced, {}, SECRET)
+        if believed:
+            assert await challenge is not None
+        else:
+            with pytest.raises(EvidenceError):
+                await challenge
+
+
 SHOWN = tpm_credential.proof(SECRET, BOUND)
 
 
@@ -408,13 +421,31 @@ def sequence(*digests: str) -> list[JsonObject]:
         ),
         ([sequence("d1", "d2")], "its log is as expected"),
         (None, "the events in its log: EV_EFI_ACTION Calling d1, EV_APP a/b d2"),
-        (["junk", [1], [{}]], "the events in its log: EV_EFI_ACTION Calling d1, EV_APP a/b d2"),
+        (
+            [sequence("d1", "d7"), sequence("d9"), sequence("d1", "d8")],
+            "event 2 in its log is the first that differs: EV_APP a/b d2 instead of Ed7 d7",
+        ),
+        (
+            ["junk", 5, {}, [1], [{}], [{"digest": "d1"}, 1]],
+            "the events in its log: EV_EFI_ACTION Calling d1, EV_APP a/b d2",
+        ),
     ],
 )
 def test_the_first_event_that_differs(events: Any, said: str) -> None:
     found = explain(FINDING, UEFI, {"tpm_pcr04_events": events})
     assert found.problem == f"not good; {said}"
     assert (found.check, found.actual, found.expected) == ("tpm.pcr04", "a", "b")
+
+
+@pytest.mark.parametrize(
+    ("count", "more"), [(19, ""), (20, ""), (21, ", 1 more"), (30, ", 10 more")]
+)
+def test_of_many_events_some_are_shown(count: int, more: str) -> None:
+    named = {"type": "EV_EFI_VARIABLE_BOOT", "details": {"unicode_name": "Boot"}}
+    events = [{"index": 4, "digest": f"d{number}", **named} for number in range(count)]
+    shown = ", ".join(f"EV_EFI_VARIABLE_BOOT Boot d{number}" for number in range(min(count, 20)))
+    found = explain(FINDING, events, {})
+    assert found.problem == f"not good; the events in its log: {shown}{more}"
 
 
 def test_what_has_no_events_is_left_alone() -> None:

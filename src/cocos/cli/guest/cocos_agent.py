@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import structlog
 import typer
 
 from cocos._clock import system_clock
@@ -25,7 +24,7 @@ from cocos.cli import _common as common
 from cocos.clients.attestation_agent import AttestationAgent
 from cocos.clients.cvms import Endpoint, Tls, connect
 from cocos.errors import ConfigError, UsageError
-from cocos.host import trees
+from cocos.host.containers.caretaker import taken_care_of
 from cocos.host.containers.runtime import Runtime
 from cocos.host.files import read_certificates, read_file, read_input
 from cocos.host.images import skopeo
@@ -36,7 +35,6 @@ FAILED = 1
 KEPT = "kept"
 """In the work folder: a result that nobody has taken yet."""
 
-_log = structlog.get_logger(__name__)
 
 app = common.make_app(
     "Run computations in this CVM: fetch the encrypted images that a manifest names, decrypt "
@@ -201,7 +199,7 @@ async def _agent(
     measured: bool = True,
     local: bool = False,
 ) -> AsyncIterator[AgentService]:
-    """Compose the agent; stop and clean up at the end, but for a result that nobody has taken."""
+    """Compose the agent; stop and clean up at the end."""
     tool = await skopeo.find()
     tool = skopeo.Skopeo(tool.argv, authfile=settings.authfile, registries=settings.registries)
     runtime = Runtime.find(
@@ -209,7 +207,9 @@ async def _agent(
     )
     async with contextlib.AsyncExitStack() as stack:
         if settings.work_folder is None and work.name.startswith("cocos-agent-"):
-            stack.callback(_discard, work)
+            # Nobody would ever find it again if we were killed.
+            care = taken_care_of(work, containers=work / "containers")
+            await stack.enter_async_context(care)
         register = None
         if measured:
             register = await stack.enter_async_context(AttestationAgent(settings.attestation_agent))
@@ -225,15 +225,6 @@ async def _agent(
         await service.start()
         stack.push_async_callback(service.close)
         yield service
-
-
-def _discard(work: Path) -> None:
-    """Remove a work folder of this process alone."""
-    if (work / KEPT).exists():
-        _log.warning("result.kept", path=str(work / KEPT), hint="only its consumers can open it")
-        trees.discard(work / "containers")
-    else:
-        trees.discard(work)
 
 
 def _tls(settings: AgentSettings) -> Tls | None:

@@ -21,6 +21,7 @@ from typing import ClassVar
 
 from cocos.errors import ProcessError, UnreachableError
 from cocos.host.containers import cgroups, sandbox
+from cocos.host.containers.caretaker import taken_care_of
 from cocos.host.containers.sandbox import Sandboxed, View
 from cocos.host.files import cache_folder, write_atomic
 from cocos.host.images.skopeo import registries_conf
@@ -74,9 +75,12 @@ class LocalBackend(Backend):
     ) -> AsyncIterator[Vm]:
         """See the base; the VM has ended when any of its programs has."""
         console.write("manager", self.warning)
-        lay_out(folder, plan)
         running: dict[str, Sandboxed] = {}
         async with contextlib.AsyncExitStack() as stack:
+            # Here decrypted images lie on a disk, which a killed manager would leave.
+            care = taken_care_of(folder, cgroup=cgroup_name(vm_id))
+            await stack.enter_async_context(care)
+            lay_out(folder, plan)
             for program in programs(vm_id, plan, folder):
                 running[program.name] = await stack.enter_async_context(_started(program, console))
             yield _LocalVm(running, console)
