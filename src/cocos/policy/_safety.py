@@ -7,7 +7,7 @@ what OPA refuses because nobody could tell what it means.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from cocos._types import JsonObject
@@ -55,7 +55,8 @@ class _Safety:
             self._default(rule)
             return
         head = rule.node["head"][rule.form]
-        known = self._globals | self._arguments(rule, head.get("args") or ())
+        arguments = self._arguments(rule, head.get("args") or ())
+        known = self._globals | arguments
         # Brackets in its name, a set's member, a value.
         name = [node["index"] for kind, node in walk([head["refr"]]) if kind == "RefBrack"]
         name += [head["key"]] if head.get("key") else []
@@ -66,7 +67,13 @@ class _Safety:
         for number, body in enumerate(rule.bodies):
             own = body.get("assign")
             heads = [own["value"]] if own else value if number == 0 or partial else []
-            self._query(body["query"]["stmts"], known, known, [*name, *heads])
+            statements = body["query"]["stmts"]
+            for each, line in (
+                found for part in statements for found in self._reader.declared(part)
+            ):
+                if each in arguments:
+                    raise _twice(line, each)
+            self._query(statements, known, known, [*name, *heads])
 
     def _arguments(self, rule: Rule, arguments: Iterable[JsonObject]) -> Names:
         found: Counter[str] = Counter()
@@ -77,7 +84,7 @@ class _Safety:
                 raise FormatError(
                     f"line {rule.line}: an argument of {rule.dotted} is neither name nor constant"
                 )
-        _check_names(dict.fromkeys(found, rule.line))
+        _check_names([(name, rule.line) for name in found])
         for name, count in found.items():
             if count > 1:  # to the engine they need not be equal
                 raise FormatError(f"line {rule.line}: {rule.dotted} has the argument {name} twice")
@@ -112,14 +119,13 @@ class _Safety:
             above: Those of them that an ``every`` sees.
             heads: Expressions that are evaluated after it.
         """
-        declared = self._reader.declared(statements)
-        _check_names(declared)
-        known: Names = outside - declared.keys()
-        outside = known
-        above = above - declared.keys()
-        waiting: list[tuple[Uses, Names]] = []
         uses = [self._reader.statement(each) for each in statements]
-        own = declared.keys() | {name for each in uses for name in each.reads}
+        declared = self._declared(statements, uses)
+        known: Names = outside - declared
+        outside = known
+        above = above - declared
+        waiting: list[tuple[Uses, Names]] = []
+        own = declared | {name for each in uses for name in each.reads}
         for each in uses:
             waiting.append((each, above))
             above = each.bound(above, own, outside) or above
@@ -143,6 +149,20 @@ class _Safety:
             raise _unsafe([last], known, own)
         self._closures(last.closures, after, above | (after - outside), own)
 
+    def _declared(self, statements: Iterable[JsonObject], uses: Iterable[Uses]) -> Names:
+        """Return the variables that a body declares, each once and before anything names it."""
+        declared: set[str] = set()
+        seen: set[str] = set()
+        for statement, use in zip(statements, uses, strict=True):
+            names = self._reader.declared(statement)
+            _check_names(names)
+            for name, line in names:
+                if name in declared or name in seen:
+                    raise _twice(line, name)
+                declared.add(name)
+            seen |= use.reads.keys() | use.shared
+        return declared
+
     def _closures(
         self,
         closures: Iterable[Closure],
@@ -163,12 +183,18 @@ class _Safety:
                 )
             names = self._reader.every(each.node)
             _check_names(names)
-            seen = above | names.keys()
+            if len(dict(names)) < len(names):
+                raise _twice(line, names[0][0])
+            seen = above | dict(names).keys()
             self._query(statements, seen, seen, ())
 
 
-def _check_names(declared: Mapping[str, int]) -> None:
-    for name, line in declared.items():
+def _twice(line: int, name: str) -> FormatError:
+    return FormatError(f"line {line}: var {name} is declared where there is a {name} already")
+
+
+def _check_names(declared: Iterable[tuple[str, int]]) -> None:
+    for name, line in declared:
         if name in _ROOTS:
             raise FormatError(f"line {line}: a variable has the name {name}, which has a meaning")
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the statements of a policy do with variables: which they read, which they bind."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -118,12 +118,12 @@ class Reader:
         """
         uses = Uses()
         for each in node.get("with_mods") or ():
-            self.gather(each["as"], uses)
+            self._ground(each["as"], uses, "in what with puts in")
         kind, literal = next(iter(node["literal"].items()))
         if kind == "Expr":
             self._expression(literal["expr"], uses)
         elif kind == "NotExpr":
-            self._negated(literal["expr"], uses)
+            self._ground(literal["expr"], uses, "below not")
         elif kind == "SomeIn":
             self.gather(literal["collection"], uses)
             for each in (literal.get("key"), literal["value"]):
@@ -136,27 +136,24 @@ class Reader:
             raise FormatError(f"the policy has a {kind}, which is not known here")
         return uses
 
-    def declared(self, statements: Iterable[JsonObject]) -> dict[str, int]:
-        """Return name → line of each variable that statements declare to be theirs."""
-        return dict(self._declarations(statements))
+    def declared(self, statement: JsonObject) -> list[tuple[str, int]]:
+        """Return name and line of each variable that a statement declares to be its body's."""
+        kind, node = next(iter(statement["literal"].items()))
+        patterns: list[JsonObject] = []
+        if kind == "SomeVars":
+            return [(self._syntax.text(span), span["line"]) for span in node["vars"]]
+        if kind == "SomeIn":
+            patterns = [part for part in (node.get("key"), node["value"]) if part is not None]
+        elif kind == "Expr" and node["expr"].get("AssignExpr", {}).get("op") == "ColEq":
+            patterns = [node["expr"]["AssignExpr"]["lhs"]]
+        # Within one pattern a name may stand twice, and means the same value.
+        return [found for part in patterns for found in dict(pattern(part)[0]).items()]
 
-    def _declarations(self, statements: Iterable[JsonObject]) -> Iterator[tuple[str, int]]:
-        for each in statements:
-            kind, node = next(iter(each["literal"].items()))
-            patterns: list[JsonObject] = []
-            if kind == "SomeVars":
-                yield from ((self._syntax.text(span), span["line"]) for span in node["vars"])
-            elif kind == "SomeIn":
-                patterns = [part for part in (node.get("key"), node["value"]) if part is not None]
-            elif kind == "Expr" and node["expr"].get("AssignExpr", {}).get("op") == "ColEq":
-                patterns = [node["expr"]["AssignExpr"]["lhs"]]
-            for part in patterns:
-                yield from pattern(part)[0]
-
-    def every(self, node: JsonObject) -> dict[str, int]:
-        """Return name → line of the variables of an ``every``."""
+    def every(self, node: JsonObject) -> list[tuple[str, int]]:
+        """Return name and line of the variables of an ``every``."""
         spans = [node[part] for part in ("key", "value") if node.get(part)]
-        return {self._syntax.text(span): span["line"] for span in spans}
+        named = [(self._syntax.text(span), span["line"]) for span in spans]
+        return [(name, line) for name, line in named if name != ANY]
 
     def gather(self, expression: JsonObject, uses: Uses) -> None:
         """Note what an expression reads, and which variables take the members of something."""
@@ -183,8 +180,9 @@ class Reader:
             for each in heads_of(node):
                 self.gather(each, heads)
         names = set().union(*(each.reads.keys() | each.shared for each in (*uses, heads)))
-        own = self.every(node) if kind == "Every" else {}
-        return Closure(kind, node, names - self.declared(statements).keys() - own.keys())
+        own = self.every(node) if kind == "Every" else []
+        own += [found for each in statements for found in self.declared(each)]
+        return Closure(kind, node, names - dict(own).keys())
 
     def _reference(self, expression: JsonObject, uses: Uses) -> list[JsonObject]:
         """Note which variables take members along a reference; return what it reads beside."""
@@ -245,14 +243,15 @@ class Reader:
         else:
             self.gather(expression, uses)
 
-    def _negated(self, expression: JsonObject, uses: Uses) -> None:
+    def _ground(self, expression: JsonObject, uses: Uses, where: str) -> None:
+        """Note what an expression reads that binds nothing."""
         inner = Uses()
         self.gather(expression, inner)
         if inner.wild is not None:
             raise FormatError(
-                f"line {inner.wild}: the policy does not compile: var {ANY} is unsafe below not",
-                hint="to the engine that holds as soon as one member is not so: name a rule "
-                "for what no member may be, and write not before its name",
+                f"line {inner.wild}: the policy does not compile: var {ANY} is unsafe {where}",
+                hint="to the engine not of it holds as soon as one member is not so: name a "
+                "rule for what no member may be, and write not before its name",
             )
         uses.reads |= inner.reads
         uses.closures += inner.closures
