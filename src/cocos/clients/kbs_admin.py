@@ -145,13 +145,16 @@ class KbsAdmin:
         """
         return await self._policy("resource-policy", policy_id)
 
-    async def delete_resource_policy(self, policy_id: str) -> None:
+    async def delete_resource_policy(self, policy_id: str) -> tuple[str, ...]:
         """Delete a stored resource policy; what is more general holds again.
+
+        Returns:
+            The KBS's warnings.
 
         Raises:
             NotFoundError: none of that id is stored.
         """
-        await self._delete("resource-policy", policy_id)
+        return _warnings(await self._delete("resource-policy", policy_id))
 
     async def set_attestation_policy(self, policy_id: str, text: str) -> tuple[str, ...]:
         """Set the Rego policy that appraises evidence; return the KBS's warnings.
@@ -279,8 +282,8 @@ class KbsAdmin:
         except UnicodeDecodeError as error:
             raise ProtocolError(f"the KBS sent a {kind} that is not UTF-8") from error
 
-    async def _delete(self, kind: str, name: str) -> None:
-        await self._call("DELETE", f"{kind}/{quote(name)}", f"to delete the {kind} {name}")
+    async def _delete(self, kind: str, name: str) -> Answer:
+        return await self._call("DELETE", f"{kind}/{quote(name)}", f"to delete the {kind} {name}")
 
     async def _call(
         self,

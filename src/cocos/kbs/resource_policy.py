@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+import structlog
+
 from cocos._types import JsonObject, VerifiedClaims
 from cocos.errors import (
     AccessDeniedError,
@@ -44,6 +46,8 @@ _OPEN: Final = (defaults.text(defaults.RESOURCE), defaults.ALLOW_ALL)
 _VERDICT: Final = "allow"
 _FINDINGS: Final = "findings"
 _SHOWN: Final = 200  # characters of a verdict that is no boolean
+_log = structlog.get_logger(__name__)
+
 _HINT: Final = "the attested state of this machine does not satisfy the KBS's resource policy"
 _FAILED: Final = "the KBS's resource policy fails; its operator can mend it"
 
@@ -111,13 +115,31 @@ class ResourcePolicy(StoredPolicies):
             raise PolicyFailedError("Policy engine error", findings=found, hint=_FAILED)
         raise AccessDeniedError("Access denied by policy", findings=found, hint=_HINT)
 
+    async def remove(self, policy_id: str) -> tuple[str, ...]:
+        """Delete a stored policy; what is more general, or the default, holds again.
+
+        Returns:
+            Warnings: what it protected is given to more than it was.
+
+        Raises:
+            NotFoundError: none of that id is stored.
+        """
+        await self.delete(policy_id)
+        texts = await self.texts()
+        heir = _deciding(texts, [] if policy_id == POLICY_ID else policy_id.split("/"))
+        if not _is_open(texts[heir]):
+            return ()
+        warning = f"{heir} decides now on what {policy_id} decided on, and lets every computation"
+        _log.warning("policy.loosened", policy=policy_id, warning=warning)
+        return (warning,)
+
     async def unbound(self, routes: Iterable[Sequence[str]]) -> list[Sequence[str]]:
         """Return the routes of which nobody said who may have what is there.
 
         The global policy decides on them, and it is one of those that let every computation.
         """
         texts = await self.texts()
-        if not any(owners.same(texts[POLICY_ID], text) for text in _OPEN):
+        if not _is_open(texts[POLICY_ID]):
             return []
         return [route for route in routes if _deciding(texts, route) == POLICY_ID]
 
@@ -138,6 +160,11 @@ class ResourcePolicy(StoredPolicies):
         except CocosError:
             return ()
         return tuple(replace(each, check="resource-policy") for each in found)
+
+
+def _is_open(text: str) -> bool:
+    """Whether a policy is known to let every computation on machines that are trusted."""
+    return any(owners.same(text, each) for each in _OPEN)
 
 
 def _deciding(texts: Mapping[str, str], route: Sequence[str]) -> str:

@@ -91,8 +91,12 @@ async def test_lists_and_deletions(desk: Desk) -> None:
     again = desk.write("again.rego", text)
     await desk.config("set-resource-policy", "--policy-file", again, "--id", "resource/default")
     assert await desk.config("get-resource-policy", "--id", "resource/default") == text
-    said = await desk.config("delete-resource-policy", "--id", "resource/default", "--json")
-    assert json.loads(said) == {"id": "resource/default"}
+    said = await desk.run("config", "delete-resource-policy", "--id", "resource/default", "--json")
+    warning = "resource-policy decides now on what resource/default decided on"
+    deleted = json.loads(said.stdout)
+    assert deleted["id"] == "resource/default"
+    assert deleted["warnings"][0].startswith(warning)
+    assert f"warning: {warning}" in said.stderr.decode()
     gone = await desk.run("config", "get-resource-policy", "--id", "resource/default")
     assert gone.exit_status == 66
     assert "other/key/1" not in await desk.config("list-resources")
@@ -119,6 +123,29 @@ async def test_lists_and_deletions(desk: Desk) -> None:
     await desk.config("delete-reference-value", "--id", "svn")
     await desk.config("set-reference-values", desk.write("values.json", values))
     assert json.loads(await desk.config("get-reference-values", "--json")) == {"svn": [7]}
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "status", "said"),
+    [
+        ("allow := true\n", "resource", 0, ""),
+        ("allow if input.submod\n", "resource", 0, "warning: line 2: there is no input.submod"),
+        ("alow := true\n", "resource", 65, "the policy has no rule allow"),
+        ("allow if not f(1)\nf(x) if { some i; i > x }\n", "resource", 65, "var i is unsafe"),
+        ("allow := true\n", "attestation", 65, "the policy has no rule trust_claims"),
+        ("trust_claims := {}\n", "attestation", 0, ""),
+    ],
+)
+async def test_a_policy_is_checked_without_a_kbs(
+    tmp_path: Path, text: str, kind: str, status: int, said: str
+) -> None:
+    desk = Desk(tmp_path)
+    file = desk.write("policy.rego", f"package policy\n{text}")
+    done = await desk.run("config", "check-policy", "--policy-file", file, "--kind", kind, "--json")
+    assert done.exit_status == status, done.stderr
+    assert said in done.stderr.decode()
+    if status == 0:
+        assert len(json.loads(done.stdout)["warnings"]) == (1 if said else 0)
 
 
 async def test_tpms_of_vendors_are_allowed_and_struck_off(desk: Desk) -> None:

@@ -200,3 +200,36 @@ async def test_claims_of_any_form_are_denied(policy: ResourcePolicy, submods: ob
     with pytest.raises(AccessDeniedError) as caught:
         await policy.check("resource", ["a", "b", "c"], {}, claims)
     assert caught.value.findings[0].check == "resource-policy"
+
+
+@pytest.mark.parametrize(
+    ("general", "warned"),
+    [
+        ({}, ()),
+        ({POLICY_ID: defaults.text(defaults.RESOURCE)}, (POLICY_ID,)),
+        ({POLICY_ID: f"# mine\n{defaults.ALLOW_ALL}"}, (POLICY_ID,)),
+        ({POLICY_ID: defaults.ALLOW_ALL, "resource/default": DENY}, ()),
+        ({POLICY_ID: DENY, "resource/default": defaults.ALLOW_ALL}, ("resource/default",)),
+    ],
+)
+async def test_who_deletes_a_policy_hears_what_it_leaves_open(
+    policy: ResourcePolicy, general: dict[str, str], warned: tuple[str, ...]
+) -> None:
+    for policy_id, text in general.items():
+        await policy.set(policy_id, text)
+    await policy.set("resource/default/key/1", DENY)
+    said = await policy.remove("resource/default/key/1")
+    assert tuple(warning.partition(" decides now")[0] for warning in said) == warned
+    with pytest.raises(NotFoundError):
+        await policy.remove("resource/default/key/1")
+
+
+async def test_who_deletes_the_global_policy_hears_of_the_default(tmp_path: Path) -> None:
+    store = await SqlStore.open(f"sqlite:///{tmp_path}/store.sqlite3")
+    policy = ResourcePolicy(
+        store, LocalEngine(), default=defaults.text(defaults.RESOURCE), metrics=KbsMetrics()
+    )
+    await policy.set(POLICY_ID, DENY)
+    (said,) = await policy.remove(POLICY_ID)
+    assert said.startswith("resource-policy decides now")
+    await store.close()

@@ -51,7 +51,7 @@ def set_resource_policy(
     allow_all: Annotated[
         bool, typer.Option("--allow-all", help="Insecure: everything to everybody who attests.")
     ] = False,
-    deny_all: Annotated[bool, typer.Option("--deny-all", help="Nothing to nobody.")] = False,
+    deny_all: Annotated[bool, typer.Option("--deny-all", help="Nothing to anybody.")] = False,
     affirming: Annotated[
         bool,
         typer.Option("--affirming", help="Everything to attesters all of whose parts are good."),
@@ -152,9 +152,16 @@ def delete_resource_policy(
     policy_id: ResourcePolicyId = GLOBAL,
     as_json: common.JsonFlag = False,
 ) -> None:
-    """Delete a stored resource policy: the more general one, or the default, holds again."""
-    run_admin(context.obj, lambda admin: admin.delete_resource_policy(policy_id))
-    done(f"deleted the resource policy {policy_id}", {"id": policy_id}, as_json=as_json)
+    """Delete a stored resource policy: the more general one, or the default, holds again.
+
+    That may give its resources to more machines; --deny-all gives them to none.
+    """
+    warnings = _doubts(context, lambda admin: admin.delete_resource_policy(policy_id))
+    done(
+        f"deleted the resource policy {policy_id}",
+        {"id": policy_id, "warnings": warnings},
+        as_json=as_json,
+    )
 
 
 @app.command("set-attestation-policy")
@@ -219,7 +226,7 @@ def delete_attestation_policy(
 def _doubts(
     context: typer.Context, work: Callable[[KbsAdmin], Awaitable[tuple[str, ...]]]
 ) -> tuple[str, ...]:
-    """Set a policy; say, and return, what the KBS doubts of it."""
+    """Set or delete a policy; say, and return, what the KBS doubts of it."""
     warnings: tuple[str, ...] = run_admin(context.obj, work)
     _warn(warnings)
     return warnings

@@ -170,12 +170,12 @@ class _Api:
         await self._admit(request)
         return _rego(await self._administration.resource_policy(request.path_params["id"]))
 
-    @operation("Delete a resource policy", security=ADMIN)
+    @operation("Delete a resource policy", answer=_STORED, security=ADMIN)
     async def delete_resource_policy(self, request: Request) -> Response:
         admin, policy_id = await self._admit(request), request.path_params["id"]
-        await self._administration.delete_resource_policy(policy_id)
+        warnings = await self._administration.delete_resource_policy(policy_id)
         _log.info("kbs.resource-policy-deleted", admin=admin, policy=policy_id)
-        return Response()
+        return json_response(kbs.PolicyStored(warnings))
 
     @operation(
         "Set an attestation policy",

@@ -142,13 +142,13 @@ class Administration:
         """
         return await self._policy.text(policy_id)
 
-    async def delete_resource_policy(self, policy_id: str) -> None:
-        """Delete a stored resource policy; what is more general holds again.
+    async def delete_resource_policy(self, policy_id: str) -> tuple[str, ...]:
+        """Delete a stored resource policy; what is more general holds again. Return warnings.
 
         Raises:
             NotFoundError: none of that id is stored.
         """
-        await self._policy.delete(policy_id)
+        return await self._policy.remove(policy_id)
 
     async def set_attestation_policy(self, policy_id: str, text: str) -> tuple[str, ...]:
         """Set a policy that appraises evidence; return warnings.

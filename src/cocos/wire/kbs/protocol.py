@@ -115,7 +115,7 @@ class Attestation(msgspec.Struct, frozen=True, rename="kebab"):
 
 
 class PolicyStored(msgspec.Struct, frozen=True):
-    """Answer to setting a policy; Trustee's clients do not look at it."""
+    """Answer to setting or deleting a policy; Trustee's clients do not look at it."""
 
     warnings: tuple[str, ...] = ()
 
