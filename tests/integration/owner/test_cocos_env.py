@@ -87,7 +87,7 @@ async def test_the_real_one_gives_a_skopeo_that_knows_key_providers(
     tool: Skopeo, tmp_path: Path
 ) -> None:
     assert tool.argv
-    env = f'eval "$({shlex.quote(str(BIN / "cocos-cli"))} env)"'
+    env = f'eval "$({shlex.quote(str(BIN / "cocos-cli"))} env --original-paths)"'
     text = (
         f"set -e; {env}; {env}; command -v skopeo cocos-cli; skopeo --version; "
         'cat "$OCICRYPT_KEYPROVIDER_CONFIG" "$CONTAINERS_REGISTRIES_CONF"; '
@@ -100,6 +100,16 @@ async def test_the_real_one_gives_a_skopeo_that_knows_key_providers(
     assert out.count("insecure = true") == 3
     assert "Usage: cocos-cli" in out
     json.loads((await process.run([BIN / "cocos-cli", "env", "--json"])).stdout)
+
+
+async def test_a_folder_s_own_programs_run_unless_asked_otherwise(tmp_path: Path) -> None:
+    own = tmp_path / "build" / "cocos-cli"
+    own.parent.mkdir()
+    own.write_text("#!/bin/sh\necho its own\n")
+    own.chmod(0o755)
+    code = shell_code({"A": "x"}, None)
+    text = f"cd {shlex.quote(str(tmp_path))}; ./build/cocos-cli"
+    assert await shell(code, text, "bash") == "its own\n"
 
 
 async def test_a_failure_stops_the_script(tmp_path: Path) -> None:

@@ -19,9 +19,11 @@ from cocos.cli.owner import doctor_checks as checks
 from cocos.cli.owner.doctor_checks import Check, Verdict, _Port, _Tool
 from cocos.errors import PeerError, ProcessError, UnreachableError
 from cocos.host import process
+from cocos.host.images.skopeo import Skopeo
 from cocos.host.machines import accelerator, kvm, qemu
 from cocos.host.machines.qemu import Firmware
 from cocos.transport.rpc import Service, serve
+from cocos.wire import ocicrypt
 from cocos.wire._generated import manager_pb2_grpc as pb_grpc
 
 # It looks at the ports that guide and demo use.
@@ -64,7 +66,7 @@ async def test_all_of_it_as_a_program() -> None:
     assert found["KBS"]["verdict"] == "failed"
     assert url in found["KBS"]["detail"]
     assert found["KBS"]["fix"]
-    for name in ("python", "runc", "umoci", "bwrap", "sandbox", "skopeo"):
+    for name in ("python", "runc", "umoci", "bwrap", "sandbox"):
         assert found[name]["verdict"] == "ok", found[name]
     for port in (5000, 8080, 50002, 50011, 7001, 7003, 7020):
         assert found[f"port {port}"]["detail"]
@@ -228,3 +230,50 @@ async def test_a_configured_accelerator() -> None:
     if (await accelerator.choose()).name == "tcg":
         with pytest.raises(PeerError, match="KVM is configured but"):
             await accelerator.choose("kvm")
+
+
+async def test_a_tool_is_judged_by_what_it_does() -> None:
+    """Debian 12's swtpm_setup is there and works, and ends with 1 after its version."""
+    found = {tool.name: tool for tool in checks.TOOLS}
+    assert (await checks._check_tool(found["swtpm_setup"])).verdict is Verdict.OK
+
+
+async def test_a_skopeo_that_the_shell_has_not_is_a_warning(
+    tool: Skopeo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = f"{tmp_path}:/usr/bin:/bin"
+    monkeypatch.setenv("PATH", bare)
+    if shutil.which("skopeo") is None:
+        missing = only(await checks.check_skopeo())
+        assert missing.verdict is Verdict.WARNING
+        assert "not on PATH" in missing.detail
+    old = tmp_path / "skopeo"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    check = only(await checks.check_skopeo())
+    assert check.verdict is Verdict.WARNING
+    assert f"{old}, cannot use key providers" in check.detail
+    assert check.fix == 'eval "$(cocos-cli env)"'
+    programs = tool.install_wrapper(tmp_path / "env")
+    monkeypatch.setenv("PATH", f"{programs}:{bare}")
+    assert only(await checks.check_skopeo()).verdict is Verdict.OK
+
+
+async def test_a_key_provider_that_skopeo_would_ask_in_vain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        number = free.getsockname()[1]
+    port = _Port(number, "key provider", "keyprovider.KeyProviderService")
+    config = tmp_path / "ocicrypt.json"
+    monkeypatch.setenv("OCICRYPT_KEYPROVIDER_CONFIG", str(config))
+    assert (await checks._check_port(port)).verdict is Verdict.OK
+    config.write_bytes(ocicrypt.grpc_config(f"127.0.0.1:{number}"))
+    check = await checks._check_port(port)
+    assert check.verdict is Verdict.WARNING
+    assert "no key provider answers" in check.detail
+    assert f"coco-keyprovider --socket 127.0.0.1:{number}" in check.fix
+    for other in ("[]", "{", '{"key-providers": {"attestation-agent": {"cmd": {}}}}'):
+        config.write_text(other)
+        assert (await checks._check_port(port)).verdict is Verdict.OK

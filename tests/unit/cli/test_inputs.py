@@ -3,9 +3,11 @@
 
 import datetime as dt
 import json
+import re
 from pathlib import Path
 
 import pytest
+from _layouts import gzipped, tar, write
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from typer.testing import CliRunner
@@ -94,3 +96,26 @@ def test_the_attestation_service_wants_an_address() -> None:
     with pytest.raises(UsageError) as caught:
         ServerSettings(socket="foo").check()
     assert caught.value.hint == "write it as 127.0.0.1:8080"
+
+
+def test_a_hash_goes_bare_to_who_takes_it_up(tmp_path: Path) -> None:
+    """-algo-hash "$(cocos-cli checksum …)" wants it so; a person sees what it is the hash of."""
+    file, image = tmp_path / "file", tmp_path / "image"
+    file.write_bytes(b"x")
+    digest = write(image, [gzipped(tar("a", b"x"))])
+    for path in (file, f"oci:{image}"):
+        shown = CliRunner().invoke(app, ["checksum", str(path)])
+        assert re.fullmatch(r"[0-9a-f]{64}\n", shown.stdout)
+    assert shown.stdout.strip() == digest.removeprefix("sha256:")
+
+
+@pytest.mark.parametrize("path", ["nope", "folder/nope", "./nope", "nope.json"])
+def test_a_word_that_is_neither_file_nor_image(path: str) -> None:
+    error = failure("checksum", path)
+    assert isinstance(error, NotFoundError)
+    assert error.message == f"there is no {path}"
+    assert "docker://" in str(error.hint)
+
+
+def test_images_that_are_not_read_are_no_missing_files() -> None:
+    assert isinstance(failure("checksum", "docker-archive:a.tar"), FormatError)

@@ -6,8 +6,10 @@ import contextlib
 import datetime as dt
 import email.utils
 import enum
+import json
 import os
 import platform
+import shutil
 import socket
 import sys
 from collections.abc import Awaitable, Callable
@@ -42,6 +44,7 @@ from cocos.manager.backends import Image, check_firmware
 from cocos.manager.config import ENVIRONMENT, ManagerConfig
 from cocos.policy.documents import Kind
 from cocos.transport.rpc import calling, readable
+from cocos.wire import ocicrypt
 
 T = TypeVar("T")
 
@@ -92,7 +95,12 @@ TOOLS = (
     _Tool("bwrap", "fences in the programs of local VMs", needed=True, package="bubblewrap"),
     _Tool("qemu-system-x86_64", "runs VMs", package="qemu-system-x86"),
     _Tool("swtpm", "gives VMs a TPM"),
-    _Tool("swtpm_setup", "makes TPMs that a CA has certified", package="swtpm-tools"),
+    _Tool(
+        "swtpm_setup",
+        "makes TPMs that a CA has certified",
+        package="swtpm-tools",
+        arguments=("--print-capabilities",),  # Debian 12's ends with 1 after its version
+    ),
     _Tool("buildah", "builds images"),
     _Tool("mmdebstrap", "gets Debian 13's Skopeo and registry"),
     _Tool("jq", "shows manifests in the guide"),
@@ -142,12 +150,19 @@ async def _check_tool(tool: _Tool) -> Check:
         verdict = Verdict.FAILED if tool.needed else Verdict.WARNING
         return Check(tool.name, verdict, f"{error.message} ({tool.purpose})", hint)
     first = (done.stdout or done.stderr).decode(errors="replace").strip().partition("\n")[0]
-    return Check(tool.name, Verdict.OK, first[:80])
+    # What is no sentence is a list of abilities for programs.
+    return Check(tool.name, Verdict.OK, str(path) if first.startswith("{") else first[:80])
 
 
 async def check_skopeo() -> list[Check]:
-    """A Skopeo that has been seen to use a key provider."""
-    return [await _attempt("skopeo", skopeo.find, lambda found: found.argv[-1])]
+    """A Skopeo that has been seen to use a key provider, and whether the shell has it, too."""
+    found = await _attempt("skopeo", skopeo.find, lambda found: found.argv[-1])
+    own = shutil.which("skopeo")
+    if found.verdict is Verdict.OK and found.detail != own:
+        other = f"the shell's own, {own}, cannot use key providers" if own else "not on PATH"
+        detail = f"{found.detail}; {other}"
+        found = Check(found.name, Verdict.WARNING, detail, 'eval "$(cocos-cli env)"')
+    return [found]
 
 
 async def check_registry_program() -> list[Check]:
@@ -215,6 +230,10 @@ async def check_ports() -> list[Check]:
 async def _check_port(port: _Port) -> Check:
     name = f"port {port.number}"
     if await asyncio.to_thread(_is_free, port.number):
+        if port.number == _asked_by_skopeo():
+            detail = "no key provider answers, whom OCICRYPT_KEYPROVIDER_CONFIG has Skopeo ask"
+            fix = f"coco-keyprovider --socket 127.0.0.1:{port.number} --kbs URL"
+            return Check(name, Verdict.WARNING, detail, fix)
         return Check(name, Verdict.OK, f"free, for the {port.name}")
     answers = _answers_grpc if port.grpc_service else _answers_http
     if await answers(port):
@@ -225,6 +244,16 @@ async def _check_port(port: _Port) -> Check:
         f"taken by something that is no {port.name}",
         f"see who it is: ss -tlnp sport = :{port.number}",
     )
+
+
+def _asked_by_skopeo() -> int | None:
+    """Return the port of the key provider that Skopeo is told to ask in this environment."""
+    try:
+        config = json.loads(Path(os.environ["OCICRYPT_KEYPROVIDER_CONFIG"]).read_bytes())
+        address: str = config["key-providers"][ocicrypt.PROVIDER]["grpc"]
+        return int(address.rpartition(":")[2])
+    except (KeyError, OSError, ValueError, TypeError, AttributeError):
+        return None
 
 
 def _is_free(port: int) -> bool:

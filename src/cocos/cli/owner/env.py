@@ -49,14 +49,20 @@ def env(
         str,
         typer.Option(metavar="HOST:PORT", help="Key provider that Skopeo is to ask."),
     ] = KEYPROVIDER_ADDRESS,
+    original_paths: Annotated[
+        bool,
+        typer.Option(
+            "--original-paths",
+            help="In bash also define ./build/cocos-cli and the other command lines of the "
+            "original Cocos guide; where a folder really has such a program, ours runs.",
+        ),
+    ] = False,
     as_json: common.JsonFlag = False,
 ) -> None:
     """Print shell code: eval "$(cocos-cli env)".
 
     It puts our programs and a Skopeo that knows key providers on PATH, and names their
     configuration: the key provider, and registries on loopback, those only, by plain http.
-    In bash it also defines ./build/cocos-cli and the other command lines of the
-    original Cocos guide.
     """
     try:
         variables = common.run_async(prepare(cache_folder("env"), keyprovider))
@@ -66,7 +72,9 @@ def env(
         raise
     common.emit(
         variables,
-        lambda: print(shell_code(variables, own_programs()), end=""),  # noqa: T201
+        lambda: print(  # noqa: T201
+            shell_code(variables, own_programs() if original_paths else None), end=""
+        ),
         as_json=as_json,
     )
 
@@ -104,13 +112,20 @@ async def prepare(folder: Path, keyprovider: str) -> dict[str, str]:
     }
 
 
-def shell_code(variables: dict[str, str], programs: Path) -> str:
-    """Return POSIX shell code that sets the variables and, in bash, the guide's commands."""
+def shell_code(variables: dict[str, str], programs: Path | None) -> str:
+    """Return POSIX shell code that sets the variables.
+
+    Args:
+        variables: Name → value.
+        programs: Folder of our programs, to define the original guide's command lines in bash.
+    """
     lines = []
     for name, value in variables.items():
         quoted = shlex.quote(value)
         rest = '"${PATH:+:$PATH}"' if name == "PATH" else ""
         lines.append(f"{name}={quoted}{rest}; export {name}")
+    if programs is None:
+        return "\n".join(lines) + "\n"
     functions = _RUNNER + "".join(
         f'function {line} {{ _cocos_run {shlex.quote(str(programs / name))} "$@"; }}\n'
         for line, name in GUIDE_PROGRAMS.items()

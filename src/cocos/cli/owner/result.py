@@ -10,7 +10,7 @@ import typer
 
 from cocos.cli import _common as common
 from cocos.crypto import sealed
-from cocos.errors import NotFoundError
+from cocos.errors import FormatError, NotFoundError
 from cocos.host import archive
 from cocos.host.files import read_file, read_input
 from cocos.host.images import skopeo
@@ -75,6 +75,8 @@ def checksum(
 ) -> None:
     """Print the hash that a manifest, a policy or a token names something by.
 
+    To a pipe or a variable it goes bare: -algo-hash "$(cocos-cli checksum docker://…)".
+
     Image: SHA-256 of its config, the same before and after encryption; for -algo-hash,
     -dataset-hash and the hash members of a manifest. Manifest: SHA-256 of its meaning, as
     it is measured and shown to a KBS's policy. File or folder: SHA3-256, as in the original.
@@ -82,21 +84,35 @@ def checksum(
     if manifest:
         text = read_input(Path(path), "the manifest", limit=MAX_MANIFEST_BYTES)
         what, digest = "manifest file", Computation.from_json(text).digest()
-    elif path.startswith(("docker://", "oci:")):
-        what, digest = "image", common.run_async(_image_hash(path))
-    else:
-        if not Path(path).exists():
-            raise NotFoundError(f"there is no {path}")
+    elif Path(path).exists():
         what, digest = "file", archive.checksum(Path(path))
+    else:
+        what, digest = "image", common.run_async(_image_hash(_reference(path)))
     shown = base64.b64encode(digest).decode() if base64_ else digest.hex()
     common.emit(
         {"what": what, "hash": shown},
-        lambda: common.stdout.print(f"Hash of {what}: {shown}", markup=False),
+        lambda: _show_hash(what, shown),
         as_json=as_json,
     )
 
 
-async def _image_hash(reference: str) -> bytes:
+def _show_hash(what: str, shown: str) -> None:
+    """Say to people what it is the hash of; whoever takes it up gets it bare."""
+    if common.stdout.is_terminal:
+        common.stderr.print(f"Hash of {what}: ", end="")
+    common.stdout.print(shown)
+
+
+def _reference(path: str) -> oci.Reference:
+    try:
+        return oci.Reference.parse(path)
+    except FormatError as error:
+        if ":" in path:
+            raise
+        raise NotFoundError(f"there is no {path}", hint=error.hint) from error
+
+
+async def _image_hash(reference: oci.Reference) -> bytes:
     tool = await skopeo.find()
-    found = await tool.resolve(oci.Reference.parse(reference))
+    found = await tool.resolve(reference)
     return bytes.fromhex(found.manifest.config.digest.removeprefix("sha256:"))

@@ -125,12 +125,24 @@ def parse(data: bytes) -> Guide | Original:
     """
     what = "the manifest"
     members: dict[str, Any] = decode(data, dict[str, Any], what)
-    shape: type[Guide | Original] = Guide if "computation_id" in members else Original
+    shape = _form(members)
     unknown = list(_unknown(members, shape, ""))
     if unknown:
         raise FormatError(f"{what} has members that nobody knows: {', '.join(unknown[:20])}")
     result: Guide | Original = decode(data, shape, what)
     return result
+
+
+def _form(members: dict[str, Any]) -> type[Guide | Original]:
+    """Return the form by its identifier's name; without one, by what the algorithm is called."""
+    if "computation_id" in members:
+        return Guide
+    if "id" in members:
+        return Original
+    algorithm = members.get("algorithm")
+    original = isinstance(algorithm, dict) and "source" in algorithm
+    missing = "id" if original else "computation_id"
+    raise FormatError(f"the manifest has no {missing}, which names it and its result")
 
 
 def _unknown(value: object, shape: Any, place: str) -> Iterator[str]:

@@ -293,3 +293,23 @@ def test_a_manifest_of_very_many_datasets_is_refused_in_a_sentence() -> None:
     with pytest.raises(FormatError) as caught:
         Computation.from_proto(message.SerializeToString())
     assert caught.value.message == "the manifest is refused: datasets: more than 64"
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "name"),
+    [
+        ({"uri": "docker://h/a", "type": "oci-image"}, "computation_id"),
+        ({"uri": "docker://h/a", "wrong": 1}, "computation_id"),
+        ({"source": {"url": "docker://h/a"}}, "id"),
+        ({}, "computation_id"),
+        ("text", "computation_id"),
+        (None, "computation_id"),
+    ],
+)
+def test_a_manifest_without_identifier_misses_that_and_nothing_else(
+    algorithm: object, name: str
+) -> None:
+    members = {"name": "x", "kbs_url": "", "algorithm": algorithm}
+    text = json.dumps(members if algorithm is not None else {"name": "x"}).encode()
+    with pytest.raises(FormatError, match=f"^the manifest has no {name}, "):
+        Computation.from_json(text)
