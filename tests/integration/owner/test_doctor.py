@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from cocos.cli.owner import doctor_checks as checks
-from cocos.cli.owner.doctor_checks import Check, Verdict, _Port, _Tool
+from cocos.cli.owner import doctor_ports as ports
+from cocos.cli.owner.doctor_checks import Check, Verdict, _Tool
+from cocos.cli.owner.doctor_ports import _Port
 from cocos.errors import PeerError, ProcessError, UnreachableError
 from cocos.host import process
 from cocos.host.images.skopeo import Skopeo
@@ -101,9 +103,9 @@ async def test_a_port_that_ours_answers_on() -> None:
     register = partial(pb_grpc.add_ManagerServiceServicer_to_server, servicer)
     async with serve("127.0.0.1:0", [Service("manager.ManagerService", register)]) as address:
         number = int(address.rpartition(":")[2])
-        ours = await checks._check_port(_Port(number, "manager", "manager.ManagerService"))
+        ours = await ports._check_port(_Port(number, "manager", "manager.ManagerService"))
         assert (ours.verdict, ours.detail) == (Verdict.OK, "a manager answers")
-        other = await checks._check_port(_Port(number, "CVMS", "cvms.Service"))
+        other = await ports._check_port(_Port(number, "CVMS", "cvms.Service"))
         assert other.verdict is Verdict.WARNING
         assert "no CVMS" in other.detail
         assert str(number) in other.fix
@@ -112,7 +114,7 @@ async def test_a_port_that_ours_answers_on() -> None:
 @pytest.mark.parametrize(("status", "verdict"), [(200, Verdict.OK), (404, Verdict.WARNING)])
 async def test_a_port_with_http_on_it(status: int, verdict: Verdict) -> None:
     async with answering(reply(status)) as number:
-        check = await checks._check_port(_Port(number, "registry", http_path="/v2/"))
+        check = await ports._check_port(_Port(number, "registry", http_path="/v2/"))
     assert check.verdict is verdict
 
 
@@ -120,7 +122,7 @@ async def test_a_port_with_noise_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "ANSWER_SECONDS", 0.5)
     async with answering(b"\0\xff noise") as number:
         for port in (_Port(number, "a", "a.A"), _Port(number, "b", http_path="/")):
-            assert (await checks._check_port(port)).verdict is Verdict.WARNING
+            assert (await ports._check_port(port)).verdict is Verdict.WARNING
 
 
 @pytest.mark.parametrize(
@@ -268,12 +270,12 @@ async def test_a_key_provider_that_skopeo_would_ask_in_vain(
     port = _Port(number, "key provider", "keyprovider.KeyProviderService")
     config = tmp_path / "ocicrypt.json"
     monkeypatch.setenv("OCICRYPT_KEYPROVIDER_CONFIG", str(config))
-    assert (await checks._check_port(port)).verdict is Verdict.OK
+    assert (await ports._check_port(port)).verdict is Verdict.OK
     config.write_bytes(ocicrypt.grpc_config(f"127.0.0.1:{number}"))
-    check = await checks._check_port(port)
+    check = await ports._check_port(port)
     assert check.verdict is Verdict.WARNING
     assert "no key provider answers" in check.detail
     assert f"coco-keyprovider --socket 127.0.0.1:{number}" in check.fix
     for other in ("[]", "{", '{"key-providers": {"attestation-agent": {"cmd": {}}}}'):
         config.write_text(other)
-        assert (await checks._check_port(port)).verdict is Verdict.OK
+        assert (await ports._check_port(port)).verdict is Verdict.OK

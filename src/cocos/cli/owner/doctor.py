@@ -13,6 +13,7 @@ import typer
 from cocos._clock import system_clock
 from cocos.cli import _common as common
 from cocos.cli.owner import doctor_checks as checks
+from cocos.cli.owner import doctor_ports as ports
 from cocos.cli.owner.doctor_checks import Check, Verdict
 
 _MARKS = {
@@ -62,7 +63,7 @@ async def examine(kbs: str, registry: str, private_key: Path | None = None) -> l
         checks.check_registry_program,
         checks.check_sandbox,
         checks.check_vms,
-        checks.check_ports,
+        ports.check_ports,
         partial(checks.check_kbs, kbs, system_clock)
         if kbs
         else partial(_skipped, "KBS and clock", "--kbs URL checks them"),

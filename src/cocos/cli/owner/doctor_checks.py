@@ -6,20 +6,16 @@ import contextlib
 import datetime as dt
 import email.utils
 import enum
-import json
 import os
 import platform
 import shutil
-import socket
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import httpx
-from grpc import aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cocos._clock import Clock
 from cocos.cli import _common as common
@@ -43,8 +39,6 @@ from cocos.host.policies.workers import PolicyWorkers
 from cocos.manager.backends import Image, check_firmware
 from cocos.manager.config import ENVIRONMENT, ManagerConfig
 from cocos.policy.documents import Kind
-from cocos.transport.rpc import calling, readable
-from cocos.wire import ocicrypt
 
 T = TypeVar("T")
 
@@ -106,25 +100,6 @@ TOOLS = (
     _Tool("jq", "shows manifests in the guide"),
     _Tool("curl", "talks to the KBS in the guide"),
     _Tool("openssl", "makes keys in the guide", arguments=("version",)),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class _Port:
-    number: int
-    name: str
-    grpc_service: str = ""
-    http_path: str = ""
-
-
-PORTS = (
-    _Port(5000, "registry", http_path="/v2/"),
-    _Port(8080, "KBS", http_path="/kbs/v0/auth"),
-    _Port(50002, "attestation agent", "attestation_agent.AttestationAgentService"),
-    _Port(50011, "key provider", "keyprovider.KeyProviderService"),
-    _Port(7001, "CVMS", "cvms.Service"),
-    _Port(7020, "manager", "manager.ManagerService"),
-    _Port(7003, "manager's health", http_path="/health"),
 )
 
 
@@ -222,80 +197,10 @@ async def _check_accelerator(config: ManagerConfig) -> Check:
     return Check("vms", Verdict.WARNING, f"emulated, slowly: {found.reason}", fix)
 
 
-async def check_ports() -> list[Check]:
-    """Ports of the guide: free, or who answers there."""
-    return list(await asyncio.gather(*map(_check_port, PORTS)))
-
-
-async def _check_port(port: _Port) -> Check:
-    name = f"port {port.number}"
-    if await asyncio.to_thread(_is_free, port.number):
-        if port.number == _asked_by_skopeo():
-            detail = "no key provider answers, whom OCICRYPT_KEYPROVIDER_CONFIG has Skopeo ask"
-            fix = f"coco-keyprovider --socket 127.0.0.1:{port.number} --kbs URL"
-            return Check(name, Verdict.WARNING, detail, fix)
-        return Check(name, Verdict.OK, f"free, for the {port.name}")
-    answers = _answers_grpc if port.grpc_service else _answers_http
-    if await answers(port):
-        return Check(name, Verdict.OK, f"a {port.name} answers")
-    return Check(
-        name,
-        Verdict.WARNING,
-        f"taken by something that is no {port.name}",
-        f"see who it is: ss -tlnp sport = :{port.number}",
-    )
-
-
-def _asked_by_skopeo() -> int | None:
-    """Return the port of the key provider that Skopeo is told to ask in this environment."""
-    try:
-        config = json.loads(Path(os.environ["OCICRYPT_KEYPROVIDER_CONFIG"]).read_bytes())
-        address: str = config["key-providers"][ocicrypt.PROVIDER]["grpc"]
-        return int(address.rpartition(":")[2])
-    except (KeyError, OSError, ValueError, TypeError, AttributeError):
-        return None
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-async def _answers_grpc(port: _Port) -> bool:
-    options = [("grpc.enable_http_proxy", 0)]
-    address = f"127.0.0.1:{port.number}"
-    async with aio.insecure_channel(address, options=options) as channel:
-        stub: Any = health_pb2_grpc.HealthStub(channel)
-        request = health_pb2.HealthCheckRequest(service=port.grpc_service)
-        try:
-            with calling(address, port.grpc_service):
-                answer = await stub.Check(request, timeout=ANSWER_SECONDS)
-            readable(answer, address, port.grpc_service)
-        except CocosError:
-            return False
-    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
-
-
-async def _answers_http(port: _Port) -> bool:
-    for scheme in ("http", "https"):
-        try:
-            answer = await _get(f"{scheme}://127.0.0.1:{port.number}{port.http_path}", verify=False)
-        except httpx.HTTPError:
-            continue
-        # A KBS refuses GET on its handshake, a private registry wants a login first.
-        return answer.status_code in {200, 401, 405}
-    return False
-
-
 async def check_kbs(url: str, clock: Clock) -> list[Check]:
     """Whether a KBS answers, and whether our clock agrees with its."""
     try:
-        answer = await _get(f"{url.rstrip('/')}/kbs/v0/auth", verify=True)
+        answer = await get(f"{url.rstrip('/')}/kbs/v0/auth", verify=True)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         fix = "is it running, and is this its address? An untrusted certificate fails, too"
         return [Check("KBS", Verdict.FAILED, f"{url} does not answer: {error}", fix)]
@@ -380,7 +285,7 @@ async def check_registry(address: str) -> list[Check]:
     scheme = "http" if host in skopeo.LOOPBACK else "https"
     url = address if "://" in address else f"{scheme}://{address}"
     try:
-        answer = await _get(f"{url.rstrip('/')}/v2/", verify=True)
+        answer = await get(f"{url.rstrip('/')}/v2/", verify=True)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         fix = "is it running, and is this its address? Only loopback registries may speak http"
         return [Check("registry", Verdict.FAILED, f"{url} does not answer: {error}", fix)]
@@ -390,7 +295,8 @@ async def check_registry(address: str) -> list[Check]:
     return [Check("registry", Verdict.FAILED, detail, "is this a registry?")]
 
 
-async def _get(url: str, *, verify: bool) -> httpx.Response:
+async def get(url: str, *, verify: bool) -> httpx.Response:
+    """Ask a server, past all proxies."""
     async with httpx.AsyncClient(verify=verify, trust_env=False) as http:
         return await http.get(url, timeout=ANSWER_SECONDS)
 
