@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from typer.exceptions import TyperException
 
 from cocos import __version__
+from cocos.cli._anywhere import in_place
 from cocos.cli._screen import Screen
 from cocos.errors import (
     CocosError,
@@ -82,7 +83,8 @@ def run_app(app: typer.Typer, name: str) -> None:
     try:
         command = typer.main.get_command(app)
         command.params.append(_version_option(name))
-        status = command(prog_name=name, standalone_mode=False)
+        arguments = in_place(command, sys.argv[1:])
+        status = command(arguments, prog_name=name, standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
     except typer.Exit as exit_:
         sys.exit(exit_.exit_code)
@@ -143,17 +145,8 @@ def _version_option(name: str) -> Any:
 
 
 def _usage_hint(error: TyperException, name: str) -> str:
-    """Say where an option belongs that an earlier command has, else where to look."""
     context: Any = getattr(error, "ctx", None)
-    command = context.command_path if context else name
-    option = getattr(error, "option_name", None)
-    while option and context is not None and (context := context.parent) is not None:
-        for parameter in context.command.params:
-            if option in parameter.opts:
-                before: str = context.command_path
-                value = "" if getattr(parameter, "is_flag", False) else " …"
-                return f"it comes before: {before} {option}{value}{command.removeprefix(before)}"
-    return f"{command} --help tells what there is"
+    return f"{context.command_path if context else name} --help tells what there is"
 
 
 def report(name: str, error: CocosError, *, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 """An operator's side of the key broker service: resources, policies, reference values."""
 
 import base64
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Self
@@ -9,12 +10,32 @@ from urllib.parse import quote
 
 from cocos._types import JsonObject
 from cocos.clients._http import Answer, Transport, read_ca
-from cocos.clients._kbs_http import BASE, OK, address_of, decode, one_line, open_server, refusal
+from cocos.clients._kbs_http import (
+    BASE,
+    OK,
+    address_of,
+    decode,
+    one_line,
+    open_server,
+    problem_of,
+    refusal,
+    variant,
+)
 from cocos.crypto import base64url
-from cocos.errors import ConfigError, FormatError, ProtocolError
+from cocos.errors import (
+    AuthenticationError,
+    CocosError,
+    ConfigError,
+    FormatError,
+    ProtocolError,
+    UnsupportedError,
+)
 from cocos.wire import audit, json
 from cocos.wire.kbs.protocol import PolicyStored, ResourcePath
 
+_OF_GUESTS: Final = frozenset({"TokenNotFound", "TokenVerifierError"})
+_SHOWN: Final = 80
+_PACKAGE: Final = re.compile(r"^[\s\ufeff]*package\s", re.MULTILINE)
 _NEW: Final = {"If-None-Match": "*"}  # RFC 9110 §13.1.2: nothing is overwritten
 
 
@@ -28,6 +49,7 @@ class KbsAdmin:
     Args:
         url: Address of the KBS (:mod:`cocos.wire.kbs.address`).
         token: Admin JWT; None for a KBS that was started without authentication.
+        advice: What to tell a user whose token is not accepted (:class:`Credentials`).
         ca_file: The only CA to trust, as PEM; the system's CAs without.
         transport: Instead of the network.
 
@@ -40,6 +62,7 @@ class KbsAdmin:
         url: str,
         *,
         token: str | None,
+        advice: str = "",
         ca_file: Path | None = None,
         transport: Transport | None = None,
     ) -> None:
@@ -51,6 +74,7 @@ class KbsAdmin:
                 hint="leave #token-key=… out, or speak TLS to it",
             )
         self._server = open_server(address, ca=read_ca(ca_file), transport=transport)
+        self._advice = advice
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
 
     async def __aenter__(self) -> Self:
@@ -278,9 +302,17 @@ class KbsAdmin:
     async def _policy(self, kind: str, policy_id: str) -> str:
         answer = await self._call("GET", f"{kind}/{quote(policy_id)}", f"the {kind} {policy_id}")
         try:
-            return answer.body.decode("utf-8")
+            text = answer.body.decode("utf-8")
         except UnicodeDecodeError as error:
             raise ProtocolError(f"the KBS sent a {kind} that is not UTF-8") from error
+        if _PACKAGE.search(text):
+            return text
+        # Trustee's passes the id over and answers with the ids of all.
+        raise UnsupportedError(
+            f"the KBS at {self._server.url} did not send the text of the {kind} {policy_id}, but "
+            f"{one_line(text[:_SHOWN])}",
+            hint="Trustee's KBS never shows policies",
+        )
 
     async def _delete(self, kind: str, name: str) -> Answer:
         return await self._call("DELETE", f"{kind}/{quote(name)}", f"to delete the {kind} {name}")
@@ -302,8 +334,17 @@ class KbsAdmin:
             method, f"{BASE}/{route}", content=content, headers=headers
         )
         if answer.status != OK:
-            raise refusal(self._server, answer, what)
+            raise self._refusal(answer, what)
         return answer
+
+    def _refusal(self, answer: Answer, what: str) -> CocosError:
+        error, problem = refusal(self._server, answer, what), problem_of(answer)
+        if problem is not None and variant(problem) in _OF_GUESTS:
+            # Of its guests' routes, which ours has none of for administrators.
+            return UnsupportedError(f"the KBS at {self._server.url} does not do this: {what}")
+        if isinstance(error, AuthenticationError) and self._advice:
+            error.hint = f"{self._advice}; {error.hint}" if error.hint else self._advice
+        return error
 
 
 def _warnings(answer: Answer) -> tuple[str, ...]:

@@ -12,6 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from cocos.crypto import jwt, private_keys
 from cocos.errors import AuthenticationError, ConfigError, FormatError
 
+ROLE: Final = "admin"
+"""What Trustee's access lists look for since v0.21; others pass it over."""
 LIFETIME: Final = dt.timedelta(hours=2)
 _HINT = "openssl genpkey -algorithm ed25519"
 
@@ -29,7 +31,8 @@ def mint(
         private_key_pem: Unencrypted Ed25519 key, PKCS#8.
         now: Issue time.
         lifetime: How long it is valid, at least a second.
-        claims: Further claims, such as ``role`` and ``iss``; not ``iat`` and ``exp``.
+        claims: Further claims, such as ``iss``, or another ``role`` than :data:`ROLE`; not
+            ``iat`` and ``exp``.
 
     Raises:
         ConfigError: not such a key.
@@ -47,7 +50,7 @@ def mint(
     expires = int((now + lifetime).timestamp())
     if expires <= issued:
         raise FormatError("an admin token must be valid for at least a second")
-    return jwt.sign({}, {**(claims or {}), "iat": issued, "exp": expires}, key)
+    return jwt.sign({}, {"role": ROLE, **(claims or {}), "iat": issued, "exp": expires}, key)
 
 
 def load_public_key(pem: bytes) -> ed25519.Ed25519PublicKey:

@@ -50,8 +50,16 @@ class Settings(BaseModel):
     """The only CA to trust for KBSs whose address names nothing to know them by, PEM."""
     auth_private_key: Path | None = None
     """Ed25519 key of the KBS's administrator, PEM: new keys are made and registered."""
+    admin_token_file: Path | None = None
+    """Instead of that key: a file with a token of the administrator."""
+    admin_role: str | None = None
+    """Claim ``role`` of tokens that are made with ``auth_private_key``."""
+    admin_issuer: str | None = None
+    """Their claim ``iss``."""
+    admin_audience: str | None = None
+    """Their claim ``aud``."""
     key_policy: Path | None = None
-    """With ``auth_private_key``: the resource policy of each new key, Rego."""
+    """With either: the resource policy of each new key, Rego."""
     keys: Path | None = None
     """The owner's key folder."""
     aa: str | None = None

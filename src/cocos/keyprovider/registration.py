@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cocos._clock import Clock
+from cocos.clients.admin_credentials import Credentials
 from cocos.clients.kbs import KbsAdmin
-from cocos.crypto import admin_jwt
 from cocos.errors import (
     AccessDeniedError,
     AuthenticationError,
@@ -84,7 +84,7 @@ async def _bind(admin: KbsAdmin, key: ResourcePath, binding: Binding, *, new: bo
             hint=f"may this administrator set the policy {policy_id}? Who may can be given the "
             "text: cocos-cli policy prints it" + (f"; {error.hint}" if error.hint else ""),
         ) from error
-    except NotFoundError as error:
+    except (NotFoundError, UnsupportedError) as error:
         raise UnsupportedError(
             f"this KBS has no policies of single keys; the key {key.uri} was not registered",
             hint="only a KBS of ours has them; on another, set its one policy first, and store "
@@ -100,11 +100,7 @@ async def _present(admin: KbsAdmin, policy_id: str) -> str | None:
 
 
 async def _exists(admin: KbsAdmin, key: ResourcePath) -> bool:
-    try:
-        return str(key) in await admin.list_resources(str(key))
-    except AuthenticationError as error:
-        # Ours had told that of its policies already; Trustee takes it for a guest's request.
-        raise NotFoundError(error.message) from error
+    return str(key) in await admin.list_resources(str(key))
 
 
 def _taken(key: ResourcePath) -> StateError:
@@ -119,8 +115,8 @@ class Registrar:
 
     Args:
         url: The KBS.
-        private_key: Ed25519 private key of the administrator, PEM; None for a KBS that
-            was started without authentication.
+        credentials: Of its administrator; none for a KBS that was started without
+            authentication.
         clock: For the token.
         binding: The policy of every key that it stores; None: the KBS's more general ones.
         ca_file: The only CA to trust.
@@ -130,21 +126,23 @@ class Registrar:
         self,
         url: str,
         *,
-        private_key: bytes | None,
+        credentials: Credentials,
         clock: Clock,
         binding: Binding | None,
         ca_file: Path | None = None,
     ) -> None:
         self.url = url
         self._binding = binding
-        self._private_key = private_key
+        self._credentials = credentials
         self._clock = clock
         self._ca_file = ca_file
 
     async def register(self, key: ResourcePath, data: bytes, *, new: bool) -> None:
         """Store a key, as :func:`register` does."""
-        token = None
-        if self._private_key is not None:
-            token = admin_jwt.mint(self._private_key, now=self._clock())
-        async with KbsAdmin(self.url, token=token, ca_file=self._ca_file) as admin:
+        async with KbsAdmin(
+            self.url,
+            token=self._credentials.bearer(self._clock),
+            advice=self._credentials.advice,
+            ca_file=self._ca_file,
+        ) as admin:
             await register(admin, key, data, new=new, binding=self._binding)

@@ -8,6 +8,7 @@ import pytest
 from _kbs_program import Kbs, start_kbs
 
 from cocos._clock import system_clock
+from cocos.clients.admin_credentials import Credentials
 from cocos.clients.kbs import KbsAdmin
 from cocos.crypto import admin_jwt, kek
 from cocos.errors import FormatError, NotFoundError, StateError
@@ -34,7 +35,12 @@ async def kbs(tmp_path: Path) -> AsyncIterator[Kbs]:
 
 def registrar(kbs: Kbs) -> Registrar:
     binding = Binding(owners.write(owners.Terms(), said="a test"))
-    return Registrar(kbs.url, private_key=kbs.pem, clock=system_clock, binding=binding)
+    return Registrar(
+        kbs.url,
+        credentials=Credentials(private_key=kbs.pem),
+        clock=system_clock,
+        binding=binding,
+    )
 
 
 async def resources(kbs: Kbs) -> list[str]:

@@ -134,7 +134,7 @@ async def kbs_in_process(
             chosen,
             storage,
             SignedTokens({"admin": public}, clock=kbs.clock)
-            if not chosen.deny_admin
+            if not (chosen.deny_admin or chosen.identity_providers)
             else admin_gate(chosen, kbs.clock),
             engine or LocalEngine(),
             clock=kbs.clock,

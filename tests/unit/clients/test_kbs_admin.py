@@ -7,10 +7,17 @@ from pathlib import Path
 import httpx
 import pytest
 from _kbs import URL, InProcessKbs, admin_pair, kbs_in_process
+from _through import Through
 
 from cocos.clients.kbs import KbsAdmin
 from cocos.crypto import admin_jwt
-from cocos.errors import AuthenticationError, CallerError, FormatError, NotFoundError
+from cocos.errors import (
+    AuthenticationError,
+    CallerError,
+    FormatError,
+    NotFoundError,
+    UnsupportedError,
+)
 from cocos.policy import defaults
 from cocos.wire.kbs.protocol import ResourcePath
 
@@ -189,3 +196,35 @@ async def test_refusals_are_errors_of_ours(kbs: InProcessKbs, admin: KbsAdmin) -
             await stranger.list_resources()
     with pytest.raises(FormatError):
         ResourcePath.parse("a/b")
+
+
+@pytest.mark.parametrize(
+    "sent", [b'["resource-policy"]', b"[]", b"", b"null", b"<html>", b'{"policy":"package"}']
+)
+async def test_what_is_no_policy_is_not_taken_for_one(sent: bytes) -> None:
+    """Trustee's KBS passes an id over, and answers with the list of ids."""
+
+    def trustee(request: httpx.Request) -> httpx.Response:
+        assert request.method == "GET"
+        return httpx.Response(200, content=sent, headers={"Content-Type": "text/xml"})
+
+    transport = Through(httpx.MockTransport(trustee), URL)
+    async with KbsAdmin(URL, token="t", transport=transport) as admin:
+        for ask in (admin.get_resource_policy, admin.get_attestation_policy):
+            with pytest.raises(UnsupportedError, match="did not send the text") as caught:
+                await ask("resource-policy")
+            assert "Trustee" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["package policy\n", "# mine\n\npackage policy\n", "\ufeffpackage policy\n", " package x"],
+)
+async def test_every_policy_is_taken_for_one(text: str) -> None:
+    def ours(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, content=text.encode())
+
+    async with KbsAdmin(
+        URL, token=None, transport=Through(httpx.MockTransport(ours), URL)
+    ) as admin:
+        assert await admin.get_resource_policy("resource-policy") == text

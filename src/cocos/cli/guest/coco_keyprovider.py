@@ -13,6 +13,7 @@ import typer
 
 from cocos._clock import system_clock
 from cocos.attesters import detect
+from cocos.cli import _admin as admin
 from cocos.cli import _common as common
 from cocos.cli._daemon import daemonize, runtime_folder
 from cocos.cli._log_level import level_of_logs
@@ -77,8 +78,27 @@ AuthPrivateKey = Annotated[
         "-a",
         "--auth-private-key",
         help="Ed25519 key of the KBS's administrator, PEM: make and register keys that the "
-        "KBS does not have. Needs --key-policy.",
+        "KBS does not have. Needs --key-policy. [env, with --key-policy: KBS_AUTH_PRIVATE_KEY]",
     ),
+]
+AdminTokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="Instead of that key, a token of the administrator. [env, with --key-policy: "
+        "KBS_ADMIN_TOKEN_FILE]"
+    ),
+]
+Role = Annotated[
+    str | None,
+    typer.Option(
+        "--role", help="Claim role of tokens that are made. [env: KBS_ADMIN_ROLE; default: admin]"
+    ),
+]
+Issuer = Annotated[
+    str | None, typer.Option("--issuer", help="Their claim iss. [env: KBS_ADMIN_ISSUER]")
+]
+Audience = Annotated[
+    str | None, typer.Option("--audience", help="Their claim aud. [env: KBS_ADMIN_AUDIENCE]")
 ]
 KeyPolicy = Annotated[
     Path | None,
@@ -128,6 +148,10 @@ def main_command(
     kbs: Kbs = None,
     kbs_ca: KbsCa = None,
     auth_private_key: AuthPrivateKey = None,
+    admin_token_file: AdminTokenFile = None,
+    role: Role = None,
+    issuer: Issuer = None,
+    audience: Audience = None,
     key_policy: KeyPolicy = None,
     keys: Keys = None,
     aa: Agent = None,
@@ -153,16 +177,14 @@ def main_command(
     settings = common.load_settings(
         Settings,
         file=config_file,
-        environment=ENVIRONMENT,
+        environment=ENVIRONMENT | (admin.ENVIRONMENT if key_policy else {}),
         flags={
             "socket": socket,
             "kbs": kbs,
             "aa_kbc_params": guest.aa_kbc_params(),
             "offline_files": guest.offline_files(),
             "kbs_ca": kbs_ca,
-            "auth_private_key": auth_private_key,
-            "key_policy": key_policy,
-            "keys": keys,
+            **_made(auth_private_key, admin_token_file, role, issuer, audience, key_policy, keys),
             "aa": aa,
             "initdata_toml": initdata_toml,
             "insecure_sample": insecure_sample,
@@ -180,11 +202,17 @@ def main_command(
     common.run_async(_serve(settings, ready, as_json=as_json))
 
 
+def _made(*given: Path | str | None) -> dict[str, object]:
+    # Variables count only with a policy for keys: who exports them for kbs-client does not ask
+    # every key provider to make keys.
+    return dict(zip((*admin.ENVIRONMENT, "key_policy", "keys"), given, strict=True))
+
+
 @app.command("once")
 def once(context: typer.Context) -> None:
     """Answer one request of ocicrypt on standard input; its command form."""
     settings: Settings = context.obj
-    if settings.auth_private_key is not None:
+    if settings.auth_private_key is not None or settings.admin_token_file is not None:
         # Skopeo starts one process per layer: two could make two keys of one name.
         raise UsageError(
             "`once` does not make keys", hint="make the key first: cocos-cli encrypt does"
@@ -253,7 +281,13 @@ async def _source(settings: Settings) -> AsyncIterator[EvidenceSource | TokenSou
 
 
 def _registrar(settings: Settings) -> "Registrar | None":
-    if settings.auth_private_key is None or settings.address is None:
+    proof = admin.credentials(
+        settings.auth_private_key,
+        settings.admin_token_file,
+        admin.claims(settings.admin_role, settings.admin_issuer, settings.admin_audience),
+        look=False,
+    )
+    if not proof or settings.address is None:
         return None
     if settings.key_policy is None:
         raise UsageError(
@@ -264,13 +298,12 @@ def _registrar(settings: Settings) -> "Registrar | None":
     # A guest, which never comes here, has no such modules.
     from cocos.keyprovider.registration import Binding, Registrar  # noqa: PLC0415
 
-    key = read_file(settings.auth_private_key, "the administrator's private key", limit=2**16)
     policy = read_file(settings.key_policy, "the policy of new keys", limit=2**18)
     if not policy.isascii():
         raise ConfigError(f"{settings.key_policy} is not ASCII text")
     return Registrar(
         settings.address,
-        private_key=key,
+        credentials=proof,
         clock=system_clock,
         binding=Binding(policy.decode("ascii")),
         ca_file=settings.kbs_ca,

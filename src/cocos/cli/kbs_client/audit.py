@@ -10,9 +10,10 @@ import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from rich.table import Table
 
+from cocos.cli import _admin as admin
 from cocos.cli import _common as common
 from cocos.cli._screen import visible
-from cocos.cli.kbs_client.admin import AdminTokenFile, AuthPrivateKey, Connection
+from cocos.cli.kbs_client.admin import Connection
 from cocos.clients.kbs import KbsAdmin
 from cocos.crypto.admin_jwt import load_public_key
 from cocos.errors import AuthenticationError, ConfigError, FormatError
@@ -46,8 +47,11 @@ LogFile = Annotated[
 def admin_options(
     context: typer.Context,
     *,
-    auth_private_key: AuthPrivateKey = None,
-    admin_token_file: AdminTokenFile = None,
+    auth_private_key: admin.AuthPrivateKey = None,
+    admin_token_file: admin.AdminTokenFile = None,
+    role: admin.Role = None,
+    issuer: admin.Issuer = None,
+    audience: admin.Audience = None,
 ) -> None:
     """Read and verify what a KBS has released, denied and let change.
 
@@ -55,7 +59,10 @@ def admin_options(
     verify --public-key audit.pub --checkpoint yesterday.txt
     """
     connection: Connection = context.obj
-    context.obj = connection.as_admin(auth_private_key, admin_token_file)
+    made_with = admin.claims(role, issuer, audience)
+    context.obj = connection.as_admin(
+        admin.credentials(auth_private_key, admin_token_file, made_with)
+    )
 
 
 @app.command("show")
@@ -74,9 +81,9 @@ def show(
 
     async def print_all() -> None:
         table = Table("", "time", "event", "who", "what", "why", box=None, pad_edge=False)
-        async with _admin(context.obj) as admin:
-            head = await admin.audit_head()
-            async for record in _records(admin, _last(head), after):
+        async with context.obj.admin() as kbs:
+            head = await kbs.audit_head()
+            async for record in _records(kbs, _last(head), after):
                 entry = audit.decode(record)
                 if event and entry.get("event") not in event:
                     continue
@@ -120,10 +127,10 @@ def export(
     async def write() -> int:
         written = 0
         with common.stderr.status("reading the audit log"), file.open("wb") as output:
-            async with _admin(context.obj) as admin:
-                head = await admin.audit_head()
+            async with context.obj.admin() as kbs:
+                head = await kbs.audit_head()
                 output.write(wire_json.encode(head) + b"\n")
-                async for record in _records(admin, _last(head)):
+                async for record in _records(kbs, _last(head)):
                     output.write(wire_json.encode(record) + b"\n")
                     written += 1
         return written
@@ -191,10 +198,10 @@ def _public_key(file: Path) -> Ed25519PublicKey:
 async def _verify_kbs(
     connection: Connection, pinned: Ed25519PublicKey | None, kept: Mapping[str, str]
 ) -> Verification:
-    async with _admin(connection) as admin:
-        head = await admin.audit_head()
+    async with connection.admin() as kbs:
+        head = await kbs.audit_head()
         done, last = _begin(head, pinned, kept)
-        async for record in _records(admin, last):
+        async for record in _records(kbs, last):
             done.add(record)
     done.end()
     return done
@@ -247,11 +254,11 @@ def _last(head: Head) -> int:
     return audit.open_checkpoint(head.checkpoint, key).seq if head.checkpoint else _END
 
 
-async def _records(admin: KbsAdmin, last: int, after: int = 0) -> AsyncIterator[Record]:
+async def _records(kbs: KbsAdmin, last: int, after: int = 0) -> AsyncIterator[Record]:
     """Yield the records behind ``after`` up to ``last``; what comes later is not signed yet."""
     while after < last:
         before = after
-        for record in (await admin.audit_page(after)).records:
+        for record in (await kbs.audit_page(after)).records:
             if record.seq > last:
                 return
             after = record.seq
@@ -261,12 +268,8 @@ async def _records(admin: KbsAdmin, last: int, after: int = 0) -> AsyncIterator[
 
 
 async def _head(connection: Connection) -> Head:
-    async with _admin(connection) as admin:
-        return await admin.audit_head()
-
-
-def _admin(connection: Connection) -> KbsAdmin:
-    return KbsAdmin(connection.url, token=connection.token, ca_file=connection.cert_file)
+    async with connection.admin() as kbs:
+        return await kbs.audit_head()
 
 
 def _row(entry: dict[str, Any]) -> tuple[str, ...]:

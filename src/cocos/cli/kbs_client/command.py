@@ -14,17 +14,16 @@ from typing import Annotated, TypeVar
 import typer
 from rich.table import Table
 
+from cocos._clock import system_clock
 from cocos._types import JsonObject
 from cocos.attesters import detect
+from cocos.cli import _admin as admin
 from cocos.cli import _common as common
 from cocos.cli._log_level import level_of_logs
 from cocos.cli._screen import visible
 from cocos.cli.kbs_client import audit, config
 from cocos.cli.kbs_client.admin import (
-    AdminTokenFile,
-    AuthPrivateKey,
     Connection,
-    mint,
     read_text,
     run_admin,
 )
@@ -129,15 +128,9 @@ def admin_token(
     lifetime: Annotated[
         str, typer.Option("--lifetime", help="How long it is valid: 90s, 30m, 2h, 1d.")
     ] = "2h",
-    role: Annotated[
-        str | None, typer.Option("--role", help="Claim role, for a KBS with an access list.")
-    ] = None,
-    issuer: Annotated[
-        str | None, typer.Option("--issuer", help="Claim iss, if the KBS looks at it.")
-    ] = None,
-    audience: Annotated[
-        str | None, typer.Option("--audience", help="Claim aud, if the KBS looks at it.")
-    ] = None,
+    role: admin.Role = None,
+    issuer: admin.Issuer = None,
+    audience: admin.Audience = None,
     as_json: common.JsonFlag = False,
 ) -> None:
     """Print a token for admin requests, for curl's "Authorization: Bearer …".
@@ -148,9 +141,9 @@ def admin_token(
     if match is None:
         raise UsageError(f"{lifetime!r} is no lifetime", hint="90s, 30m, 2h or 1d")
     duration = dt.timedelta(**{_UNITS[match[2]]: int(match[1])})
-    claims = {"role": role, "iss": issuer, "aud": audience}
-    given = {name: value for name, value in claims.items() if value is not None}
-    token = mint(auth_private_key, duration, given)
+    made_with = admin.claims(role, issuer, audience)
+    maker = admin.credentials(auth_private_key, None, made_with)
+    token = maker.bearer(system_clock, duration)
     common.emit({"token": token}, lambda: print(token), as_json=as_json)  # noqa: T201
 
 
@@ -237,8 +230,11 @@ def explain(
     context: typer.Context,
     denial: Annotated[str, typer.Argument(metavar="ID", help="As the refused guest was told.")],
     *,
-    auth_private_key: AuthPrivateKey = None,
-    admin_token_file: AdminTokenFile = None,
+    auth_private_key: admin.AuthPrivateKey = None,
+    admin_token_file: admin.AdminTokenFile = None,
+    role: admin.Role = None,
+    issuer: admin.Issuer = None,
+    audience: admin.Audience = None,
     as_json: common.JsonFlag = False,
 ) -> None:
     """Say why the KBS refused something: every check that did not hold.
@@ -246,9 +242,9 @@ def explain(
     Example: kbs-client explain 0123456789abcdef --auth-private-key admin.key
     """
     where: Connection = context.obj
-    found: JsonObject = run_admin(
-        where.as_admin(auth_private_key, admin_token_file), lambda admin: admin.explain(denial)
-    )
+    made_with = admin.claims(role, issuer, audience)
+    proof = admin.credentials(auth_private_key, admin_token_file, made_with)
+    found: JsonObject = run_admin(where.as_admin(proof), lambda kbs: kbs.explain(denial))
     common.emit(found, lambda: _show_denial(found), as_json=as_json)
 
 

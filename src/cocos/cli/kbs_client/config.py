@@ -6,11 +6,10 @@ from typing import Annotated
 
 import typer
 
+from cocos.cli import _admin as admin
 from cocos.cli import _common as common
 from cocos.cli.kbs_client import config_policies, config_tpms, config_values
 from cocos.cli.kbs_client.admin import (
-    AdminTokenFile,
-    AuthPrivateKey,
     Connection,
     done,
     run_admin,
@@ -32,8 +31,11 @@ PathOption = Annotated[str, typer.Option("--path", help="The resource, as reposi
 def admin_options(
     context: typer.Context,
     *,
-    auth_private_key: AuthPrivateKey = None,
-    admin_token_file: AdminTokenFile = None,
+    auth_private_key: admin.AuthPrivateKey = None,
+    admin_token_file: admin.AdminTokenFile = None,
+    role: admin.Role = None,
+    issuer: admin.Issuer = None,
+    audience: admin.Audience = None,
 ) -> None:
     """Change what the KBS knows: resources, policies, reference values.
 
@@ -41,7 +43,10 @@ def admin_options(
     set-resource --path default/key/1 --resource-file 1.key
     """
     connection: Connection = context.obj
-    context.obj = connection.as_admin(auth_private_key, admin_token_file)
+    made_with = admin.claims(role, issuer, audience)
+    context.obj = connection.as_admin(
+        admin.credentials(auth_private_key, admin_token_file, made_with)
+    )
 
 
 @app.command("set-resource")
@@ -55,7 +60,7 @@ def set_resource(
     """Store a resource, over an old one if there is one."""
     name = ResourcePath.parse(path)
     data = read_input(resource_file, "the resource")
-    run_admin(context.obj, lambda admin: admin.set_resource(name, data))
+    run_admin(context.obj, lambda kbs: kbs.set_resource(name, data))
     done(f"stored {name}, {len(data)} bytes", {"path": path, "bytes": len(data)}, as_json=as_json)
 
 
@@ -65,7 +70,7 @@ def delete_resource(
 ) -> None:
     """Delete a resource."""
     name = ResourcePath.parse(path)
-    run_admin(context.obj, lambda admin: admin.delete_resource(name))
+    run_admin(context.obj, lambda kbs: kbs.delete_resource(name))
     done(f"deleted {name}", {"path": path}, as_json=as_json)
 
 
@@ -88,10 +93,10 @@ def list_resources(
 ) -> None:
     """Print the names of resources, never their content."""
 
-    async def names_of(admin: KbsAdmin) -> list[str]:
+    async def names_of(kbs: KbsAdmin) -> list[str]:
         if not unbound:
-            return await admin.list_resources(prefix)
-        return [name for name in await admin.unbound_keys() if name.startswith(prefix)]
+            return await kbs.list_resources(prefix)
+        return [name for name in await kbs.unbound_keys() if name.startswith(prefix)]
 
     names = run_admin(context.obj, names_of)
     show_names(names, as_json=as_json)

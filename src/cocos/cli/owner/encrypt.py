@@ -13,8 +13,10 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cocos._clock import system_clock
+from cocos.cli import _admin as admin
 from cocos.cli import _common as common
 from cocos.cli import _terms as terms
+from cocos.clients.admin_credentials import Credentials
 from cocos.crypto import kek
 from cocos.errors import CocosError, FormatError, IntegrityError, StateError, UsageError
 from cocos.host.files import read_file
@@ -45,12 +47,13 @@ class _Job:
 Key = Annotated[
     str, typer.Option(help="Name of the key at the KBS: repository/type/tag. Made if missing.")
 ]
-Kbs = Annotated[str | None, typer.Option(metavar="URL", help="Register the key at this KBS.")]
-AuthPrivateKey = Annotated[
-    Path | None,
-    typer.Option("--auth-private-key", help="Ed25519 key of the KBS's administrator, PEM."),
+Kbs = Annotated[
+    str | None, typer.Option(metavar="URL", envvar="KBS_URL", help="Register the key at this KBS.")
 ]
-KbsCa = Annotated[Path | None, typer.Option(help="The only CA to trust for the KBS, PEM.")]
+KbsCa = Annotated[
+    Path | None,
+    typer.Option(envvar="KBS_CERT_FILE", help="The only CA to trust for the KBS, PEM."),
+]
 Keys = Annotated[
     Path | None,
     typer.Option(help="Folder of your keys. [default: ~/.local/share/cocos/keys]"),
@@ -86,7 +89,11 @@ def encrypt(
     *,
     key: Key,
     kbs: Kbs = None,
-    auth_private_key: AuthPrivateKey = None,
+    auth_private_key: admin.AuthPrivateKey = None,
+    admin_token_file: admin.AdminTokenFile = None,
+    role: admin.Role = None,
+    issuer: admin.Issuer = None,
+    audience: admin.Audience = None,
     kbs_ca: KbsCa = None,
     keys: Keys = None,
     key_file: KeyFile = None,
@@ -109,23 +116,18 @@ def encrypt(
     --any-computation; on a terminal you are asked.
     """
     common.configure_logs(log_level, debug=debug)
-    if auth_private_key is not None and kbs is None:
-        raise UsageError("--auth-private-key needs --kbs URL")
     if authfile is not None:
         credentials.check(authfile)
+    made_with = admin.claims(role, issuer, audience)
+    proof = admin.credentials(auth_private_key, admin_token_file, made_with, look=kbs is not None)
     path = ResourcePath.parse(key.removeprefix("kbs:///"))
     word = terms.Word.of(for_manifest, for_image, for_algorithm, any_computation)
-    if word and kbs is None:
-        raise UsageError("who may get the key is the KBS's to know: --kbs URL is missing")
+    _check_kbs(kbs, proof, word)
     registrar = None
     if kbs is not None:
-        admin = None if auth_private_key is None else _admin_key(auth_private_key)
-        word = _said(word, path, admin, as_json=as_json)
-        text = word.policy(f"cocos-cli encrypt --key {path}")
-        binding = Binding(text, replace=replace_policy) if word else None
-        registrar = Registrar(
-            kbs, private_key=admin, clock=system_clock, binding=binding, ca_file=kbs_ca
-        )
+        word = _said(word, path, proof, as_json=as_json)
+        bound = _binding(word, path, replace=replace_policy)
+        registrar = _registrar(kbs, proof, bound, kbs_ca)
     job = _Job(
         source=oci.Reference.parse(source),
         destination=oci.Reference.parse(destination),
@@ -142,19 +144,31 @@ def encrypt(
     _show(job, copied, made=made, as_json=as_json)
 
 
-def _admin_key(file: Path) -> bytes:
-    return read_file(file, "the administrator's private key", limit=2**16)
+def _binding(word: terms.Word, key: ResourcePath, *, replace: bool) -> Binding | None:
+    text = word.policy(f"cocos-cli encrypt --key {key}")
+    return Binding(text, replace=replace) if word else None
 
 
-def _said(
-    word: terms.Word, key: ResourcePath, private_key: bytes | None, *, as_json: bool
-) -> terms.Word:
+def _registrar(
+    url: str, proof: Credentials, binding: Binding | None, ca_file: Path | None
+) -> Registrar:
+    return Registrar(url, credentials=proof, clock=system_clock, binding=binding, ca_file=ca_file)
+
+
+def _check_kbs(kbs: str | None, proof: Credentials, word: terms.Word) -> None:
+    if kbs is None and proof:
+        raise UsageError("an administrator's key or token needs a KBS", hint="--kbs URL (KBS_URL)")
+    if kbs is None and word:
+        raise UsageError("who may get the key is the KBS's to know: --kbs URL is missing")
+
+
+def _said(word: terms.Word, key: ResourcePath, proof: Credentials, *, as_json: bool) -> terms.Word:
     """Return who may get the key: as said, or as answered.
 
     A KBS that asks for no administrator's key lets everybody replace policies. Of one such
     nobody needs to say anything: what would hold?
     """
-    if not word and private_key is not None:
+    if not word and proof:
         if not terms.can_ask(as_json=as_json):
             raise UsageError(f"say who may get the key {key.uri}", hint=terms.OPTIONS)
         word = terms.ask(f"the key {key.uri}")

@@ -15,8 +15,8 @@ from cocos.crypto import admin_jwt
 from cocos.errors import AccessDeniedError, AuthenticationError, ConfigError, Finding
 
 _HINT: Final = (
-    "make a token with `kbs-client admin-token --auth-private-key KEY`; a KBS started with "
-    "--insecure-api asks for none"
+    "kbs-client and cocos-cli encrypt: --auth-private-key KEY; for others `kbs-client admin-token "
+    "--auth-private-key KEY` makes a token; a KBS started with --insecure-api asks for none"
 )
 
 

@@ -123,7 +123,9 @@ class BearerTokens(AdminGate):
             raise absent
         raise AuthenticationError(
             f"Cannot verify token with any of the issuers: {'; '.join(reasons)}",
-            hint="get a new token from the identity provider that the KBS's operator named",
+            hint="get a new token from the identity provider that the KBS's operator named; if its "
+            "key is yours: kbs-client --auth-private-key KEY --issuer NAME --role NAME "
+            "--audience NAME, as in the KBS's settings",
         )
 
 
