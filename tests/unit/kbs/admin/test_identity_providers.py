@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from joserfc import jwt as jose
 from joserfc.jwk import ECKey, RSAKey
 
@@ -110,6 +111,13 @@ async def test_one_provider_s_key_does_not_speak_for_another(folder: Path) -> No
             await admit(door, mixed)
 
 
+async def test_no_rule_is_for_a_role_without_a_name(folder: Path) -> None:
+    rules = AccessList([("", "^/kbs/.+$"), ("x", "^/kbs/.+$")])
+    provider = IdentityProvider((pem(folder),), "issuer", "kbs")
+    with pytest.raises(AccessDeniedError, match="no role"):
+        await admit(BearerTokens([provider], rules, clock=lambda: NOW), token(role=["", ""]))
+
+
 @pytest.mark.parametrize(
     "role", [None, "", [], {}, 1, True, ["operator", 1], "Admin", "admin ", {"admin": 1}, "reader"]
 )
@@ -145,12 +153,20 @@ async def test_the_claim_of_the_roles_can_be_another(
         await admit(door, token(role="admin"))
 
 
-async def test_a_provider_that_looks_at_nothing_is_warned_of(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_a_provider_that_looks_at_nothing(folder: Path) -> None:
     door = gate(IdentityProvider((pem(folder),)))
-    assert "kbs.admin-token-of-any" in capsys.readouterr().out
     assert await admit(door, token(iss="whoever", aud=None)) == "alice@whoever"
+
+
+@pytest.mark.parametrize("issuer", ["issuer", None])
+@pytest.mark.parametrize("audience", ["kbs", None])
+def test_who_may_have_made_a_token_for_others_is_warned_of(
+    folder: Path, issuer: str | None, audience: str | None
+) -> None:
+    with structlog.testing.capture_logs() as lines:
+        gate(IdentityProvider((pem(folder),), issuer, audience))
+    warned = [line for line in lines if line["event"] == "kbs.admin-token-of-any"]
+    assert len(warned) == (issuer is None or audience is None)
 
 
 async def test_a_provider_that_is_away(folder: Path) -> None:
@@ -160,8 +176,18 @@ async def test_a_provider_that_is_away(folder: Path) -> None:
         IdentityProvider((pem(folder),), "issuer", "kbs"),
     )
     assert await admit(door, token()) == "alice@issuer"
-    with pytest.raises(UnreachableError, match="keys cannot be fetched"):
-        await admit(door, token(OTHER))
+    # Of one provider, too, in whatever order: whoever signed may be the one that is away.
+    orders = ((away, pem(folder)), (pem(folder), away))
+    for one in (door, *(gate(IdentityProvider(keys, "issuer", "kbs")) for keys in orders)):
+        with pytest.raises(UnreachableError, match="keys cannot be fetched"):
+            await admit(one, token(OTHER))
+
+
+async def test_one_reason_is_said_once(folder: Path) -> None:
+    provider = IdentityProvider((pem(folder),), "issuer", "kbs")
+    with pytest.raises(AuthenticationError) as caught:
+        await admit(gate(provider, provider), token(iss="other"))
+    assert caught.value.message.count("another issuer") == 1
 
 
 def test_no_provider_at_all() -> None:
@@ -174,3 +200,5 @@ async def test_names_of_strangers_are_made_harmless(folder: Path) -> None:
     name = await admit(door, token(sub="a\nb\x1b[31m" + "c" * 500))
     assert name.isprintable()
     assert len(name) == 128
+    open_door = gate(IdentityProvider((pem(folder),)))
+    assert await admit(open_door, token(sub=None, iss=None)) == "unnamed"
