@@ -31,12 +31,9 @@ class OpenSessions:
         """Note a session; return those that have to go for it."""
         self._expires[session_id] = expires
         dropped = []
-        while self._expires:
-            oldest, end = next(iter(self._expires.items()))
-            if end > now and len(self._expires) <= self._limit:
-                break
-            del self._expires[oldest]
-            if end > now:
+        while len(self._expires) > self._limit:
+            oldest = next(iter(self._expires))
+            if self._expires.pop(oldest) > now:
                 dropped.append(oldest)
         return dropped
 

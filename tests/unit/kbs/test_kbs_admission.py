@@ -60,6 +60,20 @@ def test_what_was_let_in_can_be_charged_later() -> None:
     RateLimit(0).charge("a", 0.0)
 
 
+def test_who_costs_nothing_takes_nobodys_place() -> None:
+    limit = RateLimit(1, clients=1)
+    admitted(limit, 0.0)
+    limit.admit("b", 0.0, cost=0)
+    assert admitted(limit, 0.0) == 0
+
+
+def test_a_session_that_expires_now_has_expired() -> None:
+    sessions = OpenSessions(limit=1)
+    sessions.add("a", END, NOW)
+    assert sessions.add("b", END, END) == []
+    assert sessions.add("c", END, NOW) == ["b"]
+
+
 def test_clients_do_not_pay_for_each_other() -> None:
     limit = RateLimit(1)
     admitted(limit, 0.0)
@@ -116,6 +130,7 @@ def test_many_sessions_cost_bounded_memory() -> None:
     [
         ("192.0.2.1", "192.0.2.2", False),
         ("2001:db8::1", "2001:db8::2", True),
+        ("2001:db8::1", "2001:db8::8000:0:0:1", True),
         ("2001:db8::1", "2001:db8:0:1::1", False),
     ],
 )
