@@ -23,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,7 @@ TIMES: Final = 5  # as long as the tests take without the fault
 CPU_SECONDS: Final = 10
 WAIT_SECONDS: Final = 60  # on a busy machine
 _KILLED, _SURVIVES, _BROKEN = 1, 0, 3
+_KILLER: Final = "killer"  # file with the name of the test that noticed
 
 
 @dataclass
@@ -70,6 +72,8 @@ class Forks:
         self._jobs = jobs
         self._running: dict[int, tuple[int, int, float, Path]] = {}
         self.outcomes: dict[int, str] = {}
+        self.killers: Counter[str] = Counter()
+        """Node id → how many faults that test noticed."""
 
     def start(self, number: int, seconds: float, work: Callable[[], int]) -> None:
         """Have ``work`` done in a fork as soon as there is room."""
@@ -100,6 +104,8 @@ class Forks:
                 os.killpg(pid, signal.SIGKILL)
             _, status = os.waitpid(pid, 0)
             os.close(fd)
+            with contextlib.suppress(FileNotFoundError):
+                self.killers[(folder / _KILLER).read_text("utf-8")] += 1
             shutil.rmtree(folder, ignore_errors=True)
             code = os.waitstatus_to_exitcode(status)
             self.outcomes[number] = SURVIVED if code == _SURVIVES else "killed"
@@ -167,7 +173,9 @@ class Campaign:
         if not items or not functions:
             self.forks.outcomes[number] = UNREACHED
             return
-        items.sort(key=lambda item: seconds[item.nodeid])
+        # What noticed other faults may well notice this one.
+        killers = self.forks.killers
+        items.sort(key=lambda item: (-killers[item.nodeid], seconds[item.nodeid]))
         work = _Mutated(session, items, functions, code)
         self.forks.start(number, sum(seconds[item.nodeid] for item in items), work)
 
@@ -190,6 +198,8 @@ def _run(session: pytest.Session, items: Sequence[pytest.Item]) -> int:
     for item, following in zip(items, [*items[1:], None], strict=True):
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         if session.testsfailed:
+            folder = Path(os.environ["PYTEST_DEBUG_TEMPROOT"])
+            (folder / _KILLER).write_text(item.nodeid, "utf-8")
             return _KILLED
     return _SURVIVES
 
