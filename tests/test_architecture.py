@@ -13,7 +13,7 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parent.parent / "src"
 LAYERS = [
-    {"errors", "_types", "_clock", "_recent", "_apart", "crypto"},
+    {"errors", "_types", "_clock", "_recent", "_apart", "_patience", "crypto"},
     {"wire", "evidence"},
     {"verifiers", "attesters", "policy", "tokens"},
     {"clients", "host", "stores", "transport"},

@@ -34,6 +34,7 @@ the cause travels as ``__cause__`` and goes to the log only.
 
 import difflib
 import errno
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -66,6 +67,23 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """Return a hint at the name that somebody may have meant; see :func:`proposable`."""
     found = difflib.get_close_matches(word, proposable(known), n=1)
     return f"did you mean {found[0]}?" if found else None
+
+
+def retry_after(text: str | None) -> float | None:
+    """Return the seconds that a peer asks to wait; None if it does not say, or not in seconds."""
+    try:
+        seconds = float(text or "")
+    except ValueError:
+        return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def wait_asked(seconds: float) -> str:
+    """Return the words for it, which :data:`WAIT_ASKED` finds again."""
+    return f"it asks to wait {seconds:.0f} s"
+
+
+WAIT_ASKED: Final = re.compile(r"it asks to wait (\d{1,9}) s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,15 +283,41 @@ class PeerError(CocosError):
     code = "peer"
     exit_code = 76  # os.EX_PROTOCOL
     http_status = 502
-    grpc_status = "UNAVAILABLE"
+    grpc_status = "INTERNAL"
 
 
 class UnreachableError(PeerError):
-    """Nobody answered at the address that the message names."""
+    """Nobody answered at the address that the message names, or not for now.
+
+    Attributes:
+        begun: Whether what was asked may have been done all the same.
+        retry_after: Seconds after which the peer says that it answers; None: it does not say.
+    """
 
     code = "unreachable"
     exit_code = 69  # os.EX_UNAVAILABLE
     http_status = 503
+    grpc_status = "UNAVAILABLE"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        begun: bool = True,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.begun = begun
+        self.retry_after = retry_after
+
+
+class UntrustedError(UnreachableError):
+    """TLS does not show that what answers is the peer; that passes by no waiting."""
+
+    code = "untrusted"
+    http_status = 502
+    grpc_status = "UNAUTHENTICATED"
 
 
 class StorageError(PeerError):
@@ -285,6 +329,7 @@ class StorageError(PeerError):
     code = "storage"
     exit_code = 74  # os.EX_IOERR
     http_status = 503
+    grpc_status = "UNAVAILABLE"
 
 
 class ProtocolError(PeerError):

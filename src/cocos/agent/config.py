@@ -23,6 +23,7 @@ ENVIRONMENT: Final = {
     "registries": "CONTAINERS_REGISTRIES_CONF",
     "authfile": "REGISTRY_AUTH_FILE",
     "work_folder": "COCOS_WORK_FOLDER",
+    "retry_seconds": "COCOS_RETRY_SECONDS",
     "insecure_without_cgroups": "COCOS_INSECURE_WITHOUT_CGROUPS",
 }
 """Setting → variable."""
@@ -55,6 +56,8 @@ class AgentSettings(BaseModel):
     """Where images are unpacked; see :meth:`work`."""
     insecure_without_cgroups: bool = False
     """Run algorithms although their memory and processes can hardly be limited."""
+    retry_seconds: float = Field(default=60, ge=0, le=86_400)
+    """How long a computation waits, in all, for a registry or KBS that does not answer now."""
     memory_mib: int = Field(default=2048, ge=16)
     """Memory of an algorithm, in MiB, with what it puts into ``/tmp``."""
     processes: int = Field(default=1024, ge=1)

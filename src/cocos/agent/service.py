@@ -13,6 +13,7 @@ from typing import Protocol
 
 import structlog
 
+from cocos._patience import Patience, Wait
 from cocos._types import JsonObject
 from cocos.agent.config import AgentSettings
 from cocos.agent.fetch import Fetcher
@@ -235,7 +236,11 @@ class AgentService:
     async def _run(self, computation: Computation, narrator: "_Narrator") -> None:
         identity = Identity.of(computation)
         self._tell(identity, State.RECEIVING_ALGORITHM, Status.IN_PROGRESS)
-        images = await resolve(computation, self._fetcher, narrator)
+        patience = Patience(
+            self._settings.retry_seconds,
+            tell=lambda wait: self._waits(computation, narrator, wait),
+        )
+        images = await resolve(computation, self._fetcher, narrator, patience)
         narrator.at(Place("measure"))
         await measure(self._register, computation, images, self._outlet.consumers(computation))
         narrator.at(Place("prepare"))
@@ -247,6 +252,7 @@ class AgentService:
             runtime=self._runtime,
             settings=self._settings,
             narrator=narrator,
+            patience=patience,
         )
         try:
             package = await self._produce(computation, bench)
@@ -276,6 +282,15 @@ class AgentService:
         package = await self._outlet.pack(computation, results)
         self._tell(identity, State.RUNNING, Status.COMPLETED)
         return package
+
+    def _waits(self, computation: Computation, narrator: "_Narrator", wait: Wait) -> None:
+        """Say that a registry or KBS does not answer now: once as an event, each time as a log."""
+        details = failure(narrator.place, wait.error)
+        _log.warning("computation.waiting", id=computation.id, wait=str(wait), **details)
+        narrator.say(Level.WARN, f"{wait.error.message}; {wait}")
+        if wait.first:
+            more = {"retry_for_seconds": round(wait.left)}
+            self._tell(Identity.of(computation), self.state, Status.WARNING, details | more)
 
     def _fail(self, computation: Computation, place: Place, error: CocosError) -> None:
         identity = Identity.of(computation)

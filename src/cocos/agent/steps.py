@@ -16,6 +16,7 @@ from typing import Protocol
 
 import structlog
 
+from cocos._patience import Patience
 from cocos.agent import datasets
 from cocos.agent.config import AgentSettings
 from cocos.agent.fetch import TAG, Fetcher, Resolved
@@ -74,7 +75,9 @@ class Images:
     datasets: tuple[Resolved, ...]
 
 
-async def resolve(computation: Computation, fetcher: Fetcher, narrator: Narrator) -> Images:
+async def resolve(
+    computation: Computation, fetcher: Fetcher, narrator: Narrator, patience: Patience
+) -> Images:
     """Find out which images the computation's names stand for now.
 
     Raises:
@@ -84,7 +87,7 @@ async def resolve(computation: Computation, fetcher: Fetcher, narrator: Narrator
 
     async def one(resource: str, part: Algorithm | Dataset) -> Resolved:
         narrator.at(Place("resolve", resource, part.source.url))
-        found = await fetcher.resolve(part.source, part.hash)
+        found = await patience.ask(lambda: fetcher.resolve(part.source, part.hash))
         narrator.say(Level.INFO, f"{resource}: {part.source.url} is sha256:{found.digest}")
         return found
 
@@ -137,6 +140,7 @@ class Bench:
         images: As they were measured.
         folder: Private; removed with everything in it when the computation ends.
         name: Of the container.
+        patience: Of the whole computation, with registries and KBSs.
     """
 
     computation: Computation
@@ -147,6 +151,7 @@ class Bench:
     runtime: Runtime
     settings: AgentSettings
     narrator: Narrator
+    patience: Patience
 
     async def fetch_algorithm(self) -> VerifiedImage:
         """Fetch and verify the algorithm's image."""
@@ -165,7 +170,13 @@ class Bench:
         def on_percent(percent: int) -> None:
             self.narrator.say(Level.INFO, f"fetching {resource}: {percent} %")
 
-        image = await self.fetcher.fetch(resolved, self._layouts / name, on_percent)
+        async def fetched() -> VerifiedImage:
+            folder = self._layouts / name
+            # Of a try that broke off.
+            await asyncio.to_thread(trees.remove_tree, folder)
+            return await self.fetcher.fetch(resolved, folder, on_percent)
+
+        image = await self.patience.ask(fetched)
         how = "decrypted and verified" if source.encrypted else "verified"
         self.narrator.say(Level.INFO, f"{resource}: every layer {how} ({len(image.layers)})")
         return image
@@ -297,6 +308,7 @@ def make_bench(
     runtime: Runtime,
     settings: AgentSettings,
     narrator: Narrator,
+    patience: Patience,
 ) -> Bench:
     """Make a computation's private folder below ``work``."""
     token = secrets.token_hex(4)
@@ -305,7 +317,7 @@ def make_bench(
     folder.mkdir(mode=0o700, parents=True)
     note = Note(computation.id, computation.digest().hex())
     (folder / NOTE).write_bytes(json.encode(note))
-    return Bench(computation, images, folder, name, fetcher, runtime, settings, narrator)
+    return Bench(computation, images, folder, name, fetcher, runtime, settings, narrator, patience)
 
 
 def _describe(outcome: Outcome, container: Container) -> str:

@@ -8,6 +8,7 @@ next requests.
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import ssl
 from collections.abc import Collection, Mapping
@@ -16,12 +17,20 @@ from urllib.parse import quote, urlsplit
 
 import h11
 
-from cocos.clients._transport import Answer, Headers, StrangerError, TooMuchError
+from cocos.clients._transport import (
+    Answer,
+    Headers,
+    NotConnectedError,
+    StrangerError,
+    TooMuchError,
+)
 
 CONNECT_SECONDS: Final = 10.0
 _MAX_CONNECTIONS: Final = 32  # more requests at once wait for each other
 _IDLE_SECONDS: Final = 4.0  # a server that closes idle connections waits longer
 _CHUNK: Final = 2**16
+_BEGIN: Final = b"HTTP/1."
+_ENDED: Final = "the connection ended before an answer"
 _SAFE: Final = "/%?=&:@!$'()*+,;~-._"  # in a request's target; the rest is percent-encoded
 
 
@@ -30,6 +39,7 @@ class _Connection:
         self._reader = reader
         self._writer = writer
         self._state = h11.Connection(h11.CLIENT)
+        self._begun = b""
         self.idle_since = 0.0
 
     @property
@@ -38,6 +48,7 @@ class _Connection:
         return self._state.our_state is h11.IDLE and not self._reader.at_eof()
 
     async def exchange(self, request: h11.Request, content: bytes, limit: int) -> Answer:
+        self._begun = b""
         events = [request, h11.Data(content), h11.EndOfMessage()]
         with contextlib.suppress(ConnectionError):  # a server may answer before it has read all
             self._writer.writelines(self._state.send(event) or b"" for event in events)
@@ -46,7 +57,7 @@ class _Connection:
         while isinstance(head, h11.InformationalResponse):
             head = await self._next()
         if not isinstance(head, h11.Response):
-            raise h11.RemoteProtocolError("the connection ended before an answer")
+            raise ConnectionResetError(errno.ECONNRESET, _ENDED)
         body = bytearray()
         while isinstance(event := await self._next(), h11.Data):
             body += event.data
@@ -58,10 +69,23 @@ class _Connection:
         return Answer(head.status_code, Headers(headers), bytes(body))
 
     async def _next(self) -> Any:
-        """Return h11's next event; it raises RemoteProtocolError when an answer is cut off."""
-        while (event := self._state.next_event()) is h11.NEED_DATA:
-            self._state.receive_data(await self._reader.read(_CHUNK))
+        """Return h11's next event; ConnectionResetError when an answer is cut off."""
+        ended = False
+        try:
+            while (event := self._state.next_event()) is h11.NEED_DATA:
+                data = await self._reader.read(_CHUNK)
+                ended = not data
+                self._begun += data[: len(_BEGIN) - len(self._begun)]
+                self._state.receive_data(data)
+        except h11.RemoteProtocolError as error:
+            if ended and self._was_http():
+                raise ConnectionResetError(errno.ECONNRESET, _ENDED) from error
+            raise
         return event
+
+    def _was_http(self) -> bool:
+        """Tell whether what has come so far could have become an answer."""
+        return self._begun.startswith(_BEGIN) or _BEGIN.startswith(self._begun)
 
     def close(self) -> None:
         # Nothing is on its way any more, and TLS's good-bye may take as long as the peer likes.
@@ -138,14 +162,17 @@ class H11Transport:
         return None
 
     async def _connect(self) -> _Connection:
-        async with asyncio.timeout(CONNECT_SECONDS):
-            reader, writer = await asyncio.open_connection(
-                self._host,
-                self._port,
-                ssl=self.tls,
-                happy_eyeballs_delay=0.25,
-                limit=_CHUNK,
-            )
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                reader, writer = await asyncio.open_connection(
+                    self._host,
+                    self._port,
+                    ssl=self.tls,
+                    happy_eyeballs_delay=0.25,
+                    limit=_CHUNK,
+                )
+        except (OSError, UnicodeError) as error:  # TimeoutError is an OSError
+            raise NotConnectedError(error) from error
         try:
             self._check_certificate(writer)
         except StrangerError:

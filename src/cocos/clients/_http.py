@@ -18,14 +18,28 @@ from urllib.parse import urlsplit
 import h11
 
 from cocos.clients._h11 import H11Transport
-from cocos.clients._transport import Answer, StrangerError, TooMuchError, Transport
-from cocos.errors import ConfigError, FormatError, ProtocolError, UnreachableError
+from cocos.clients._transport import (
+    Answer,
+    NotConnectedError,
+    StrangerError,
+    TooMuchError,
+    Transport,
+)
+from cocos.errors import (
+    CocosError,
+    ConfigError,
+    FormatError,
+    ProtocolError,
+    UnreachableError,
+    UntrustedError,
+)
 from cocos.host.files import read_certificates
-from cocos.wire.address import check_host
+from cocos.wire.address import check_host, shown
 
 ANSWER_SECONDS: Final = 60.0  # for a whole exchange, as the guest components' client waits
 MAX_ANSWER_BYTES: Final = 64 * 2**20
 
+_NO_TLS: Final = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"}
 _ERRNO = re.compile(r"\[Errno (\d+)\]")
 
 __all__ = ["Answer", "HttpServer", "Transport", "read_ca"]
@@ -96,7 +110,9 @@ class HttpServer:
             headers: Further headers.
 
         Raises:
-            UnreachableError: no connection, no TLS, or no answer in time.
+            UntrustedError: TLS does not show that it is the one.
+            UnreachableError: no connection, or no answer in time.
+            ConfigError: its name cannot be one of a host.
             ProtocolError: no HTTP, or an answer without end.
         """
         try:
@@ -108,13 +124,10 @@ class HttpServer:
                     content or b"",
                     MAX_ANSWER_BYTES,
                 )
-        except TimeoutError as error:
-            raise UnreachableError(
-                f"{self._what} at {self.url} did not answer in time",
-                hint="is the address right, and does the network let the connection through?",
-            ) from error
+        except NotConnectedError as error:
+            raise self._unreachable(error.reason, begun=False) from error
         except StrangerError as error:
-            raise UnreachableError(
+            raise UntrustedError(
                 f"{self._what} at {self.url} is another one: its certificate has SHA-256 {error}, "
                 f"not {' or '.join(sorted(self._fingerprints))}",
                 hint="did its certificate change, or does somebody answer in its place?",
@@ -129,21 +142,40 @@ class HttpServer:
                 hint="http:// or https://?",
             ) from error
         except OSError as error:
-            raise self._unreachable(error) from error
-        except UnicodeError as error:  # of the resolver
-            raise UnreachableError(f"{self.url} names no host that can be looked up") from error
+            raise self._unreachable(error, begun=True) from error
 
-    def _unreachable(self, error: OSError) -> UnreachableError:
-        if isinstance(error, ssl.SSLCertVerificationError):
+    def _unreachable(self, error: OSError | UnicodeError, *, begun: bool) -> CocosError:
+        if isinstance(error, TimeoutError):
             return UnreachableError(
+                f"{self._what} at {self.url} did not answer in time",
+                hint="is the address right, and does the network let the connection through?",
+                begun=begun,
+            )
+        if isinstance(error, UnicodeError):  # of the resolver
+            return ConfigError(f"{self.url} names no host that can be looked up")
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return UntrustedError(
                 f"the certificate of {self._what} at {self.url} is not trusted: "
                 f"{error.verify_message}",
                 hint="name the CA that signed it, or itself if self-signed, as PEM "
                 "(kbs-client: --cert-file)",
             )
+        if isinstance(error, ssl.SSLError) and error.reason in _NO_TLS:
+            return UntrustedError(
+                f"{self._what} at {self.url} does not speak TLS",
+                hint="http:// instead of https://?",
+            )
+        if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+            return UntrustedError(
+                f"no TLS with {self._what} at {self.url}: {_reason(error)}",
+                hint="do both sides know a common version of TLS?",
+            )
         return UnreachableError(
             f"{self._what} at {self.url} cannot be reached: {_reason(error)}",
-            hint="is it running, and is the address right?",
+            hint="it ended the connection: does it start again? http:// or https://?"
+            if begun
+            else "is it running, and is the address right?",
+            begun=begun,
         )
 
 
@@ -184,9 +216,9 @@ def _check_url(url: str, what: str) -> str:
     except (ValueError, FormatError):
         valid = False
     if not valid:
-        # Not the URL itself: it may hold a password.
         raise ConfigError(
-            f"the URL of {what} is wrong", hint="http://HOST:PORT or https://HOST[:PORT]"
+            f"the URL of {what} is wrong: {shown(url)}",
+            hint="http://HOST:PORT or https://HOST[:PORT]",
         )
     return url.rstrip("/")
 

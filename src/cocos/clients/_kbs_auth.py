@@ -6,8 +6,6 @@ on the way, so that by default nothing is given up for it: protocol 0.2.0 is spo
 where there are neither devices nor init data to show, and 0.1.1 not at all.
 """
 
-import asyncio
-import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -20,10 +18,6 @@ from cocos.wire import json
 from cocos.wire.kbs import protocol as kbs
 from cocos.wire.kbs.generations import NEWEST, Generation
 
-TRIES: Final = 3
-MAX_WAIT_SECONDS: Final = 10.0
-
-_TOO_MANY: Final = 429
 _MISMATCH: Final = "KBS Client Protocol Version Mismatch"
 # What a KBS before v0.14 may have said to any Request that it did not like.
 _SAYS_NOTHING: Final = "Attestation error: RCAR handshake Auth failed"
@@ -98,18 +92,9 @@ class Opening:
 
     async def _ask(self, generation: Generation, tee: kbs.Tee, params: Mapping[str, Any]) -> Answer:
         body = json.encode(kbs.Request(generation.value, tee, dict(params)))
-        for _ in range(TRIES):
-            answer = await self._server.request(
-                "POST",
-                f"{BASE}/auth",
-                content=body,
-                headers={"Content-Type": "application/json"},
-            )
-            wait = _retry_after(answer)
-            if wait is None:
-                break
-            await asyncio.sleep(wait)
-        return answer
+        return await self._server.request(
+            "POST", f"{BASE}/auth", content=body, headers={"Content-Type": "application/json"}
+        )
 
 
 _HINT: Final = (
@@ -129,14 +114,3 @@ def _is_mismatch(answer: Answer) -> bool:
         or problem.detail == _SAYS_NOTHING
         or variant(problem) == "ProtocolVersion"
     )
-
-
-def _retry_after(answer: Answer) -> float | None:
-    """Return how long to wait before another try; None if that would not help."""
-    if answer.status != _TOO_MANY:
-        return None
-    try:
-        wait = float(answer.headers.get("Retry-After", "1"))
-    except ValueError:
-        return None
-    return wait if math.isfinite(wait) and 0 <= wait <= MAX_WAIT_SECONDS else None

@@ -7,7 +7,16 @@ import msgspec
 
 from cocos import errors
 from cocos.clients._http import Answer, HttpServer, Transport
-from cocos.errors import CocosError, ConfigError, FormatError, ProtocolError
+from cocos.errors import (
+    CocosError,
+    ConfigError,
+    FormatError,
+    ProtocolError,
+    TooManyRequestsError,
+    UnreachableError,
+    retry_after,
+    wait_asked,
+)
 from cocos.wire import json
 from cocos.wire.kbs.address import By, KbsAddress
 from cocos.wire.kbs.protocol import PROBLEM_TYPE, Problem
@@ -47,6 +56,19 @@ _VARIANTS: dict[str, type[CocosError]] = {
     "PluginNotFound": errors.NotFoundError,
 }
 _UNAUTHORIZED = 401
+_TOO_MANY = 429
+# Of the KBS, or of a proxy before it; whatever the body, it can be asked again.
+_NOT_NOW = {502, 503, 504}
+# What a KBS says when a session has ended; any other 401 would stay 401 after a new one.
+_SESSION_ENDED = {
+    "TokenNotFound",
+    "TokenVerifierError",
+    # Trustee up to v0.10.1
+    "ExpiredCookie",
+    "InvalidCookie",
+    "MissingCookie",
+    "UnAuthenticatedCookie",
+}
 
 
 def address_of(url: str) -> KbsAddress:
@@ -114,7 +136,23 @@ def refusal(server: HttpServer, answer: Answer, what: str) -> CocosError:
         answer: Its answer.
         what: What was asked for: "the resource kbs:///default/key/1".
     """
+    error = _refusal(server, answer, what)
+    wait = retry_after(answer.headers.get("Retry-After"))
+    if wait is not None and isinstance(error, TooManyRequestsError | UnreachableError):
+        error.retry_after = wait
+        error.message += f"; {wait_asked(wait)}"  # Skopeo passes on nothing but text
+    return error
+
+
+def _refusal(server: HttpServer, answer: Answer, what: str) -> CocosError:
     problem = problem_of(answer)
+    if problem is None and answer.status in _NOT_NOW:
+        return UnreachableError(
+            f"{WHAT} at {server.url} cannot serve {what} now: status {answer.status}",
+            hint="is it starting, or is a proxy before it without one?",
+        )
+    if problem is None and answer.status == _TOO_MANY:
+        return TooManyRequestsError(f"{WHAT} at {server.url} is too busy for {what}")
     if problem is None:
         return ProtocolError(
             f"{WHAT} at {server.url} answered status {answer.status} to {what}, "
@@ -122,6 +160,8 @@ def refusal(server: HttpServer, answer: Answer, what: str) -> CocosError:
             hint="is this really a KBS?",
         )
     kind = _VARIANTS.get(variant(problem)) or _KINDS.get(answer.status, ProtocolError)
+    if answer.status in _NOT_NOW:
+        kind = UnreachableError
     identity = one_line(problem.id)
     hints = [one_line(problem.hint)] if problem.hint else []
     if answer.status == _UNAUTHORIZED and variant(problem) == "PluginInternalError":
@@ -139,6 +179,14 @@ def refusal(server: HttpServer, answer: Answer, what: str) -> CocosError:
         f"{WHAT} at {server.url} refused {what}: {one_line(detail)}",
         hint="; ".join(hints) or None,
     )
+
+
+def session_ended(answer: Answer) -> bool:
+    """Tell whether a KBS does not know a session any more: it ended, or the KBS lost it."""
+    if answer.status != _UNAUTHORIZED:
+        return False
+    problem = problem_of(answer)
+    return problem is not None and variant(problem) in _SESSION_ENDED
 
 
 def one_line(text: str) -> str:

@@ -72,8 +72,14 @@ class _Grpc:
 
     async def call(self, method: Method, request: Message, reply: type[M], seconds: float) -> M:
         if self._channel is None:
-            # A proxy that the environment names has no business between the two.
-            options = [("grpc.enable_http_proxy", 0)]
+            options = [
+                # A proxy that the environment names has no business between the two.
+                ("grpc.enable_http_proxy", 0),
+                # One that was started again is found soon; gRPC would wait for minutes.
+                ("grpc.initial_reconnect_backoff_ms", 200),
+                ("grpc.min_reconnect_backoff_ms", 200),
+                ("grpc.max_reconnect_backoff_ms", 1000),
+            ]
             self._channel = aio.insecure_channel(self._address, options=options)
         call: Any = self._channel.unary_unary(
             f"/{method[0]}/{method[1]}",

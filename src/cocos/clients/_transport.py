@@ -34,6 +34,18 @@ class TooMuchError(Exception):
     """An answer is larger than the limit."""
 
 
+class NotConnectedError(Exception):
+    """There was no connection, so that nothing was sent.
+
+    Attributes:
+        reason: An OSError, or the resolver's UnicodeError.
+    """
+
+    def __init__(self, reason: OSError | UnicodeError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
 class StrangerError(Exception):
     """The server's TLS certificate is not the one that it is known by."""
 
@@ -54,6 +66,7 @@ class Transport(Protocol):
             limit: Most bytes of the answer's body.
 
         Raises:
+            NotConnectedError: there is no connection; nothing was sent.
             OSError: the network failed.
             StrangerError: the server is another one; nothing was sent.
             TooMuchError: the answer is larger.

@@ -18,9 +18,8 @@ from cocos.clients._kbs_http import (
     address_of,
     decode,
     open_server,
-    problem_of,
     refusal,
-    variant,
+    session_ended,
 )
 from cocos.clients.kbs_admin import KbsAdmin
 from cocos.clients.kbs_session import (
@@ -46,18 +45,6 @@ from cocos.wire.kbs import protocol as kbs
 from cocos.wire.kbs.generations import Generation
 
 __all__ = ["EvidenceSource", "KbsAdmin", "KbsClient", "Session", "TokenSource"]
-
-_UNAUTHORIZED = 401
-# What a KBS says when a session has ended; any other 401 would stay 401 after a new one.
-_SESSION_ENDED = {
-    "TokenNotFound",
-    "TokenVerifierError",
-    # Trustee up to v0.10.1
-    "ExpiredCookie",
-    "InvalidCookie",
-    "MissingCookie",
-    "UnAuthenticatedCookie",
-}
 
 
 class KbsClient:
@@ -164,11 +151,10 @@ class KbsClient:
             ProtocolError: it answers something else than its protocol.
         """
         session = await self.session(ended=self._denied)
-        nonce = base64url.encode(secrets.token_bytes(proof.NONCE_BYTES))
-        answer = await self._get(uri, session, nonce)
-        if _session_ended(answer):
+        nonce, answer = await self._get(uri, session)
+        if session_ended(answer):
             session = await self.session(ended=session)
-            answer = await self._get(uri, session, nonce)
+            nonce, answer = await self._get(uri, session)
         if answer.status != OK:
             error = refusal(self._server, answer, f"the resource {uri}")
             if isinstance(error, AccessDeniedError):
@@ -185,11 +171,12 @@ class KbsClient:
                 f"the KBS at {self.url} sent {uri}, but it does not decrypt with our key"
             ) from error
 
-    async def _get(self, uri: kbs.ResourceUri, session: Session, nonce: str) -> Answer:
+    async def _get(self, uri: kbs.ResourceUri, session: Session) -> tuple[str, Answer]:
+        """Return what proves that an answer is one to this question, and the answer."""
+        nonce = base64url.encode(secrets.token_bytes(proof.NONCE_BYTES))
         asked = {proof.NONCE_HEADER: nonce} if self._token_keys else {}
-        return await self._server.request(
-            "GET", f"{BASE}/{uri.route}", headers={**proof_header(session), **asked}
-        )
+        headers = {**proof_header(session), **asked}
+        return nonce, await self._server.request("GET", f"{BASE}/{uri.route}", headers=headers)
 
     def _check_proof(
         self, uri: kbs.ResourceUri, session: Session, nonce: str, answer: Answer
@@ -209,10 +196,3 @@ class KbsClient:
                 hint="somebody answers in its place, it has a new key, or it is one that does not "
                 "sign resources (Trustee's, or one with an attestation service elsewhere)",
             ) from error
-
-
-def _session_ended(answer: Answer) -> bool:
-    if answer.status != _UNAUTHORIZED:
-        return False
-    problem = problem_of(answer)
-    return problem is not None and variant(problem) in _SESSION_ENDED

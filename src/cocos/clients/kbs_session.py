@@ -19,7 +19,7 @@ import structlog
 from cocos._types import JsonObject, UnverifiedToken
 from cocos.clients._http import Answer, HttpServer
 from cocos.clients._kbs_auth import Opening
-from cocos.clients._kbs_http import BASE, OK, decode, refusal
+from cocos.clients._kbs_http import BASE, OK, decode, refusal, session_ended
 from cocos.crypto import base64url, detached
 from cocos.crypto.tee_key import EC_P256, RSA_EARLY, TeeKeyPair
 from cocos.errors import (
@@ -129,6 +129,10 @@ class SessionSource(Protocol):
         ...
 
 
+class _SessionLostError(AuthenticationError):
+    """The KBS does not know a session that it has just opened."""
+
+
 class OwnSessions:
     """Attests to one KBS; a session is used until it ends, and by all who need one.
 
@@ -185,12 +189,21 @@ class OwnSessions:
                 raise self._failure
             self._session = self._failure = None
             try:
-                session = await self._handshake()
+                session = await self._new()
             except CocosError as error:
                 self._failure = error
                 raise
             self._session = generation, session
             return session
+
+    async def _new(self) -> Session:
+        try:
+            return await self._handshake()
+        except _SessionLostError:
+            # The KBS was started again between our two requests. Nothing of the lost handshake
+            # is used in the next: neither nonce nor key.
+            _log.info("kbs.session-lost", url=self._server.url)
+            return await self._handshake()
 
     async def _handshake(self) -> Session:
         clock = asyncio.get_running_loop().time
@@ -214,7 +227,10 @@ class OwnSessions:
             headers={"Content-Type": "application/json", **cookie_header(cookies)},
         )
         if answer.status != OK:
-            raise refusal(self._server, answer, "our evidence")
+            error = refusal(self._server, answer, "our evidence")
+            if session_ended(answer):
+                raise _SessionLostError(error.message, hint=error.hint)
+            raise error
         result: kbs.AttestationResult = decode(
             self._server, answer, kbs.AttestationResult, "its attestation result"
         )

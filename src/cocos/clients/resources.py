@@ -13,11 +13,16 @@ import copy
 from pathlib import Path
 from typing import Final, Protocol, Self
 
+import structlog
+
+from cocos._patience import Patience, Wait
 from cocos.clients._kbs_http import address_of
 from cocos.clients.kbs import EvidenceSource, KbsClient, TokenSource
 from cocos.clients.kbs_pool import KbsClients
 from cocos.errors import CocosError, ConfigError, UnreachableError
 from cocos.wire.kbs.protocol import InitData, ResourceUri
+
+_log = structlog.get_logger(__name__)
 
 REQUEST_SECONDS: Final = 60.0
 """For one resource, handshake included. Skopeo itself would wait for ever."""
@@ -49,6 +54,8 @@ class KbsResources:
         ca_file: The only CA to trust for KBSs whose address names nothing.
         init_data: What the host passed in, for the KBS to appraise; an agent knows it itself.
         what: What the resources are, for messages.
+        patience: Seconds to wait for a KBS that does not answer now, for each resource; less
+            than :data:`REQUEST_SECONDS`.
     """
 
     def __init__(
@@ -59,7 +66,9 @@ class KbsResources:
         ca_file: Path | None = None,
         init_data: InitData | None = None,
         what: str = "resource",
+        patience: float = 0,
     ) -> None:
+        self._patience = patience
         self._configured = None if url is None else address_of(url)
         self._what = what
         self._clients = KbsClients(
@@ -91,7 +100,11 @@ class KbsResources:
         server = asked.trusted_like(self._configured)
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
-                return await (await self._clients.get(str(server))).get_resource(uri)
+                client = await self._clients.get(str(server))
+                patience = Patience(
+                    self._patience, tell=lambda wait: _tell(f"{self._what} {uri}", wait)
+                )
+                return await patience.ask(lambda: client.get_resource(uri))
         except TimeoutError as error:
             raise UnreachableError(
                 f"{self._what} {uri}: the KBS at {server.url} did not answer within "
@@ -105,3 +118,7 @@ class KbsResources:
             named = copy.copy(error)
             named.message = f"{self._what} {uri}: {error.message}"
             raise named from error
+
+
+def _tell(what: str, wait: Wait) -> None:
+    _log.warning("kbs.waiting", resource=what, error=wait.error.message, wait=str(wait))

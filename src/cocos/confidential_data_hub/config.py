@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from cocos.clients.resources import REQUEST_SECONDS
 from cocos.errors import FormatError
 from cocos.host.offline_fs import FILES
 from cocos.transport.loopback import local_address
@@ -106,6 +107,8 @@ class ConfigFile(_Frozen):
     """For pulling images, which this hub does not do."""
     skip_sealed_secret_verification: bool = False
     log: LogConfig = LogConfig()
+    retry_seconds: float = Field(default=30, ge=0, lt=REQUEST_SECONDS)
+    """How long a request waits for a KBS that does not answer now."""
 
 
 class Settings(ConfigFile):

@@ -21,7 +21,16 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from cocos import errors
-from cocos.errors import CocosError, ConfigError, FormatError, InternalError, UnreachableError
+from cocos.errors import (
+    CocosError,
+    ConfigError,
+    FormatError,
+    InternalError,
+    TooManyRequestsError,
+    UnreachableError,
+    UntrustedError,
+    retry_after,
+)
 from cocos.host.files import read_certificates, read_file
 from cocos.transport.local_callers import LocalCallers
 
@@ -31,6 +40,10 @@ GRACE_SECONDS = 5.0
 _LOGGED: Final = 1000  # characters of a stranger's text
 _OVER: Final = (asyncio.InvalidStateError, aio.UsageError, aio.InternalError)
 """What grpc.aio raises, on either side, where a call has ended under the hands of its user."""
+# Beside the status of our own servers' answers: the error's code, which says more, and that it
+# was the server that answered, not the way to it.
+_CODE: Final = "cocos-error"
+_RETRY_AFTER: Final = "retry-after"
 
 _log = structlog.get_logger(__name__)
 
@@ -114,10 +127,16 @@ def _arity(streaming: bool) -> str:
 async def _abort(context: aio.ServicerContext[Any, Any], method: str, error: Exception) -> None:
     if isinstance(error, aio.AbortError):
         raise error
+    more: list[tuple[str, str]] = []
+    if isinstance(error, CocosError):
+        more.append((_CODE, error.code))
+        wait = getattr(error, "retry_after", None)
+        if wait is not None:
+            more.append((_RETRY_AFTER, f"{wait:.3f}"))
     try:
         if isinstance(error, _OVER):
             raise error
-        await context.abort(*failure(method, error))
+        await context.abort(*failure(method, error), trailing_metadata=tuple(more))
     except _OVER as over:
         _log.debug("rpc.caller-gone", method=method)
         raise asyncio.CancelledError from over  # nobody is left to be told
@@ -284,17 +303,43 @@ def readable(answer: T | None, address: str, what: str) -> T:
     return answer
 
 
+_BY_CODE: Final[dict[str, type[CocosError]]] = {
+    kind.code: kind
+    for kind in (
+        errors.StorageError,
+        TooManyRequestsError,
+        UnreachableError,
+        UntrustedError,
+    )
+}
+"""What the status code alone does not tell apart."""
+
+
 def client_error(address: str, error: grpc.RpcError, what: str) -> CocosError:
     """Translate a failed call into the error of the same status code."""
-    status = error.code() if isinstance(error, grpc.Call | aio.AioRpcError) else None
-    detail = (error.details() if isinstance(error, grpc.Call | aio.AioRpcError) else "") or ""
-    return status_error(address, status, detail, what)
+    if not isinstance(error, grpc.Call | aio.AioRpcError):
+        return status_error(address, None, "", what)
+    status, detail = error.code(), error.details() or ""
+    said = {str(name): str(value) for name, value in error.trailing_metadata() or ()}
+    code = said.get(_CODE)
+    if code is None and status is grpc.StatusCode.UNAVAILABLE:
+        return UnreachableError(f"{what} at {address} does not answer: {detail}")
+    if code is None or (kind := _BY_CODE.get(code)) is None:
+        return status_error(address, status, detail, what)
+    return _with_wait(kind(f"{what} at {address}: {detail}"), said.get(_RETRY_AFTER))
+
+
+def _with_wait(error: CocosError, text: str | None) -> CocosError:
+    wait = retry_after(text)
+    if wait is not None and isinstance(error, UnreachableError | TooManyRequestsError):
+        error.retry_after = wait
+    return error
 
 
 def status_error(
     address: str, status: grpc.StatusCode | None, detail: str, what: str
 ) -> CocosError:
-    """Return the error that a status code stands for.
+    """Return the error that a status code stands for, of a peer that has answered.
 
     Args:
         address: Who answered.
@@ -303,7 +348,7 @@ def status_error(
         what: Who that is, for the message.
     """
     if status is grpc.StatusCode.UNAVAILABLE:
-        return UnreachableError(f"{what} at {address} does not answer: {detail}")
+        return UnreachableError(f"{what} at {address}: {detail}")
     if status is grpc.StatusCode.DEADLINE_EXCEEDED:
         return UnreachableError(f"{what} at {address} did not answer in time")
     family: dict[str, type[CocosError]] = {

@@ -72,6 +72,11 @@ def split(text: str, problem: FormatError) -> tuple[SplitResult, int | None]:
     return parts, port
 
 
+def shown(text: str) -> str:
+    """Return an address as messages show it: not where it may hold a password."""
+    return "what stands there is not shown" if "@" in text else repr(text[:200])
+
+
 def check_host(host: str, problem: FormatError) -> str:
     """Return a host name or IP address (IPv6 without brackets), or raise ``problem``.
 

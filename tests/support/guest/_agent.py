@@ -186,6 +186,7 @@ class Bed:
         outlet: Outlet | None = None,
         **settings: Any,
     ) -> AsyncIterator[AgentService]:
+        settings = {"retry_seconds": 0, **settings}
         configured = AgentSettings(insecure_without_cgroups=True, **settings)
         service = AgentService(
             configured,

@@ -78,12 +78,12 @@ async def _read(stream: asyncio.StreamReader, log: list[str]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def docker_registry(argv: Sequence[str], folder: Path) -> AsyncIterator[str]:
-    """Have a registry run on a free port; yields ``localhost:PORT``."""
+async def docker_registry(argv: Sequence[str], folder: Path, port: str = "0") -> AsyncIterator[str]:
+    """Have a registry run on a port, by default a free one; yields ``localhost:PORT``."""
     config = folder / "registry.yml"
     config.write_text(
         f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {folder}/data}}}}\n"
-        "http: {addr: '127.0.0.1:0'}\n"
+        f"http: {{addr: '127.0.0.1:{port}'}}\n"
     )
     pipe = asyncio.subprocess.PIPE
     log: list[str] = []

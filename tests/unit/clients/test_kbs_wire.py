@@ -190,7 +190,7 @@ async def test_what_the_guest_components_send() -> None:
         ),
         httpx.Response(204),
         httpx.Response(302, headers={"Location": "http://elsewhere.test/"}),
-        httpx.Response(502, content=b"<html>bad gateway</html>"),
+        httpx.Response(500, content=b"<html>fault</html>"),
     ],
 )
 async def test_a_challenge_that_is_none(answer: httpx.Response) -> None:

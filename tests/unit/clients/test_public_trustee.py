@@ -11,13 +11,13 @@ import structlog
 from _through import Through
 from _trustee import URL, Trustee, refuse
 
+from cocos._patience import Patience, Wait, may_pass
 from cocos._types import JsonObject
 from cocos.attestation_agent.machine import Machine
 from cocos.attestation_agent.service import AttestationAgent
 from cocos.attestation_agent.tokens import KbsTokens
 from cocos.attesters import InsecureSampleAttester
 from cocos.attesters.sample_device import InsecureSampleDevice
-from cocos.clients import _kbs_auth
 from cocos.clients.kbs import KbsClient
 from cocos.crypto.tee_key import EC_P521, RSA, RSA_EARLY, TeeKeyPair
 from cocos.errors import (
@@ -27,6 +27,7 @@ from cocos.errors import (
     NotFoundError,
     PeerError,
     TooManyRequestsError,
+    UnreachableError,
     UnsupportedError,
 )
 from cocos.wire.agent_token import AgentToken
@@ -237,18 +238,23 @@ async def test_evidence_that_does_not_hold(version: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("after", "tries"), [("0", 3), ("3600", 1), ("soon", 1), ("nan", 1), ("-1", 1)]
+    ("after", "wait"),
+    [("0", 0), ("3600", 3600), ("soon", None), ("nan", None), ("inf", None), ("-1", None)],
 )
-async def test_a_busy_kbs_is_asked_again_when_it_says(after: str, tries: int) -> None:
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+async def test_a_busy_kbs_says_when(after: str, wait: float | None, status: int) -> None:
     def busy(_request: httpx.Request) -> httpx.Response:
         calls.append(1)
-        answer = refuse("AttestationError", "too many handshakes", 429)
+        answer = refuse("AttestationError", "too many handshakes", status)
         answer.headers["Retry-After"] = after
         return answer
 
     calls: list[int] = []
-    assert isinstance(await failure(busy), TooManyRequestsError)
-    assert len(calls) == tries == (_kbs_auth.TRIES if after == "0" else 1)
+    error = await failure(busy)
+    assert isinstance(error, TooManyRequestsError if status == 429 else UnreachableError)
+    assert may_pass(error)
+    assert error.retry_after == (1.0 if wait is None and status == 429 else wait)
+    assert len(calls) == 1, "who asks knows whether it is worth a wait"
 
 
 async def test_a_kbs_that_was_busy() -> None:
@@ -260,5 +266,8 @@ async def test_a_kbs_that_was_busy() -> None:
     def first_busy(request: httpx.Request) -> httpx.Response:
         return busy.pop() if busy else peer(request)
 
+    waits: list[Wait] = []
+    patience = Patience(60, tell=waits.append, jitter=lambda: 0)
     async with client(first_busy) as guest:
-        assert await guest.get_resource(URI) == SECRET
+        assert await patience.ask(lambda: guest.get_resource(URI)) == SECRET
+    assert [each.first for each in waits] == [True, False]

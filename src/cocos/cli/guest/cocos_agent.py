@@ -64,6 +64,14 @@ WithoutCgroups = Annotated[
         "--insecure-without-cgroups",
     ),
 ]
+RetrySeconds = Annotated[
+    float | None,
+    _option(
+        "How long a computation waits, in all, for a registry or KBS that does not answer now; "
+        "0: not at all. [COCOS_RETRY_SECONDS, else 60]",
+        "--retry-seconds",
+    ),
+]
 LogLevel = Annotated[
     str,
     typer.Option(
@@ -80,6 +88,7 @@ def main_command(
     cvms_url: CvmsUrl = None,
     work_folder: WorkFolder = None,
     insecure_without_cgroups: WithoutCgroups = None,
+    retry_seconds: RetrySeconds = None,
     log_level: LogLevel = "info",
     debug: common.DebugFlag = False,
 ) -> None:
@@ -92,6 +101,7 @@ def main_command(
         cvms_url=cvms_url,
         work_folder=work_folder,
         insecure_without_cgroups=insecure_without_cgroups,
+        retry_seconds=retry_seconds,
     )
     common.run_async(_serve(settings))
 
@@ -112,6 +122,7 @@ def run(
     config_file: Config = None,
     work_folder: WorkFolder = None,
     insecure_without_cgroups: WithoutCgroups = None,
+    retry_seconds: RetrySeconds = None,
     log_level: LogLevel = "warning",
     as_json: common.JsonFlag = False,
     debug: common.DebugFlag = False,
@@ -119,7 +130,10 @@ def run(
     """Run one manifest here, without a CVMS. Exit code: 0 done, 1 the computation failed."""
     common.configure_logs(log_level, debug=debug)
     settings = _settings(
-        config_file, work_folder=work_folder, insecure_without_cgroups=insecure_without_cgroups
+        config_file,
+        work_folder=work_folder,
+        insecure_without_cgroups=insecure_without_cgroups,
+        retry_seconds=retry_seconds,
     )
     text = read_input(manifest, "the manifest", limit=MAX_MANIFEST_BYTES)
     computation = Computation.from_json(text)

@@ -121,7 +121,11 @@ async def _resources(settings: Settings, stack: contextlib.AsyncExitStack) -> Re
         return OfflineResources(settings.offline_files)
     agent = await stack.enter_async_context(AttestationAgent(settings.aa.aa_socket))
     return await stack.enter_async_context(
-        KbsResources(agent, url=None if source is None or source.kbs is None else str(source.kbs))
+        KbsResources(
+            agent,
+            url=None if source is None or source.kbs is None else str(source.kbs),
+            patience=settings.retry_seconds,
+        )
     )
 
 

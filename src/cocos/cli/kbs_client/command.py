@@ -15,6 +15,7 @@ import typer
 from rich.table import Table
 
 from cocos._clock import system_clock
+from cocos._patience import Patience, Wait
 from cocos._types import JsonObject
 from cocos.attesters import detect
 from cocos.cli import _admin as admin
@@ -30,13 +31,15 @@ from cocos.cli.kbs_client.admin import (
 from cocos.clients.kbs import EvidenceSource, KbsClient, TokenSource
 from cocos.crypto import jwt
 from cocos.crypto.tee_key import TeeKeyPair
-from cocos.errors import AuthenticationError, UsageError
+from cocos.errors import AuthenticationError, TooManyRequestsError, UsageError
 from cocos.host.files import read_file
 from cocos.wire.agent_token import AgentToken
 from cocos.wire.kbs.generations import Generation
 from cocos.wire.kbs.protocol import InitData, ResourcePath, ResourceUri
 
 NAME = "kbs-client"
+BUSY_SECONDS = 20
+"""How long to wait for a KBS that says it is too busy."""
 
 T = TypeVar("T")
 
@@ -270,7 +273,10 @@ class _Guest:
                 init_data=self.init_data,
                 oldest=self.oldest,
             ) as client:
-                return await work(client)
+                patience = Patience(
+                    BUSY_SECONDS, tell=_tell, worth=lambda e: isinstance(e, TooManyRequestsError)
+                )
+                return await patience.ask(lambda: work(client))
 
         with common.stderr.status(f"attesting to the KBS at {connection.url}"):
             return common.run_async(run())
@@ -281,6 +287,10 @@ class _Guest:
         # As in Trustee's client: any value asks for it, even an empty one.
         device = "ENABLE_SAMPLE_DEVICE" in os.environ
         return await detect(insecure_sample=self.insecure_sample, sample_device=device)
+
+
+def _tell(wait: Wait) -> None:
+    common.stderr.print(f"{wait.error.message}; {wait}", markup=False, style="dim")
 
 
 @dataclass(frozen=True, slots=True)

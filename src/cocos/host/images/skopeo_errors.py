@@ -34,6 +34,7 @@ _BY_STATUS: dict[str, type[CocosError]] = {
     "Unavailable": errors.UnreachableError,
     "DeadlineExceeded": errors.UnreachableError,
     "FailedPrecondition": errors.StateError,
+    "ResourceExhausted": errors.TooManyRequestsError,
 }
 _BY_EXIT: dict[int, type[CocosError]] = {
     65: errors.IntegrityError,
@@ -102,7 +103,13 @@ def _provider_answer(text: str, subject: str) -> CocosError | None:
             hint="start it: coco-keyprovider --socket 127.0.0.1:50011 --kbs URL",
         )
     kind = _BY_STATUS.get(code, errors.PeerError)
-    return kind(f"{subject}: {_layer(text[: rpc.start()])}key provider: {words.rstrip('- ')}")
+    error = kind(f"{subject}: {_layer(text[: rpc.start()])}key provider: {words.rstrip('- ')}")
+    wait = errors.WAIT_ASKED.search(words)
+    if wait is not None and isinstance(
+        error, errors.TooManyRequestsError | errors.UnreachableError
+    ):
+        error.retry_after = float(wait[1])
+    return error
 
 
 def _provider_words(stderr: str) -> str:
