@@ -65,7 +65,10 @@ def test_any_text_is_refused_fails_or_is_evaluated(text: str, document: Any) -> 
             assert "line" in finding.problem
 
 
-ARGUMENTS = ["input.a", '"a"', "1", "[input.a]", "{}", "null", "input.missing"]
+ARGUMENTS = [
+    *("input.a", '"a"', "1", "[input.a]", "{}", "null", "input.missing"),
+    *('""', '"é"', "[]", "set()", "-1", "0", "1.5", '[""]', '"%d"', '"("', "1e300", "false"),
+]
 
 
 @given(

@@ -27,6 +27,9 @@ from cocos.policy.documents import NOTHING, BaseDocuments, Kind, check_data, che
 # An import that nobody made, or a keyword's typing error: both are variables to the engine.
 _UNKNOWN_NAME = re.compile(r"(?:use of undefined variable `|var )([\w.]+)`? is unsafe")
 
+# Of the binding, which gives nobody its class. It is no Exception.
+_PANIC: Final = "PanicException"
+
 _NOT_HERE: Final = (
     "is not available to this policy: attestation policies compare with reference values, "
     "and resource policies see what came of it"
@@ -202,9 +205,15 @@ class Policy:
         """Return the value of a query that always has one.
 
         Raises:
-            RuntimeError: the engine's.
+            RuntimeError: the engine's, also where it panics.
         """
-        return json.loads(engine.eval_query_as_json(query))["result"][0]["expressions"][0]["value"]
+        try:
+            said = engine.eval_query_as_json(query)
+        except BaseException as error:
+            if type(error).__name__ != _PANIC:
+                raise
+            raise RuntimeError(f"the engine cannot do what a function is asked: {error}") from error
+        return json.loads(said)["result"][0]["expressions"][0]["value"]
 
     def _load(self) -> Engine:
         engine = Engine()

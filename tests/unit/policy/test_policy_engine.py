@@ -13,6 +13,7 @@ from cocos.policy import builtins, defaults
 from cocos.policy._source import MAX_BRACKETS
 from cocos.policy.documents import MAX_DEPTH, BaseDocuments, Kind, check_data
 from cocos.policy.engine import Policy
+from cocos.policy.explain import explain
 from cocos.policy.review import review
 
 
@@ -197,6 +198,27 @@ def test_an_error_never_means_no(call: str) -> None:
         policy = Policy(f"package policy\nallow if {{ {body} }}\nf(_) if {call}\n")
         with pytest.raises(ConfigError):
             policy.evaluate(["allow"], {"n": 1})
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "object.subset(input.many, input.none)",
+        'strings.count("a", input.empty)',
+        'time.parse_ns(input.layout, "2021")',
+    ],
+)
+def test_where_the_engine_panics_a_policy_fails_with_a_sentence(call: str) -> None:
+    """Trustee's panics, too, and takes the request with it."""
+    document = {"many": [1], "none": [], "empty": "", "layout": "é"}
+    for body in (call, f"not {call}", f"count([x | x := {call}]) == 0"):
+        policy = Policy(f"package policy\nother := 1\nallow if {{ {body} }}\n")
+        for _ in range(2):
+            with pytest.raises(ConfigError, match="the engine cannot do what a function is asked"):
+                policy.evaluate(["allow"], document)
+        (finding,) = explain(policy, ["allow"], document)
+        assert "line 3, rule allow fails" in finding.problem
+        assert policy.evaluate(["other"], document) == {"other": 1}
 
 
 def test_times_as_everybody_writes_them() -> None:
