@@ -4,13 +4,23 @@
 A file may use either; sections are translated to the flat names before validation.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
 
 from cocos.errors import ConfigError
 from cocos.kbs.settings import trustee as trustee_config
+from cocos.kbs.settings.table import together
 from cocos.transport.http_server import TlsFiles, split_address
 from cocos.wire.kbs.generations import Generation
 
@@ -19,6 +29,7 @@ BUILTIN: Final = "builtin"
 NO_ATTESTATION: Final = "none"
 DEFAULT_AUTH_RATE: Final = 30
 
+_BUILTIN_ONLY: Final = ("tpm_ek_ca", "tpm_vendor_ca", "tpm_ek_allow", "insecure_allow_sample")
 _SERVERS: Final = ("https://", "http://", "unix:")
 _MAKE_CERTIFICATE: Final = (
     "give --private-key and --certificate; to make a self-signed pair: openssl req -x509 "
@@ -113,6 +124,7 @@ class Settings(BaseModel):
             a file beside it.
         resource_policy_file: What decides on resources until an administrator sets a policy.
         notes: What a configuration file says that has no effect here, and why.
+        places: Names of settings → where in a section of the file they stand.
         oldest_protocol: Guests that speak an older one are refused.
         auth_rate: Handshakes per second that one client address may begin; 0 is no limit.
             Requests that are refused for themselves count as such.
@@ -164,22 +176,36 @@ class Settings(BaseModel):
     storage_key: tuple[str, ...] = ()
     resource_policy_file: Path | None = None
     notes: tuple[str, ...] = ()
+    places: dict[str, str] = Field(default_factory=dict)
     oldest_protocol: Generation = Generation.V0_1_1
     auth_rate: int = Field(default=DEFAULT_AUTH_RATE, ge=0)
     max_open_sessions: int = Field(default=20_000, ge=1)
     trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _flatten(cls, values: Any) -> Any:
+    def _flatten(cls, values: Any, build: ModelWrapValidatorHandler["Settings"]) -> "Settings":
         if not isinstance(values, dict):
-            return values
-        flat = trustee_config.flatten(values, _OWN)
+            return build(values)
+        flat, places, problems = trustee_config.flatten(values, _OWN)
         if (file := flat.pop("auth_public_key", None)) is not None:
             flat["auth_public_keys"] = {"admin": file}
         if isinstance(key := flat.get("storage_key"), str):
             flat["storage_key"] = [key]
-        return flat
+        flat["places"] = places
+        try:
+            settings = build(flat)
+        except ValidationError as error:
+            for each in error.errors():
+                name, *inner = map(str, each["loc"])
+                place = ".".join([places.get(name, name), *inner])
+                message = each["msg"].removeprefix("Value error, ")
+                problems.append(ConfigError(f"{place}: {message}"))
+                flat.pop(name, None)
+            settings = build(flat)
+        if problems:
+            raise together([*problems, *settings.contradictions()])
+        return settings
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -198,45 +224,68 @@ class Settings(BaseModel):
         """Refuse settings that contradict each other or leave a door undecided.
 
         Raises:
-            ConfigError: says which, and what to do.
+            ConfigError: says which, all at once, and what to do.
             UsageError: an address does not parse.
         """
         for address in self.addresses:
             split_address(address)
-        files = [file for file in (self.certificate, self.private_key) if file is not None]
-        if self.insecure_http and files:
-            raise ConfigError("--insecure-http contradicts --certificate and --private-key")
-        if not self.insecure_http and len(files) != len(("certificate", "private_key")):
-            raise ConfigError("HTTPS needs a certificate and its key", hint=_MAKE_CERTIFICATE)
+        if problems := list(self.contradictions()):
+            raise together(problems)
+
+    def contradictions(self) -> Iterator[ConfigError]:
+        """Yield what contradicts itself, or leaves a door undecided."""
+        files = {"certificate": self.certificate, "private_key": self.private_key}
+        given = [name for name, file in files.items() if file is not None]
+        if self.insecure_http and given:
+            named = " and ".join(map(self._said, given))
+            yield ConfigError(f"{self._said('insecure_http')} contradicts {named}")
+        if not self.insecure_http and len(given) != len(files):
+            yield ConfigError("HTTPS needs a certificate and its key", hint=_MAKE_CERTIFICATE)
+        yield from self._about_admins()
+        known = self.attestation in {BUILTIN, NO_ATTESTATION}
+        if not known and not self.attestation.startswith(_SERVERS):
+            yield ConfigError(
+                f"{self._said('attestation')}: {self.attestation!r} is nobody who could appraise "
+                "evidence",
+                hint="builtin, https://HOST:PORT, http://HOST:PORT, unix:/PATH, or none",
+            )
+        ours = [name for name in _BUILTIN_ONLY if getattr(self, name)]
+        if ours and self.attestation != BUILTIN:
+            yield ConfigError(
+                f"{' and '.join(map(self._said, ours))}: this KBS appraises nothing, so that it "
+                "would have no effect",
+                hint="tell it to the server that appraises (grpc-as has the same flags)",
+            )
+        yield from self._about_tokens()
+
+    def _about_admins(self) -> Iterator[ConfigError]:
+        one = "auth_public_key" if "auth_public_key" in self.places else "auth_public_keys"
         ways = {
-            "--insecure-api": self.insecure_api,
+            self._said("insecure_api"): self.insecure_api,
             "DenyAll": self.deny_admin,
-            "an administrator's key": bool(self.auth_public_keys),
+            f"an administrator's key ({self._said(one)})": bool(self.auth_public_keys),
             "identity providers": bool(self.identity_providers),
         }
         chosen = [name for name, is_chosen in ways.items() if is_chosen]
         if not chosen:
-            raise ConfigError("nobody could administer this KBS", hint=_MAKE_ADMIN)
+            yield ConfigError("nobody could administer this KBS", hint=_MAKE_ADMIN)
         if len(chosen) > 1:
-            raise ConfigError(f"{' and '.join(chosen)} contradict each other")
-        known = self.attestation in {BUILTIN, NO_ATTESTATION}
-        if not known and not self.attestation.startswith(_SERVERS):
-            raise ConfigError(
-                f"--attestation: {self.attestation!r} is nobody who could appraise evidence",
-                hint="builtin, https://HOST:PORT, http://HOST:PORT, unix:/PATH, or none",
-            )
-        self._check_tokens()
+            yield ConfigError(f"{' and '.join(chosen)} contradict each other")
 
-    def _check_tokens(self) -> None:
+    def _about_tokens(self) -> Iterator[ConfigError]:
         if self.token_key is None and (self.token_certificate or self.token_certificate_url):
-            raise ConfigError("a token signing certificate needs its key: token_key")
+            yield ConfigError("a token signing certificate needs its key: token_key")
         for pointer in self.extra_teekey_paths:
             if not pointer.startswith("/"):
-                raise ConfigError(
+                yield ConfigError(
                     f"extra_teekey_paths: {pointer!r} is no JSON pointer",
                     hint="such as /customized_claims/runtime_data/tee-pubkey",
                 )
 
+    def _said(self, name: str) -> str:
+        """Return what a setting is called where it was made: in a section, or by us."""
+        return self.places.get(name) or f"{name} (--{name.replace('_', '-')})"
+
 
 # A single key is the historic way to name one administrator; notes are ours to write.
-_OWN: Final = frozenset(Settings.model_fields) - {"notes"} | {"auth_public_key"}
+_OWN: Final = frozenset(Settings.model_fields) - {"notes", "places"} | {"auth_public_key"}

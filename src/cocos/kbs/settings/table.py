@@ -3,10 +3,10 @@
 
 Whoever reads a table asks for every key that there is; :meth:`Table.end` then names what
 was never asked for, with the nearest name that was. Values are not shown: they may be
-secrets.
+secrets. What is wrong is collected, so that an operator sees all of it at once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias, TypeVar
 
 from cocos.errors import ConfigError, did_you_mean, proposable
@@ -32,13 +32,18 @@ class Table:
         value: What the file has there.
         place: Where: ``admin.personas[0]``; empty for the whole file.
         notes: Collects sentences on what is accepted, but has no effect here.
+        problems: Collects what is wrong.
     """
 
-    def __init__(self, value: object, place: str, notes: list[str]) -> None:
-        if not isinstance(value, dict):
-            raise ConfigError(f"{place} is not a table")
+    def __init__(
+        self, value: object, place: str, notes: list[str], problems: list[ConfigError]
+    ) -> None:
         self.place = place
         self.notes = notes
+        self.problems = problems
+        if not isinstance(value, dict):
+            self.wrong(f"{place} is not a table")
+            value = {}
         self._left: dict[str, Any] = dict(value)
         self._asked: set[str] = set()
 
@@ -49,6 +54,10 @@ class Table:
     def name(self, key: str) -> str:
         """Return the whole name of a key: ``admin.personas[0].id``."""
         return f"{self.place}.{key}" if self.place else key
+
+    def wrong(self, message: str, hint: str | None = None) -> None:
+        """Note what is wrong."""
+        self.problems.append(ConfigError(message, hint=hint))
 
     def holds_text(self, key: str) -> bool:
         """Tell whether a key that may be something else is a text."""
@@ -70,26 +79,27 @@ class Table:
         """Take a list of texts."""
         value = self._take(key, list)
         if value is not None and not all(isinstance(item, str) for item in value):
-            raise ConfigError(f"{self.name(key)} is not a list of texts")
+            self.wrong(f"{self.name(key)} is not a list of texts")
+            return None
         return None if value is None else tuple(value)
 
     def table(self, key: str) -> "Table":
         """Take a table; an empty one when there is none."""
-        return Table(self._take(key, dict) or {}, self.name(key), self.notes)
+        return Table(self._take(key, dict) or {}, self.name(key), self.notes, self.problems)
 
     def tables(self, key: str) -> list["Table"]:
         """Take a list of tables."""
         return [
-            Table(value, f"{self.name(key)}[{number}]", self.notes)
+            Table(value, f"{self.name(key)}[{number}]", self.notes, self.problems)
             for number, value in enumerate(self._take(key, list) or [])
         ]
 
     def required(self, key: str) -> str:
-        """Take a text that must be there."""
+        """Take a text that must be there; it is empty if it is not."""
         value = self.text(key)
         if not value:
-            raise ConfigError(f"{self.place} needs {key}")
-        return value
+            self.wrong(f"{self.place} needs {key}")
+        return value or ""
 
     def choice(self, key: str, choices: Mapping[str, str | None]) -> str | None:
         """Take a text that is one of some.
@@ -102,16 +112,13 @@ class Table:
         if value is None:
             return None
         possible = proposable(name for name, why_not in choices.items() if why_not is None)
+        hint = f"possible: {', '.join(possible)}" if possible else None
         if value not in choices:
-            raise ConfigError(
-                f"{self.name(key)} = {value[:64]!r} is unknown",
-                hint=f"possible: {', '.join(possible)}",
-            )
+            self.wrong(f"{self.name(key)} = {value[:64]!r} is unknown", hint)
+            return None
         if (why_not := choices[value]) is not None:
-            raise ConfigError(
-                f"{self.name(key)} = {value!r} is not possible here: {why_not}",
-                hint=f"possible: {', '.join(possible)}" if possible else None,
-            )
+            self.wrong(f"{self.name(key)} = {value!r} is not possible here: {why_not}", hint)
+            return None
         return value
 
     def without_effect(self, because: str, *keys: str) -> None:
@@ -133,7 +140,7 @@ class Table:
             if key not in self:
                 continue
             if self._left.pop(key) not in unless:
-                raise ConfigError(f"{self.name(key)} is not possible here: {because}")
+                self.wrong(f"{self.name(key)} is not possible here: {because}")
 
     def unread(self, key: str) -> Any:
         """Take a value of whatever kind, for somebody else to check; None when absent."""
@@ -142,9 +149,9 @@ class Table:
     def end(self) -> None:
         """Refuse what nobody asked for."""
         for key in self._left:
-            raise ConfigError(
+            self.wrong(
                 f"{self.name(key)} is not a setting that this KBS knows",
-                hint=did_you_mean(key, sorted(self._asked)),
+                did_you_mean(key, sorted(self._asked)),
             )
 
     def _take(self, key: str, kind: type[T]) -> T | None:
@@ -153,5 +160,14 @@ class Table:
         value = self._left.pop(key)
         # A bool is an int to Python.
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise ConfigError(f"{self.name(key)} is not {_KINDS[kind]}")
+            self.wrong(f"{self.name(key)} is not {_KINDS[kind]}")
+            return None
         return value
+
+
+def together(problems: Sequence[ConfigError]) -> ConfigError:
+    """Return one error that names all problems, each with what to do."""
+    if len(problems) == 1:
+        return problems[0]
+    told = [f"{each.message} ({each.hint})" if each.hint else each.message for each in problems]
+    return ConfigError(f"{len(told)} things are wrong: {'; '.join(told)}")

@@ -20,6 +20,9 @@ _ONE_STORAGE: Final = "everything is kept in one storage"
 _LOOP: Final = "requests are served by one event loop"
 _RUSTLS: Final = "cipher suites and groups are those of rustls"
 
+_OF_THIS_HOST: Final = frozenset(
+    {"Memory", "memory", "LocalFs", "local_fs", "LocalJson", "local_json"}
+)
 _BACKENDS: Final[Mapping[str, str]] = {
     "Memory": "memory",
     "LocalFs": "local_fs",
@@ -29,18 +32,22 @@ _BACKENDS: Final[Mapping[str, str]] = {
 }
 
 
-def flatten(values: Mapping[str, Any], own: frozenset[str]) -> Flat:
+def flatten(
+    values: Mapping[str, Any], own: frozenset[str]
+) -> tuple[Flat, dict[str, str], list[ConfigError]]:
     """Translate sections and historic names into settings.
 
     Args:
         values: The file, and over it what environment and command line say.
         own: Names of our settings; as they are, and stronger than sections.
 
-    Raises:
-        ConfigError: names what is unknown, malformed or impossible, with its place.
+    Returns:
+        The settings; name → place in the file, of those that stand in a section; and what is
+        unknown, malformed or impossible, each with its place.
     """
     notes: list[str] = []
-    root = Table(values, "", notes)
+    problems: list[ConfigError] = []
+    root = Table(values, "", notes, problems)
     sections: Flat = {}
     for name, read in _SECTIONS.items():
         if name in root:
@@ -53,7 +60,14 @@ def flatten(values: Mapping[str, Any], own: frozenset[str]) -> Flat:
     sections |= _storage(root, sections)
     flat = sections | {name: root.unread(name) for name in sorted(own) if name in root}
     root.end()
-    return flat | ({"notes": tuple(notes)} if notes else {})
+    places = {
+        key: f"{section}.{key}"
+        for section, table in values.items()
+        if section in _SECTIONS and isinstance(table, dict)
+        for key in table
+        if key not in values
+    }
+    return flat | ({"notes": tuple(notes)} if notes else {}), places, problems
 
 
 def _given(flat: Flat) -> Flat:
@@ -89,17 +103,18 @@ def _http_server(section: Table) -> Flat:
 
 def _admin(section: Table) -> Flat:
     """Every generation of ``[admin]``."""
-    flat: Flat = {
-        "auth_public_key": section.text("auth_public_key"),
-        "insecure_api": section.flag("insecure_api"),
-    }
     kind = section.choice("type", {"Simple": None, "InsecureAllowAll": None, "DenyAll": None})
     mode = section.choice(
         "authorization_mode",
         {"AuthenticatedAuthorization": None, "InsecureAllowAll": None, "DenyAll": None},
     )
     if kind and mode:
-        raise ConfigError("admin.type and admin.authorization_mode exclude each other")
+        section.wrong("admin.type and admin.authorization_mode exclude each other")
+    _without_choice(section, kind or mode)
+    flat: Flat = {
+        "auth_public_key": section.text("auth_public_key"),
+        "insecure_api": section.flag("insecure_api"),
+    }
     if "InsecureAllowAll" in {kind, mode}:
         flat["insecure_api"] = True
     if "DenyAll" in {kind, mode}:
@@ -112,16 +127,32 @@ def _admin(section: Table) -> Flat:
     return flat
 
 
+def _without_choice(section: Table, decided: str | None) -> None:
+    """Pass over what would say otherwise who administers, as Trustee does.
+
+    Not where everybody is let in: whoever names a key as well hardly meant that.
+    """
+    if decided in {None, "InsecureAllowAll"}:
+        return
+    others = {"auth_public_key", "insecure_api", "personas", "roles"}
+    others |= {"authentication", "authorization"}
+    kept = {
+        "Simple": {"personas", "roles"},
+        "AuthenticatedAuthorization": {"authentication", "authorization"},
+    }
+    section.without_effect(f"{decided} decides", *sorted(others - kept.get(decided or "", set())))
+
+
 def _personas(section: Table) -> Flat:
     keys: dict[str, str] = {}
     for persona in section.tables("personas"):
         name = persona.required("id")
         if name in keys:
-            raise ConfigError(f"{persona.name('id')} is there twice")
+            persona.wrong(f"{persona.name('id')} is there twice")
         keys[name] = persona.required("public_key_path")
         persona.end()
     if not keys:
-        raise ConfigError("admin.personas needs somebody", hint="id and public_key_path")
+        section.wrong("admin.personas needs somebody", "id and public_key_path")
     roles = section.tables("roles")
     rules = [_rule(role, "id") for role in roles]
     return {"auth_public_keys": keys, "access_rules": rules or None}
@@ -144,7 +175,7 @@ def _identity_providers(section: Table) -> Flat:
         names = ("issuer", "audience", "public_key_uri", "jwk_set_uri")
         provider = {name: table.text(name) for name in names}
         if not provider["public_key_uri"] and not provider["jwk_set_uri"]:
-            raise ConfigError(f"{table.place} needs public_key_uri or jwk_set_uri")
+            table.wrong(f"{table.place} needs public_key_uri or jwk_set_uri")
         table.end()
         providers.append({name: value for name, value in provider.items() if value})
     role_claim = bearer.text("role_claim")
@@ -164,18 +195,22 @@ def _identity_providers(section: Table) -> Flat:
     acl.end()
     authorization.end()
     if not providers:
-        raise ConfigError("admin.authentication.bearer_jwt.identity_providers needs somebody")
+        section.wrong("admin.authentication.bearer_jwt.identity_providers needs somebody")
     return {"identity_providers": providers, "access_rules": rules, "role_claim": role_claim}
 
 
 def _storage_backend(section: Table) -> Flat:
     kind = _storage_type(section, "storage_type") or "Memory"
     backends = section.table("backends")
+    # Redis may keep the sessions of whatever storage there is.
+    unused = {name for name in _BACKENDS.values() if name not in {_BACKENDS[kind], "redis"}}
+    backends.without_effect(f"the storage is {kind}", *sorted(unused))
     folder, json_folder = backends.table("local_fs"), backends.table("local_json")
+    json_place = json_folder.text("file_dir_path") or json_folder.text("dir_path")
     places = {
         "Memory": MEMORY,
         "LocalFs": folder.text("dir_path") or f"{_FOLDER}/local_fs",
-        "LocalJson": json_folder.text("file_dir_path") or f"{_FOLDER}/local_json",
+        "LocalJson": json_place or f"{_FOLDER}/local_json",
         "Postgres": _postgres(backends.table("postgres")),
     }
     redis = backends.table("redis")
@@ -183,12 +218,12 @@ def _storage_backend(section: Table) -> Flat:
     for table in (folder, json_folder, redis, backends, section):
         table.end()
     if kind == "Redis":
-        raise ConfigError(
+        section.wrong(
             f"{section.name('storage_type')} = 'Redis' is not possible here: it may lose what it "
             "acknowledged",
-            hint='session_storage_type = "Redis" keeps sessions there',
+            'session_storage_type = "Redis" keeps sessions there',
         )
-    return {"storage": places[kind], "_storage_type": kind, "_redis_url": redis_url}
+    return {"storage": places.get(kind), "_storage_type": kind, "_redis_url": redis_url}
 
 
 def _postgres(table: Table) -> str:
@@ -215,13 +250,16 @@ def _storage(root: Table, sections: Flat) -> Flat:
     postgres_url, redis_url = root.text("POSTGRES_URL"), root.text("REDIS_URL")
     flat = {"storage": postgres_url} if postgres_url and main == "Postgres" else {}
     for place, chosen in sections.pop("_overrides", {}).items():
-        if chosen not in {None, main or "Memory", _BACKENDS[main or "Memory"]}:
-            raise ConfigError(f"{place} is not possible here: {_ONE_STORAGE}")
+        if chosen in _OF_THIS_HOST:
+            if chosen not in {main or "Memory", _BACKENDS[main or "Memory"]}:
+                root.notes.append(f"{place}: {_ONE_STORAGE}; files of Trustee are not read")
+        elif chosen not in {None, main, _BACKENDS.get(main or "")}:
+            root.wrong(f"{place} is not possible here: {_ONE_STORAGE}")
     kind = _storage_type(root, "session_storage_type")
     if kind == "Redis":
         flat["session_storage"] = redis_url or configured or _REDIS
     elif kind not in {None, "Memory", main}:
-        raise ConfigError(
+        root.wrong(
             "session_storage_type is not possible here: sessions are kept with everything else, "
             "or in Redis"
         )

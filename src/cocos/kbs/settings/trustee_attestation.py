@@ -12,7 +12,8 @@ _IN_STORAGE: Final = "policies and reference values are kept in the KBS's storag
 _OPA: Final = "policies are Rego, evaluated in this program"
 _EAR: Final = "tokens are EAR; policies that were written for Simple tokens must be changed"
 _VALUES: Final = "of the kinds of reference values there is sample only"
-_VERIFIER: Final = "this verifier has no settings here"
+_VERIFIER: Final = "this verifier takes what comes with the evidence, and its own sources"
+_ONE_TOKEN: Final = "tokens are of one kind"  # noqa: S105 - no secret
 
 
 def service(section: Table) -> Flat:
@@ -82,6 +83,7 @@ def intel(section: Table) -> Flat:
 def token(section: Table) -> Flat:
     """Read ``[attestation_token]``, since v0.11: whose tokens count."""
     section.choice("type", {"CoCo": None, "Jwk": None})
+    section.without_effect(_ONE_TOKEN, "attestation_token_type")
     flat = {
         "trusted_certs": section.texts("trusted_certs_paths"),
         "trusted_jwk_sets": section.texts("trusted_jwk_sets"),
@@ -110,11 +112,18 @@ def _tokens(section: Table) -> Flat:
     if section.holds_text("attestation_token_broker"):
         _kind(section, "attestation_token_broker")
         return _broker(section.table("attestation_token_config"))
-    return _broker(section.table("attestation_token_broker"))
+    older = section.table("attestation_token_config")
+    minutes = older.number("duration_min")
+    _kind(older, "attestation_token_type")
+    older.end()
+    flat = _broker(section.table("attestation_token_broker"))
+    if flat["token_minutes"] is None:
+        flat["token_minutes"] = minutes
+    return flat
 
 
 def _kind(table: Table, key: str) -> None:
-    if table.choice(key, {"Ear": None, "Simple": None}) == "Simple":
+    if table.choice(key, {"Ear": None, "Simple": None, "CoCo": None}) == "Simple":
         table.notes.append(f"{table.name(key)}: {_EAR}")
 
 
@@ -156,5 +165,13 @@ def _verifiers(section: Table) -> None:
     section.refuse(
         "TPMs are believed by who certified them (--tpm-ek-ca)", "tpm_verifier", unless=({},)
     )
-    section.refuse(_VERIFIER, "snp_verifier", "dcap_verifier", "nvidia_verifier", unless=({},))
-    section.end()
+    # What Trustee fetches with these comes with the evidence here, or evidence fails.
+    snp = section.table("snp_verifier")
+    snp.without_effect(_VERIFIER, "vcek_sources")
+    dcap = section.table("dcap_verifier")
+    dcap.without_effect(_VERIFIER, "collateral_service", "use_secure_cert")
+    dcap.choice("tcb_update_type", {"standard": None, "early": "the standard one is asked for"})
+    nvidia = section.table("nvidia_verifier")
+    nvidia.without_effect(_VERIFIER, "type", "verifier_url")
+    for table in (snp, dcap, nvidia, section):
+        table.end()

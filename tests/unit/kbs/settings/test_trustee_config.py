@@ -417,9 +417,9 @@ REFUSED = [
     ("[attestation_service]\nas_addr = 'x'", "attestation_service.as_addr", "inside"),
     ("[attestation_service]\napi_key = 'k'", "attestation_service.api_key", "Intel Trust"),
     ("[attestation_service]\ntimout = 5", "timout is not", "did you mean timeout?"),
-    ("[attestation_service]\nstorage_type = 'LocalFs'", "attestation_service.storage_type", None),
+    ("[attestation_service]\nstorage_type = 'Redis'", "attestation_service.storage_type", None),
     (
-        "[attestation_service.rvps_config]\nstorage_type = 'LocalFs'",
+        "[attestation_service.rvps_config]\nstorage_type = 'Postgres'",
         "attestation_service.rvps_config.storage_type",
         "one storage",
     ),
@@ -442,7 +442,11 @@ REFUSED = [
     ("[amber_config]\nbase_url = 'x'", "amber_config.base_url", "Intel Trust"),
     ("[storage_backend]\nstorage_type = 'Redis'", "storage_backend.storage_type", "session"),
     ("[storage_backend]\nstorage_type = 'Etcd'", "storage_backend.storage_type", None),
-    ("[storage_backend.backends.local_fs]\ndirpath='x'", "local_fs.dirpath", "dir_path"),
+    (
+        "[storage_backend]\nstorage_type='LocalFs'\nbackends.local_fs.dirpath='x'",
+        "local_fs.dirpath",
+        "dir_path",
+    ),
     ("session_storage_type = 'LocalFs'", "session_storage_type", "Redis"),
     ("plugins = [1]", "plugins[0] is not a table", None),
     ("plugins = [{name='nebula-ca'}]", "plugins[0].name", "resource only"),
@@ -466,7 +470,7 @@ def test_what_is_not_possible_is_named(text: str, place: str, why: str | None) -
 
 def test_values_are_not_shown() -> None:
     for text in (
-        "[storage_backend.backends.postgres]\npassword = ['s3cret']",
+        "[storage_backend]\nstorage_type='Postgres'\nbackends.postgres.password = ['s3cret']",
         "plugins = [{name='resource',token='s3cret'}]",
         "[attestation_service]\napi_key = 's3cret'",
     ):
