@@ -34,6 +34,40 @@ def test_unwrap_does_not_insist_on_our_name(config: object) -> None:
         ocicrypt.parse_wrap(encode(wrap))
 
 
+def test_requests_without_what_they_are_about() -> None:
+    config = {"Parameters": {"attestation-agent": [PARAMETER]}}
+    for half in (None, {"ec": config}, {"ec": config, "optsdata": None}):
+        with pytest.raises(FormatError, match=r"no keywrapparams\.optsdata"):
+            ocicrypt.parse_wrap(encode({"op": "keywrap", "keywrapparams": half}))
+    for half in (None, {"dc": config}, {"dc": config, "annotation": None}):
+        with pytest.raises(FormatError, match=r"no keyunwrapparams\.annotation"):
+            ocicrypt.parse_unwrap(encode({"op": "keyunwrap", "keyunwrapparams": half}))
+
+
+def test_a_parameter_that_is_no_text() -> None:
+    config = {"Parameters": {"attestation-agent": [PARAMETER, "/w=="]}}
+    unwrap = {"op": "keyunwrap", "keyunwrapparams": {"dc": config, "annotation": "e30="}}
+    with pytest.raises(FormatError, match="not UTF-8"):
+        ocicrypt.parse_unwrap(encode(unwrap))
+
+
+def test_requests_as_ocicrypt_writes_them() -> None:
+    config = {"Parameters": {"attestation-agent": [PARAMETER]}}
+    assert json.loads(ocicrypt.wrap_input(b"{}", ["cc_kbc::null"])) == {
+        "op": "keywrap",
+        "keywrapparams": {
+            "ec": {**config, "DecryptConfig": {"Parameters": {}}},
+            "optsdata": "e30=",
+        },
+        "keyunwrapparams": {"dc": None, "annotation": None},
+    }
+    assert json.loads(ocicrypt.unwrap_input(b"{}", ["cc_kbc::null"])) == {
+        "op": "keyunwrap",
+        "keywrapparams": {"ec": None, "optsdata": None},
+        "keyunwrapparams": {"dc": config, "annotation": "e30="},
+    }
+
+
 def test_decrypt_config_may_be_null() -> None:
     config = {"Parameters": {"attestation-agent": [PARAMETER]}, "DecryptConfig": None}
     document = {"op": "keywrap", "keywrapparams": {"ec": config, "optsdata": "e30="}}
@@ -95,6 +129,8 @@ def test_packets_of_both_versions(extra: dict[str, object]) -> None:
         ({"wrap_type": None}, "no wrap_type"),
         ({"iv": None}, "no iv"),
         ({"kid": "a/b"}, "not a key id"),
+        ({"kid": "/host/a/b/c"}, "not a key id"),
+        ({"kid": "host/a/b/c/d"}, "not a key id"),
         ({"kid": "http://x/a/b/c"}, "not a resource URI"),
         ({"wrapped_data": "***"}, "not standard base64"),
     ],
