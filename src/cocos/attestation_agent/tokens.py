@@ -52,7 +52,7 @@ class KbsTokens:
         """
         client = await self._clients.get(str(self._address_of(token_type)))
         session = await client.session()
-        if refused and session.token == refused:
+        if session.token == refused:
             session = await client.session(ended=session)
         return session
 
