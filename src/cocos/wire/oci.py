@@ -139,7 +139,6 @@ class LayoutMarker(msgspec.Struct, frozen=True, rename="camel"):
 class _Kind(msgspec.Struct, rename="camel"):
     media_type: str = ""
     manifests: Any = None
-    layers: Any = None
 
 
 def parse_manifest(data: bytes) -> Manifest | Index:
@@ -155,9 +154,7 @@ def parse_manifest(data: bytes) -> Manifest | Index:
     ):
         index: Index = decode(data, Index, "the image index")
         return index
-    if kind.media_type in {MANIFEST, _DOCKER_MANIFEST} or (
-        not kind.media_type and kind.layers is not None
-    ):
+    if kind.media_type in {"", MANIFEST, _DOCKER_MANIFEST}:
         manifest: Manifest = decode(data, Manifest, "the image manifest")
         return manifest
     raise FormatError(f"an image manifest of type {kind.media_type[:100]!r} is not supported")
@@ -187,7 +184,7 @@ def _check_names(data: bytes, shape: Any, what: str) -> None:
                         f"{what} is ambiguous: {name[:50]!r} is not how it is spelled"
                     )
                 check(member, known.get(name))
-        elif isinstance(value, list) and known:
+        elif isinstance(value, list):
             for item in value:
                 check(item, shape)
 
@@ -294,7 +291,7 @@ class Reference:
 
     @classmethod
     def _of_registry(cls, match: re.Match[str], *, named: bool) -> "Reference":
-        registry, path = match["registry"] or "", match["path"]
+        registry, path = match["registry"], match["path"]
         if not named:  # what stands before the first slash is a name at Docker Hub
             path = f"{registry}/{path}" if registry else path
         if not named or registry == f"index.{_HUB}":

@@ -27,6 +27,9 @@ def test_kind_of_a_manifest() -> None:
         {"schemaVersion": 2, "config": ENTRY, "layers": [{**ENTRY, "size": -1}]},
         {"schemaVersion": 2, "config": ENTRY, "layers": [{**ENTRY, "digest": "sha512:00"}]},
         {"schemaVersion": 2, "config": ENTRY, "layers": [{**ENTRY, "digest": "sha256:../../x"}]},
+        {"schemaVersion": 2, "config": ENTRY},
+        {"schemaVersion": 2, "mediaType": "x", "config": ENTRY, "layers": [ENTRY]},
+        {"schemaVersion": 2, "mediaType": "x", "manifests": [ENTRY]},
         # A document that two readers could take for two things.
         {"schemaVersion": 2, "mediaType": oci.MANIFEST, "manifests": [ENTRY]},
     ],
@@ -34,6 +37,36 @@ def test_kind_of_a_manifest() -> None:
 def test_manifests_that_are_refused(document: dict[str, object]) -> None:
     with pytest.raises(FormatError):
         oci.parse_manifest(encode(document))
+
+
+@pytest.mark.parametrize("depth", [500, 5_000, 500_000])
+def test_a_document_too_deep_to_look_at_is_refused(depth: int) -> None:
+    """Members that nobody knows are passed over, but not before their names were looked at."""
+    text = encode({"schemaVersion": 2, "config": ENTRY, "layers": [ENTRY]})
+    oci.parse_manifest(text)
+    deep = b'{"x":' + b"[" * depth + b"]" * depth + b"," + text[1:]
+    if depth == 500:
+        oci.parse_manifest(deep)
+        return
+    with pytest.raises(FormatError, match="is malformed"):
+        oci.parse_manifest(deep)
+
+
+def test_files_of_a_layout() -> None:
+    data = encode({"schemaVersion": 2, "config": ENTRY, "layers": [ENTRY]})
+    digest = oci.digest_of(data)
+    entry = oci.Descriptor(oci.MANIFEST, digest, len(data))
+    files = oci.layout_files({digest: data}, entry)
+    assert files == {
+        f"blobs/sha256/{digest.removeprefix('sha256:')}": data,
+        "oci-layout": b'{"imageLayoutVersion":"1.0.0"}',
+        "index.json": encode(
+            {
+                "schemaVersion": 2,
+                "manifests": [{"mediaType": oci.MANIFEST, "digest": digest, "size": len(data)}],
+            }
+        ),
+    }
 
 
 def test_config_needs_digests() -> None:
@@ -49,12 +82,31 @@ def test_config_needs_digests() -> None:
         ("docker://r.example/a__b/c.d@" + DIGEST, "r.example"),
         ("oci:/tmp/image", ""),
         ("oci:/tmp/image:v1", ""),
+        ("oci:folder/image", ""),
     ],
 )
 def test_references(text: str, registry: str) -> None:
     reference = oci.Reference.parse(text)
     assert str(reference) == text
     assert reference.registry == registry
+    assert {reference.tag, reference.digest} <= {"", "v1.0", "x", "v1", DIGEST}
+
+
+def test_by_digest() -> None:
+    by_both = oci.Reference.parse(f"docker://h:1/x:v1@{DIGEST}")
+    assert (by_both.tag, by_both.digest) == ("v1", DIGEST)
+    assert str(by_both) == f"docker://h:1/x@{DIGEST}", "Skopeo takes one of them"
+    other = oci.digest_of(b"other")
+    assert str(by_both.pinned(other)) == f"docker://h:1/x@{other}"
+    layout = oci.Reference.parse("oci:/folder:v1")
+    assert layout.pinned(other) == layout
+
+
+def test_how_long_a_name_is() -> None:
+    name = "h:1/" + "a" * (255 - 4)
+    assert oci.Reference.parse(f"docker://{name}").name == name
+    with pytest.raises(FormatError, match="longer than 255"):
+        oci.Reference.parse(f"docker://{name}a")
 
 
 @pytest.mark.parametrize(
@@ -97,6 +149,7 @@ def test_references_that_are_refused(text: str) -> None:
         ("docker://r.example/busybox", "r.example/busybox:latest"),
         ("docker://localhost/a", "localhost/a:latest"),
         ("docker://host:5000/a", "host:5000/a:latest"),
+        ("docker://Registry/a", "Registry/a:latest"),
         ("localhost:5000/x:v1", "localhost:5000/x:v1"),
         ("r.example/a/b", "r.example/a/b:latest"),
         ("[::1]:5000/x", "[::1]:5000/x:latest"),
