@@ -38,6 +38,7 @@ _FITTING: Final = {"c": "at", "t": "at"}
 _NEVER: Final = re.compile(r"recursion detected|rule conflicts|is unsafe|could not find function")
 _NEAR: Final = 0.8
 _MAX_WARNINGS: Final = 50
+_MAX_NAMES: Final = 12
 _MAX_STEPS: Final = 8  # from name to name
 
 
@@ -276,8 +277,15 @@ def _no_member(path: Path, name: str, shape: Shape) -> str | None:
         return f"{dotted(path)} is nearly a name that is there: {near[0]}" if near else None
     if path[:2] == ("data", "reference_values") or name == "reference":
         return f"there is no {dotted(path)}: {builtins.HELPER}(name) returns reference values"
-    hint = did_you_mean(name, known)
-    return f"there is no {dotted(path)}" + (f": {hint}" if hint else f", but {', '.join(known)}")
+    # pcr4 is pcr04, whichever else is as near.
+    same = [each for each in known if _plain(each) == _plain(name)]
+    hint = f"did you mean {same[0]}?" if same else did_you_mean(name, known)
+    rest = f", but {', '.join(known)}" if len(known) <= _MAX_NAMES else ""
+    return f"there is no {dotted(path)}" + (f": {hint}" if hint else rest)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_ .]|(?<!\d)0+(?=\d)", "", name.lower())
 
 
 def _line(line: int, warning: str) -> tuple[int, str]:

@@ -43,11 +43,47 @@ ANY: Final = Shape()
 _TEXT: Final = Shape("s")
 _OBJECT: Final = Shape("o")
 _NUMBER: Final = Shape("n")
+_LIST: Final = Shape("a")
+
+_COMPUTATION: Final = Shape(
+    "o",
+    {
+        **dict.fromkeys(("manifest_digest", "algorithm_digest"), _TEXT),
+        **dict.fromkeys(("arguments_digest", "environment_digest", "consumers_digest"), _TEXT),
+        **dict.fromkeys(("dataset_digests", "kbs"), _LIST),
+    },
+)
+_UEFI: Final = ("index", "type", "digest", "details", "digest_matches_event")
+_RUNTIME: Final = ("index", "domain", "operation", "content")
+CLAIMED: Final[Mapping[Tee, Shape]] = {
+    Tee.TPM: Shape(
+        "o",
+        {
+            **{f"pcr{index:02}": _TEXT for index in range(24)},
+            **dict.fromkeys(("ak_public", "ak_trusted", "cmdline"), _TEXT),
+            **dict.fromkeys(("ek_fingerprint", "ek_ca", "ek_ca_fingerprint"), _TEXT),
+            **dict.fromkeys(("ek_allowed", "debug"), ANY),
+            "uefi": Shape("a", {}, others=Shape("o", dict.fromkeys(_UEFI, ANY))),
+            "computations": Shape("a", {}, others=_COMPUTATION),
+            "computation": _COMPUTATION,
+            "runtime_events": Shape("a", {}, others=Shape("o", dict.fromkeys(_RUNTIME, ANY))),
+        },
+    ),
+    Tee.SAMPLE: Shape(
+        "o",
+        {
+            **dict.fromkeys(("svn", "launch_digest", "debug"), ANY),
+            "platform_version": Shape("o", dict.fromkeys(("major", "minor"), _NUMBER)),
+        },
+    ),
+    Tee.SAMPLE_DEVICE: Shape("o", {"svn": ANY}),
+}
+"""What verifiers of ours claim, below the name of the TEE."""
 
 _ANNOTATED: Final = Shape(
     "o",
     {
-        **{tee.value: _OBJECT for tee in Tee},
+        **{tee.value: CLAIMED.get(tee, _OBJECT) for tee in Tee},
         "report_data": _TEXT,
         "runtime_data_claims": ANY,
         "init_data": _TEXT,

@@ -16,10 +16,11 @@ from cocos.policy.appraisal import appraise
 from cocos.policy.documents import Kind
 from cocos.policy.owners import Terms
 from cocos.policy.review import review
-from cocos.policy.vocabulary import SHOWN, Shape
+from cocos.policy.vocabulary import CLAIMED, SHOWN, Shape
 from cocos.tokens.ear import Issuer, Submodule, issue
 from cocos.tokens.signer import Signer
 from cocos.wire.kbs.protocol import Tee
+from cocos.wire.manifest.event import ComputationEvent
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 
@@ -82,6 +83,17 @@ EVIDENCE = 'input.submods.cpu0["ear.veraison.annotated-evidence"]'
         ('allow if { some s in input.submods; s["ear.status"] == "ok" }', 'never "ok"'),
         ('allow if { every s in input.submods { s["ear.status"] == "ok" } }', 'never "ok"'),
         (f'allow if {EVIDENCE}.tmp.pcr11 == "a"', "did you mean tpm?"),
+        (f'allow if {EVIDENCE}.tpm.pcr4 == "a"', "did you mean pcr04?"),
+        (f'allow if {EVIDENCE}.tpm["PCR_11"] == "a"', "did you mean pcr11?"),
+        (f'allow if {EVIDENCE}.tpm.pcr24 == "a"', "there is no"),
+        (f"allow if {EVIDENCE}.tpm.manifest", "there is no"),
+        (f"t := {EVIDENCE}.tpm\nallow if t.computations[0].algorithm", "algorithm_digest?"),
+        (
+            f"allow if {{ some c in {EVIDENCE}.tpm.computations; c.manifest_digets }}",
+            "did you mean manifest_digest?",
+        ),
+        (f"allow if {EVIDENCE}.tpm.computation.datasets", "did you mean dataset_digests?"),
+        (f"allow if {EVIDENCE}.sample.svm", "did you mean svn?"),
         (f'e := {EVIDENCE}\nallow if e.tmp.pcr11 == "a"', "line 3"),
         (
             'allow if input.submods.cpu0["ear.trustworthiness-vector"].hardwear == 2',
@@ -118,7 +130,11 @@ def test_evidence_has_other_names_than_tokens(member: str) -> None:
         "allow if { x := {`tee`: 1}; x.tee == 1 }",
         "allow if { some x in [{`tee`: true}]; x.tee }",
         f'allow if {EVIDENCE}.init_data_claims["aa.toml"].x',
-        f"allow if {EVIDENCE}.tpm.anything.new",
+        f"allow if {EVIDENCE}.snp.anything.new",
+        f"allow if {EVIDENCE}.tpm.pcr04",
+        f"allow if {EVIDENCE}.tpm.uefi[0].details.anything",
+        f"allow if {EVIDENCE}.tpm.computations[0].dataset_digests[0]",
+        f"allow if {{ some pcr in [`pcr04`]; {EVIDENCE}.tpm[pcr] }}",
         "lower(x) := x\nallow if lower(1) == 1",
         "allow if sort({1, 2}) == [1, 2]",
         'allow if { x := input.submods.cpu0; x["ear.status"] in {"affirming", "warning"} }',
@@ -161,7 +177,7 @@ def names(shape: Shape, value: Any, at: str) -> None:
 
 @pytest.mark.parametrize("tee", [*Tee])
 def test_every_name_in_a_token_is_known(tee: Tee) -> None:
-    claims = {"x": 1, "report_data": "r", "init_data": "i"}
+    claims = {"report_data": "r", "init_data": "i"} | ({} if tee in CLAIMED else {"x": 1})
     annotated = compose(tee, claims, {"nonce": "n"}, None)
     names(SHOWN[Kind.ATTESTATION]["input"], annotated, "input")
     key = signing.SigningKey.generate()
@@ -175,3 +191,20 @@ def test_every_name_in_a_token_is_known(tee: Tee) -> None:
     found = signing.verify(token, key.public_jwk())
     names(SHOWN[Kind.RESOURCE]["input"], found, "input")
     names(SHOWN[Kind.RESOURCE]["data"], {"plugin": "", "resource-path": [], "query": {}}, "data")
+
+
+def test_names_of_claims_are_those_of_the_documentation() -> None:
+    page = (DOCS / "verifiers" / "tpm.md").read_text().partition("| claim | |\n")[2]
+    table = page.partition("\n\n")[0]
+    named = {
+        name for row in table.splitlines() for name in re.findall("`(.*?)`", row.split("|")[1])
+    }
+    members = CLAIMED[Tee.TPM].members or {}
+    assert named == members.keys() - {f"pcr{number:02}" for number in range(1, 23)}
+
+
+def test_names_in_computations_are_those_of_the_event() -> None:
+    some = "a" * 64
+    claimed = ComputationEvent(some, some, some, (), some, (), some).claims()
+    members = CLAIMED[Tee.TPM].members or {}
+    assert (members["computation"].members or {}).keys() == claimed.keys()
