@@ -52,7 +52,7 @@ class ReferenceValue(msgspec.Struct, frozen=True):
 class ReferenceValues:
     """Registers and reads reference values."""
 
-    def __init__(self, store: Store, *, clock: Clock, sample: bool = True) -> None:
+    def __init__(self, store: Store, *, clock: Clock, sample: bool) -> None:
         """Keep them in a store; of type ``sample``, which nobody signs, only if told so."""
         self._view = View(store, Namespace.REFERENCE_VALUE)
         self._clock = clock
@@ -179,7 +179,7 @@ def _check_name(name: str) -> None:
 
 
 def _in_a_year(now: dt.datetime) -> dt.datetime:
-    whole = now.astimezone(dt.UTC).replace(microsecond=0)
+    whole = now.astimezone(dt.UTC)
     try:
         return whole.replace(year=whole.year + 1)
     except ValueError:  # the 29th of February

@@ -149,11 +149,7 @@ class SigningKeys:
                 await note(kid)
                 note = None
             self._read_at = -math.inf
-            if raw is None:
-                done = await self._store.put_new(Namespace.KEY, NAME, new)
-            else:
-                done = await self._store.replace(Namespace.KEY, NAME, raw, new)
-            if done:
+            if raw is not None and await self._store.replace(Namespace.KEY, NAME, raw, new):
                 return
         raise InternalError("others keep changing the token signing keys")
 

@@ -216,7 +216,7 @@ def test_policies_see_what_is_asked_for(
 
 @pytest.fixture
 def values(store: SqlStore) -> ReferenceValues:
-    return ReferenceValues(store, clock=lambda: NOW)
+    return ReferenceValues(store, clock=lambda: NOW, sample=True)
 
 
 LOOK = Policy("package policy\nallow := query_reference_value(input.name)\n")

@@ -3,6 +3,7 @@
 
 import asyncio
 import datetime as dt
+import math
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,14 @@ from cocos.attestation_service import signing_keys
 from cocos.attestation_service.signing_keys import LEAD, NAME, SigningKeys
 from cocos.crypto import jwk, jwt
 from cocos.crypto.signing import SigningKey
-from cocos.errors import AuthenticationError, ConfigError, NotFoundError, StateError, StorageError
+from cocos.errors import (
+    AuthenticationError,
+    ConfigError,
+    InternalError,
+    NotFoundError,
+    StateError,
+    StorageError,
+)
 from cocos.stores.base import Namespace, Store
 from cocos.stores.sql import SqlStore
 from cocos.tokens.key_ring import CLOCKS
@@ -226,6 +234,93 @@ async def test_forgeries(store: Store, clock: Clock) -> None:
     for header in (signer.header, *headers, {}):
         with pytest.raises(AuthenticationError):
             await keys.verify(forger.sign(header, {"a": 1}))
+
+
+# --- the store --------------------------------------------------------------------------
+
+
+async def test_a_change_that_never_succeeds_is_none(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a leaked key would count as revoked, and be believed."""
+    keys = replica(store, clock)
+    (kid,) = await kids(keys)
+    tried = []
+
+    async def never(*what: object) -> bool:
+        tried.append(what)
+        return False
+
+    monkeypatch.setattr(store, "replace", never)
+    for change in (keys.revoke(kid), keys.rotate(LEAD)):
+        with pytest.raises(InternalError, match="others keep changing"):
+            await change
+    assert len(tried) > 2
+    assert await kids(keys) == [kid]
+
+
+async def test_a_store_that_forgets(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*_: object, **__: object) -> bool:
+        return False
+
+    monkeypatch.setattr(store, "put_new", never)
+    with pytest.raises(InternalError, match="vanished"):
+        await replica(store, clock).signer()
+
+
+async def test_an_operators_own_key_is_not_rotated_here(store: Store, clock: Clock) -> None:
+    own = Signer(SigningKey.generate())
+    keys = replica(store, clock, own)
+    with pytest.raises(ConfigError, match="operator's own key"):
+        await keys.rotate(LEAD)
+    with pytest.raises(NotFoundError):
+        await keys.revoke(own.key.kid)
+    assert await store.keys(Namespace.KEY) == []
+
+
+async def test_keys_that_are_in_the_store_no_more_are_not_believed(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = await token(replica(store, clock))
+    keys = replica(store, clock, Signer(SigningKey.generate()))
+    assert await keys.verify(before) == {"a": 1}
+    await store.delete(Namespace.KEY, NAME)
+    monkeypatch.setattr(signing_keys, "FRESH_SECONDS", 0.0)
+    with pytest.raises(AuthenticationError):
+        await keys.verify(before)
+
+
+@pytest.mark.parametrize("owned", [True, False])
+async def test_tokens_of_known_keys_cost_no_reading(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch, *, owned: bool
+) -> None:
+    """Everybody may send tokens, and as many as he likes."""
+    of_the_store = await token(replica(store, clock))
+    keys = replica(store, clock, Signer(SigningKey.generate()) if owned else None)
+    own = await token(keys)
+    await keys.ring()
+    reads = []
+    get = store.get
+
+    async def counted(namespace: Namespace, key: str) -> bytes | None:
+        reads.append(key)
+        return await get(namespace, key)
+
+    monkeypatch.setattr(store, "get", counted)
+    monkeypatch.setattr(signing_keys, "FRESH_SECONDS", math.inf)
+    nameless = SigningKey.generate().sign({}, {"a": 1})
+    for _ in range(3):
+        assert await keys.verify(own) == {"a": 1}
+        assert await keys.verify(of_the_store) == {"a": 1}
+        with pytest.raises(AuthenticationError):
+            await keys.verify(nameless)
+        await keys.published()
+    assert reads == []
+    monkeypatch.setattr(signing_keys, "FRESH_SECONDS", -1.0)
+    await keys.verify(own)
+    assert reads == [NAME]
 
 
 async def test_no_secret_in_words(store: Store, clock: Clock) -> None:

@@ -10,7 +10,7 @@ from cocos.crypto import kek
 from cocos.errors import CocosError, NotFoundError, StateError
 from cocos.kbs.denials import Denial, Denials
 from cocos.kbs.metrics import KbsMetrics
-from cocos.kbs.resource_policy import POLICY_ID, RESOURCE, ResourcePolicy
+from cocos.kbs.resource_policy import RESOURCE, ResourcePolicy
 from cocos.stores.base import Namespace, Store
 from cocos.wire import json
 from cocos.wire.kbs import protocol as kbs
@@ -70,9 +70,7 @@ class Administration:
         self._denials = denials
         self._metrics = metrics
 
-    async def set_resource(
-        self, path: kbs.ResourcePath, data: bytes, *, overwrite: bool = True
-    ) -> None:
+    async def set_resource(self, path: kbs.ResourcePath, data: bytes, *, overwrite: bool) -> None:
         """Store a resource.
 
         Raises:
@@ -120,7 +118,7 @@ class Administration:
         return True
 
     async def set_resource_policy(
-        self, text: str, policy_id: str = POLICY_ID, *, overwrite: bool = True
+        self, text: str, policy_id: str, *, overwrite: bool
     ) -> tuple[str, ...]:
         """Set a policy that decides who gets which resource; return warnings.
 
