@@ -7,8 +7,8 @@ Refused is what can never allow anything. What may have its reasons is a warning
 import difflib
 import re
 from collections import ChainMap, Counter
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
 
 from cocos._types import JsonObject
 from cocos.errors import ConfigError, FormatError, did_you_mean
@@ -135,6 +135,8 @@ def _strange(syntax: Syntax, kind: Kind) -> Iterator[tuple[int, str]]:
                 yield from names.unknown({part: node}, node["span"]["line"])
             elif part == "BoolExpr":
                 yield from names.never_equal(node)
+            elif part == "query":
+                yield from names.missing_below_not(node["stmts"])
         for call in syntax.calls(rule.node):
             wanted = builtins.ALLOWED.get(call.name)
             if wanted is None or call.name in syntax.functions:
@@ -267,6 +269,60 @@ class _Names:
             if text is not None and known and text not in known:
                 hint = did_you_mean(text, known) or f"it is one of {', '.join(sorted(known))}"
                 yield _line(node["span"]["line"], f'it is never "{text}": {hint}')
+
+    def missing_below_not(self, statements: Iterable[JsonObject]) -> Iterator[tuple[int, str]]:
+        """Yield a warning where ``not`` holds because what it compares is not there.
+
+        OPA denies there: it looks up first what a function is called with.
+        """
+        asked: set[Path] = set()
+        below: list[JsonObject] = []
+        for each in statements:
+            literal = each["literal"]
+            if "NotExpr" in literal:
+                below += _operands(literal["NotExpr"]["expr"])
+            else:
+                asked.update(path for path in map(self.resolved, _references([literal])) if path)
+        for reference in below:
+            path = self.resolved(reference)
+            if path is None or path[0] != "input":
+                continue
+            if not any(other[: len(path)] == path for other in asked):
+                line = next(iter(reference.values()))["span"]["line"]
+                yield _line(
+                    line, f"not holds here where {dotted(path)} is missing, too: bind it above"
+                )
+
+
+def _operands(expression: JsonObject) -> Iterator[JsonObject]:
+    """Yield the references that functions and operators below a ``not`` are given."""
+    kind, node = next(iter(expression.items()))
+    equal = kind == "BoolExpr" and node["op"] == "Eq"
+    for each in (node["lhs"], node["rhs"]) if equal else (expression,):
+        # Of what is itself asked for, or equal to something: what it is asked for by.
+        yield from _references(_indexes(each) if _is_reference(each) else [each])
+
+
+def _indexes(reference: JsonObject) -> list[JsonObject]:
+    return [node["index"] for kind, node in walk([reference]) if kind == "RefBrack"]
+
+
+def _is_reference(expression: JsonObject) -> bool:
+    return not expression.keys().isdisjoint({"RefDot", "RefBrack"})
+
+
+def _references(nodes: list[JsonObject]) -> Iterator[JsonObject]:
+    """Yield whole references, outside of comprehensions and ``every``."""
+    waiting: list[Any] = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict) and _is_reference(node):
+            yield node
+            waiting += _indexes(node)
+        elif isinstance(node, dict):
+            waiting += [part for name, part in node.items() if name not in {"query", "fcn"}]
+        elif isinstance(node, list):
+            waiting += node
 
 
 def _no_member(path: Path, name: str, shape: Shape) -> str | None:
