@@ -129,7 +129,11 @@ class SealedOutlet:
                 _log.error("result.only-in-memory", id=computation.id, error=error.message)
             return package
 
-        return await asyncio.to_thread(work)
+        working = asyncio.ensure_future(asyncio.to_thread(work))
+        try:
+            return await asyncio.shield(working)
+        finally:
+            await asyncio.wait([working])  # what is stopped keeps nothing afterwards
 
     def kept(self) -> Kept | None:
         """See :class:`cocos.agent.service.Outlet`."""
