@@ -10,7 +10,6 @@ another host or comes with an origin is refused.
 import functools
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeAlias
-from urllib.parse import urlsplit
 
 import msgspec
 from starlette.requests import Request
@@ -27,6 +26,7 @@ from cocos.errors import AccessDeniedError, FormatError, NotFoundError
 from cocos.transport.local_callers import LocalCallers
 from cocos.transport.loopback import is_loopback
 from cocos.transport.web import WebApp, health, json_response, read_json
+from cocos.wire.address import parse_address
 from cocos.wire.kbs.protocol import ResourceUri
 
 _MAX_BODY_BYTES: Final = 64 * 2**10
@@ -144,8 +144,8 @@ def _check_caller(request: Request) -> None:
 
 def _host(header: str) -> str:
     try:
-        return urlsplit(f"//{header}").hostname or ""
-    except ValueError:
+        return parse_address(header, what="this server", default_port=80).host
+    except FormatError:
         return ""
 
 

@@ -34,7 +34,7 @@ from cocos.errors import (
     UntrustedError,
 )
 from cocos.host.files import read_certificates
-from cocos.wire.address import check_host, shown
+from cocos.wire.address import check_host, shown, split
 
 ANSWER_SECONDS: Final = 60.0  # for a whole exchange, as the guest components' client waits
 MAX_ANSWER_BYTES: Final = 64 * 2**20
@@ -204,16 +204,16 @@ def read_ca(ca_file: Path | None) -> str | None:
 def _check_url(url: str, what: str) -> str:
     problem = FormatError(f"the URL of {what} names no host")
     try:
-        parts = urlsplit(url)
+        parts, port = split(url, problem)
         valid = (
             parts.scheme in {"http", "https"}
             and bool(check_host(parts.hostname or "", problem))
-            and parts.port != 0
+            and port != 0
             and "@" not in parts.netloc
             and not parts.query
             and not parts.fragment
         )
-    except (ValueError, FormatError):
+    except FormatError:
         valid = False
     if not valid:
         raise ConfigError(
