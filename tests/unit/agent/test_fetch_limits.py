@@ -50,6 +50,13 @@ def test_the_hash_of_the_manifest() -> None:
             check(found(CLEAR), PLAIN, pin)
 
 
+def test_what_is_no_image_is_refused_before_any_key_is_asked_for() -> None:
+    with pytest.raises(FormatError, match="unsupported type 'text/plain'"):
+        check(found(CLEAR, "text/plain"), PLAIN, b"")
+    with pytest.raises(FormatError, match=r"unsupported type 'text/plain\+encrypted'"):
+        check(found("text/plain" + oci.ENCRYPTED), SECRET, b"")
+
+
 @pytest.mark.parametrize("source", [PLAIN, SECRET])
 def test_an_image_of_nothing(source: Source) -> None:
     with pytest.raises(FormatError, match="has no layers"):
