@@ -65,7 +65,7 @@ def members(*shapes: type) -> set[str]:
             ),
         ),
         ("manifest.md", set(agent.AgentSettings.model_fields) | set(agent.ENVIRONMENT.values())),
-        ("kbs-settings.md", set(Settings.model_fields) - {"notes"} | {"auth_public_key"}),
+        ("kbs-settings.md", set(Settings.model_fields) - {"notes", "places"} | {"auth_public_key"}),
         ("kbs-settings.md", set(kbs.ENVIRONMENT.values())),
         ("manager.md", set(manager.ManagerConfig.model_fields)),
         ("manager.md", set(manager.ENVIRONMENT.values())),
