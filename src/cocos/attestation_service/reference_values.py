@@ -6,6 +6,7 @@ policy that is something else than a value that was never registered.
 """
 
 import datetime as dt
+import hashlib
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
@@ -13,17 +14,17 @@ import msgspec
 
 from cocos._clock import Clock
 from cocos._types import JsonObject
-from cocos.errors import FormatError, NotFoundError, TooLargeError, UnsupportedError
+from cocos.errors import FormatError, NotFoundError, StateError, TooLargeError, UnsupportedError
 from cocos.policy.documents import BaseDocuments
 from cocos.stores.base import Namespace, Store
 from cocos.stores.view import View
 from cocos.wire import json
+from cocos.wire.reference_values import TIME as _TIME
 
 VERSION: Final = "0.1.0"
 MAX_NAME: Final = 512
 MAX_COUNT: Final = 10_000
 MAX_BYTES: Final = 4 * 2**20
-_TIME = "%Y-%m-%dT%H:%M:%SZ"
 _NEVER = dt.datetime.max.replace(tzinfo=dt.UTC)
 
 
@@ -80,10 +81,64 @@ class ReferenceValues:
         """
         values = _payload(message)
         if not self._sample:
-            raise UnsupportedError(
-                "reference values of type 'sample' are switched off",
-                hint="nobody signs them; sample_extractor = true in the KBS's settings takes them",
-            )
+            raise _switched_off()
+        await self._check_room(values)
+        stored = {name: self._stored(name, value, None) for name, value in values.items()}
+        await self._view.put(stored)
+        return tuple(values)
+
+    async def set(
+        self,
+        name: str,
+        value: Any,
+        *,
+        expires: dt.datetime | None = None,
+        new: bool = False,
+        tag: str | None = None,
+    ) -> None:
+        """Store one value.
+
+        Args:
+            name: Its name.
+            value: JSON.
+            expires: When; in a year without.
+            new: Only if there is none that holds.
+            tag: Only if that of the present one is this.
+
+        Raises:
+            StateError: the condition does not hold; nothing was changed.
+            CocosError: as of :meth:`register`.
+        """
+        if not self._sample:
+            raise _switched_off()
+        await self._check_room({name: value})
+        stored, made = await self._view.read(), self._stored(name, value, expires)
+        present = stored.get(name)
+        if tag is None and not new:
+            await self._view.put({name: made})
+        elif present is None:
+            if tag is not None or not await self._view.put_new(name, made):
+                raise _changed(name)
+        elif new and _parse(name, present).end > self._clock():
+            raise StateError(f"there is a reference value {name!r} already")
+        elif (tag is not None and tag != _tag(present)) or not await self._view.replace(
+            name, present, made
+        ):
+            raise _changed(name)
+
+    async def find(self, name: str) -> tuple[Any, str]:
+        """Return a value, and the tag of what is stored.
+
+        Raises:
+            NotFoundError: there is none, or it has expired.
+        """
+        stored = await self._view.read()
+        value = None if name not in stored else _parse(name, stored[name])
+        if value is None or value.end <= self._clock():
+            raise NotFoundError(f"there is no reference value {name!r}")
+        return value.value, _tag(stored[name])
+
+    async def _check_room(self, values: JsonObject) -> None:
         for name in values:
             _check_name(name)
         await self.all()
@@ -93,13 +148,10 @@ class ReferenceValues:
             raise TooLargeError(
                 f"there can be {MAX_COUNT} reference values, and {MAX_BYTES} bytes of them"
             )
-        expires = _in_a_year(self._clock())
-        stored = {
-            name: json.encode(ReferenceValue(VERSION, name, expires.strftime(_TIME), value))
-            for name, value in values.items()
-        }
-        await self._view.put(stored)
-        return tuple(values)
+
+    def _stored(self, name: str, value: Any, expires: dt.datetime | None) -> bytes:
+        end = (expires or _in_a_year(self._clock())).strftime(_TIME)
+        return json.encode(ReferenceValue(VERSION, name, end, value))
 
     async def get(self, name: str) -> Any:
         """Return a value.
@@ -147,6 +199,23 @@ class ReferenceValues:
         """
         if not await self._view.delete(name):
             raise NotFoundError(f"there is no reference value {name!r}")
+
+
+def _tag(stored: bytes) -> str:
+    return hashlib.sha256(stored).hexdigest()[:32]
+
+
+def _changed(name: str) -> StateError:
+    return StateError(
+        f"the reference value {name!r} has been changed meanwhile", hint="read it again"
+    )
+
+
+def _switched_off() -> UnsupportedError:
+    return UnsupportedError(
+        "reference values of type 'sample' are switched off",
+        hint="nobody signs them; sample_extractor = true in the KBS's settings takes them",
+    )
 
 
 def _parse(name: str, data: bytes) -> ReferenceValue:

@@ -205,6 +205,17 @@ class AttestationService:
         """Return a reference value, or raise NotFoundError."""
         return await self._values.get(name)
 
+    async def find_reference_value(self, name: str) -> tuple[Any, str]:
+        """Return a reference value and the tag of it, or raise NotFoundError."""
+        return await self._values.find(name)
+
+    async def set_reference_value(
+        self, name: str, value: Any, *, expires: dt.datetime | None, new: bool, tag: str | None
+    ) -> None:
+        """Store one reference value; StateError if it is not new, or has another tag."""
+        await self._values.set(name, value, expires=expires, new=new, tag=tag)
+        _log.info("attestation.reference_values_registered", names=(name,))
+
     async def list_reference_values(self) -> tuple[ReferenceValue, ...]:
         """Return every reference value by name, also those that have expired."""
         return await self._values.list()

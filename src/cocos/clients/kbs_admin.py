@@ -2,6 +2,7 @@
 """An operator's side of the key broker service: resources, policies, reference values."""
 
 import base64
+import datetime as dt
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,11 +28,13 @@ from cocos.errors import (
     CocosError,
     ConfigError,
     FormatError,
+    NotFoundError,
     ProtocolError,
     UnsupportedError,
 )
 from cocos.wire import audit, json
 from cocos.wire.kbs.protocol import PolicyStored, ResourcePath
+from cocos.wire.reference_values import TIME
 
 _OF_GUESTS: Final = frozenset({"TokenNotFound", "TokenVerifierError"})
 _SHOWN: Final = 80
@@ -223,10 +226,38 @@ class KbsAdmin:
         body = {"version": "0.1.0", "type": "sample", "payload": payload}
         await self._call("POST", "reference-value", "reference values", json.encode(body))
 
-    async def set_reference_value(self, name: str, value: Any) -> None:
-        """Register one reference value; the KBS's audit log then has its name."""
-        route, what = f"reference-value/{quote(name)}", f"the reference value {name}"
-        await self._call("PUT", route, what, json.encode(value))
+    async def set_reference_value(
+        self,
+        name: str,
+        value: Any,
+        *,
+        expires: dt.datetime | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Register one reference value; the KBS's audit log then has its name.
+
+        Args:
+            name: Its name.
+            value: JSON.
+            expires: When; in a year without.
+            headers: A condition.
+
+        Raises:
+            StateError: the condition does not hold.
+        """
+        end = "" if expires is None else f"?expiration={expires.strftime(TIME)}"
+        route, what = f"reference-value/{quote(name)}{end}", f"the reference value {name}"
+        await self._call("PUT", route, what, json.encode(value), headers=headers)
+
+    async def find_reference_value(self, name: str) -> tuple[Any, Mapping[str, str]]:
+        """Return a value, or None, and the condition that it is still so, where there is one."""
+        what = f"the reference value {name}"
+        try:
+            answer = await self._call("GET", f"reference-value/{quote(name)}", what)
+        except NotFoundError:
+            return None, _NEW
+        tag = answer.headers.get("ETag")
+        return decode(self._server, answer, Any, what), {"If-Match": tag} if tag else {}
 
     async def get_reference_value(self, name: str) -> Any:
         """Return the value registered under ``name``.
@@ -342,7 +373,8 @@ class KbsAdmin:
         if problem is not None and variant(problem) in _OF_GUESTS:
             # Of its guests' routes, which ours has none of for administrators.
             return UnsupportedError(f"the KBS at {self._server.url} does not do this: {what}")
-        if isinstance(error, AuthenticationError) and self._advice:
+        about_us = problem is not None and variant(problem).startswith("AdminAuth")
+        if isinstance(error, AuthenticationError) and about_us and self._advice:
             error.hint = f"{self._advice}; {error.hint}" if error.hint else self._advice
         return error
 

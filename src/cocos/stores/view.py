@@ -57,6 +57,12 @@ class View:
             await self._renew()
         return written
 
+    async def replace(self, key: str, old: bytes, new: bytes) -> bool:
+        """Write a value if it is still ``old``; return whether it was."""
+        written = await self._store.replace(self._namespace, key, old, new)
+        await self._renew()  # also if not: what we know of it is not what is there
+        return written
+
     async def delete(self, key: str) -> bool:
         """Delete a value; return whether there was one."""
         if key == REVISION:

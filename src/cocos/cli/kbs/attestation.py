@@ -142,7 +142,7 @@ class _Nobody:
 
     appraise = demand
     set_policy = policy_ids = get_policy = delete_policy = demand
-    register_reference_values = get_reference_value = demand
+    register_reference_values = set_reference_value = find_reference_value = demand
     list_reference_values = delete_reference_value = demand
 
 

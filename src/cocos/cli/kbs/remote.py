@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A key broker whose attestation service is another server."""
 
+import base64
 import contextlib
 import datetime as dt
 from collections.abc import AsyncIterator, Mapping
@@ -25,6 +26,7 @@ from cocos.kbs.config import Settings
 from cocos.kbs.service import Appraisal
 from cocos.policy.appraisal import FINDINGS
 from cocos.tokens.check import TokenVerifier, tee_public_key
+from cocos.wire import json
 from cocos.wire.kbs.protocol import InitData, Tee
 
 KEYS_FRESH: Final = dt.timedelta(minutes=1)
@@ -81,7 +83,6 @@ class RemoteAttestation:
         self._clock = clock
         self.set_policy = client.set_policy
         self.register_reference_values = client.register_reference_values
-        self.get_reference_value = client.get_reference_value
 
     async def demand(self, tee: Tee, extra_params: Any) -> Asked | None:
         """Return what to ask of an attester; nobody is asked if it announced nothing."""
@@ -113,6 +114,20 @@ class RemoteAttestation:
         if about != runtime_data["tee-pubkey"]:
             raise ProtocolError("the attestation service's token is about another machine")
         return _Token(token, _findings(claims))
+
+    async def find_reference_value(self, name: str) -> tuple[Any, None]:
+        """Return a reference value, of which nobody tells a tag."""
+        return await self._client.get_reference_value(name), None
+
+    async def set_reference_value(
+        self, name: str, value: Any, *, expires: dt.datetime | None, new: bool, tag: str | None
+    ) -> None:
+        """Register one reference value; its protocol knows neither times nor conditions."""
+        if expires is not None or new or tag is not None:
+            await self.policy_ids()
+        payload = base64.b64encode(json.encode({name: value})).decode("ascii")
+        message = {"version": "0.1.0", "type": "sample", "payload": payload}
+        await self._client.register_reference_values(message)
 
     async def policy_ids(self, *_: object) -> NoReturn:
         """Refuse: the protocol has no words for it."""

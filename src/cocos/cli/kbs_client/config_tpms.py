@@ -9,6 +9,7 @@ import typer
 from cocos.cli import _common as common
 from cocos.cli.kbs_client.admin import done, run_admin, show_names
 from cocos.clients.kbs import KbsAdmin
+from cocos.clients.reference_values import change as change_value
 from cocos.errors import NotFoundError
 from cocos.evidence.endorsement import TRUSTED_EK, parse_fingerprint, parse_list
 from cocos.host.files import read_input
@@ -36,9 +37,11 @@ def set_tpm_eks(
     wanted = list(parse_list(read_input(file, "the fingerprints", limit=_LIMIT), str(file)))
 
     async def store(admin: KbsAdmin) -> list[str]:
-        before = await _listed(admin) if add else []
-        whole = [*before, *(each for each in wanted if each not in before)]
-        await admin.set_reference_value(TRUSTED_EK, whole)
+        def together(known: Any) -> list[str]:
+            before = _texts(known) if add else []
+            return [*before, *(each for each in wanted if each not in before)]
+
+        whole: list[str] = await change_value(admin, TRUSTED_EK, together)
         return whole
 
     whole: list[str] = run_admin(context.obj, store)
@@ -61,14 +64,17 @@ def delete_tpm_ek(
     """Allow a TPM no longer; from its next attestation on it gets nothing."""
     gone = parse_fingerprint(fingerprint)
 
-    async def strike(admin: KbsAdmin) -> None:
-        before = await _listed(admin)
+    def without(known: Any) -> list[str]:
+        before = _texts(known)
         if gone not in before:
             raise NotFoundError(
                 f"the KBS has no endorsement key {gone} on its list",
                 hint="kbs-client config list-tpm-eks; those of kbs --tpm-ek-allow are in its file",
             )
-        await admin.set_reference_value(TRUSTED_EK, [each for each in before if each != gone])
+        return [each for each in before if each != gone]
+
+    async def strike(admin: KbsAdmin) -> None:
+        await change_value(admin, TRUSTED_EK, without)
 
     run_admin(context.obj, strike)
     done(f"struck off {gone}", {"fingerprint": gone}, as_json=as_json)
@@ -76,8 +82,11 @@ def delete_tpm_ek(
 
 async def _listed(admin: KbsAdmin) -> list[str]:
     try:
-        known: Any = await admin.get_reference_value(TRUSTED_EK)
+        return _texts(await admin.get_reference_value(TRUSTED_EK))
     except NotFoundError:
         return []
+
+
+def _texts(known: Any) -> list[str]:
     # Somebody may have registered what is no list of texts: it allows nobody.
     return [each for each in known if isinstance(each, str)] if isinstance(known, list) else []

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``kbs-client config``: the reference values of a KBS."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,11 +13,11 @@ from cocos.cli import _common as common
 from cocos.cli._screen import visible
 from cocos.cli.kbs_client.admin import done, run_admin
 from cocos.clients.kbs import KbsAdmin
-from cocos.errors import FormatError, NotFoundError, UsageError
+from cocos.clients.reference_values import change as change_value
+from cocos.errors import FormatError, UsageError
 from cocos.host.files import read_input
 from cocos.wire import json
-
-_INPUTS = "inputs"
+from cocos.wire.reference_values import dump, parse
 
 app = common.make_app("Reference values.")
 
@@ -47,7 +48,11 @@ def set_reference_value(
 def set_reference_values(
     context: typer.Context,
     file: Annotated[
-        Path, typer.Argument(help="reference-values.json of an image: name → accepted values.")
+        Path,
+        typer.Argument(
+            help="reference-values.json of an image: name → value; or, with expiration, what "
+            "list-reference-values --json prints."
+        ),
     ],
     *,
     add: Annotated[
@@ -58,36 +63,42 @@ def set_reference_values(
     """Register every reference value in a file, such as image build writes; on your word.
 
     A name that is registered already gets the file's values instead, or with --add beside
-    the old ones. The member "inputs", which says what the values were computed from, is
-    left out.
+    the old ones. A value may have its expiration beside it; Trustee's KBS lets every value
+    expire in a year. The member "inputs" of an image's file is left out.
     """
-    values: dict[str, Any] = json.decode(
-        read_input(file, "the reference values", limit=2**20), dict[str, Any], str(file)
-    )
-    values.pop(_INPUTS, None)
+    values = parse(read_input(file, "the reference values", limit=2**20), str(file))
     if not values:
         raise FormatError(f"{file} has no reference values")
-    if not all(isinstance(accepted, list) for accepted in values.values()):
-        raise FormatError(f"a reference value in {file} is not a list of accepted values")
 
     async def register(admin: KbsAdmin) -> None:
-        if add:
-            for name, accepted in values.items():
-                values[name] = await _beside(admin, name, accepted)
-        await admin.register_reference_values(values)
+        if not add and all(expires is None for _, expires in values.values()):
+            await admin.register_reference_values(
+                {name: value for name, (value, _) in values.items()}
+            )
+            return
+        for name, (value, expires) in values.items():
+            change = partial(_beside, name, value) if add else partial(_instead, value)
+            await change_value(admin, name, change, expires)
 
     run_admin(context.obj, register)
     names = sorted(values)
     done(f"registered {', '.join(names)}", {"names": names}, as_json=as_json)
 
 
-async def _beside(admin: KbsAdmin, name: str, values: list[Any]) -> list[Any]:
-    try:
-        known = await admin.get_reference_value(name)
-    except NotFoundError:
-        return values
-    old = known if isinstance(known, list) else [known]
-    return [*old, *(value for value in values if value not in old)]
+def _instead(value: Any, _known: Any) -> Any:
+    return value
+
+
+def _beside(name: str, value: Any, known: Any) -> Any:
+    """Return what is accepted when a value is added to what is known, if anything is."""
+    if known is None or known == value:
+        return value
+    if not isinstance(known, list) or not isinstance(value, list):
+        raise FormatError(
+            f"{name} is one value, not a list of accepted ones: nothing can be added",
+            hint="without --add the file's value takes its place",
+        )
+    return [*known, *(each for each in value if each not in known)]
 
 
 @app.command("get-reference-value")
@@ -110,8 +121,7 @@ def get_reference_values(
 ) -> None:
     """Print every reference value by its name, as JSON that set-reference-values takes."""
     listed = run_admin(context.obj, lambda admin: admin.list_reference_values())
-    values = {value["name"]: value["value"] for value in listed}
-    common.emit(values, lambda: None, as_json=True)
+    common.emit(dump(listed), lambda: None, as_json=True)
 
 
 @app.command("list-reference-values")

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from cocos._types import JsonObject
 from cocos.crypto import base64url
 from cocos.errors import FormatError, StateError
-from cocos.kbs.admin.conditions import IF_NONE_MATCH, condition
+from cocos.kbs.admin.conditions import IF_MATCH, IF_NONE_MATCH, condition
 from cocos.kbs.admin.service import Administration
 from cocos.kbs.audit import Auditor
 from cocos.kbs.charges import AdminDoor
@@ -24,6 +24,7 @@ from cocos.kbs.routes import SlashedRoute
 from cocos.transport.openapi import BYTES, TEXT, Content, json_of, operation
 from cocos.transport.web import json_response, read_json
 from cocos.wire.kbs import protocol as kbs
+from cocos.wire.reference_values import parse_time
 
 _log = structlog.get_logger(__name__)
 
@@ -31,6 +32,7 @@ _REGO: Final = Content(media_type=TEXT)
 _STORED: Final = json_of(kbs.PolicyStored)
 _PREFIX: Final = {"prefix": "Only names that begin so"}
 _READING: Final = frozenset({"GET", "HEAD"})
+_ONE_OF: Final = (IF_MATCH, IF_NONE_MATCH)
 _NEW: Final = {IF_NONE_MATCH: "* does not overwrite"}
 
 
@@ -239,13 +241,26 @@ class _Api:
     async def get_reference_value(self, request: Request) -> Response:
         await self._admit(request)
         name = request.path_params["name"]
-        return json_response(await self._administration.get_reference_value(name))
+        value, tag = await self._administration.find_reference_value(name)
+        return json_response(value, headers={} if tag is None else {"ETag": f'"{tag}"'})
 
-    @operation("Set a reference value", body=json_of(Any), security=ADMIN)
+    @operation(
+        "Set a reference value",
+        body=json_of(Any),
+        errors=[StateError],
+        query={"expiration": "When it expires, RFC 3339; in a year without"},
+        headers={**_NEW, IF_MATCH: "The ETag of what is overwritten"},
+        security=ADMIN,
+    )
     async def put_reference_value(self, request: Request) -> Response:
-        admin, name = await self._admit(request), request.path_params["name"]
+        admin, name = await self._admit(request, *_ONE_OF), request.path_params["name"]
+        only = condition(request.headers, _ONE_OF)
         value: Any = await read_json(request, Any, "the reference value")
-        await self._administration.set_reference_value(name, value)
+        end = request.query_params.get("expiration")
+        expires = None if end is None else parse_time(end, "the reference value")
+        await self._administration.set_reference_value(
+            name, value, expires=expires, new=only.new, tag=only.tag
+        )
         _log.info("kbs.reference-value-set", admin=admin, name=name)
         return Response()
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the key broker does for administrators: resources, policies, reference values."""
 
-import base64
+import datetime as dt
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -12,7 +12,6 @@ from cocos.kbs.denials import Denial, Denials
 from cocos.kbs.metrics import KbsMetrics
 from cocos.kbs.resource_policy import RESOURCE, ResourcePolicy
 from cocos.stores.base import Namespace, Store
-from cocos.wire import json
 from cocos.wire.kbs import protocol as kbs
 
 
@@ -39,8 +38,14 @@ class AppraisalRules(Protocol):
         """Store the reference values of an RVPS message."""
         ...
 
-    async def get_reference_value(self, name: str) -> Any:
-        """Return a reference value, or raise NotFoundError."""
+    async def find_reference_value(self, name: str) -> tuple[Any, str | None]:
+        """Return a reference value and, if it can be told, its tag, or raise NotFoundError."""
+        ...
+
+    async def set_reference_value(
+        self, name: str, value: Any, *, expires: dt.datetime | None, new: bool, tag: str | None
+    ) -> None:
+        """Store one reference value; StateError if it is not new, or has another tag."""
         ...
 
     async def list_reference_values(self) -> Sequence[Any]:
@@ -184,22 +189,37 @@ class Administration:
         """
         await self._rules.register_reference_values(message)
 
-    async def set_reference_value(self, name: str, value: Any) -> None:
+    async def set_reference_value(
+        self,
+        name: str,
+        value: Any,
+        *,
+        expires: dt.datetime | None = None,
+        new: bool = False,
+        tag: str | None = None,
+    ) -> None:
         """Store one reference value.
+
+        Args:
+            name: Its name.
+            value: JSON.
+            expires: When; in a year without.
+            new: Only if there is none.
+            tag: Only if that of the present one is this.
 
         Raises:
             FormatError: an unusable name or value.
+            StateError: a condition does not hold.
         """
-        payload = base64.b64encode(json.encode({name: value})).decode("ascii")
-        await self.register_reference_values({"type": "sample", "payload": payload})
+        await self._rules.set_reference_value(name, value, expires=expires, new=new, tag=tag)
 
-    async def get_reference_value(self, name: str) -> Any:
-        """Return a reference value.
+    async def find_reference_value(self, name: str) -> tuple[Any, str | None]:
+        """Return a reference value and its tag, which changes with it, if that can be told.
 
         Raises:
             NotFoundError: there is none.
         """
-        return await self._rules.get_reference_value(name)
+        return await self._rules.find_reference_value(name)
 
     async def list_reference_values(self) -> Sequence[Any]:
         """Return every reference value with its name and when it expires."""
