@@ -43,8 +43,11 @@ def test_whom_it_asks(told: dict[str, Any], address: str | None, *, offline: boo
     ],
 )
 def test_what_names_no_kbs_is_refused_at_once(told: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValidationError, match=said):
+    with pytest.raises(ValidationError, match=said) as caught:
         Settings(**told)
+    (error,) = caught.value.errors()
+    # It names the setting, where one alone is wrong.
+    assert error["loc"] == (() if len(told) > 1 else tuple(told))
 
 
 def test_settings_do_not_change() -> None:
