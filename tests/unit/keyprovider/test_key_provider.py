@@ -30,9 +30,9 @@ OPTIONS = encode(
 )
 
 
-def provider(folder: Path, *, insecure_ctr: bool = False) -> KeyProvider:
+def provider(folder: Path, **settings: bool) -> KeyProvider:
     files = [folder / "absent.json", folder / "keys.json", folder / "later.json"]
-    return KeyProvider(resources=OfflineResources(files), insecure_ctr=insecure_ctr)
+    return KeyProvider(resources=OfflineResources(files), **settings)
 
 
 def write(file: Path, **resources: bytes) -> None:

@@ -35,6 +35,26 @@ async def test_two_replicas(store: Store) -> None:
     assert await here.read() == {"b": b"3"}
 
 
+async def test_what_one_replica_deletes_is_gone_on_the_other(store: Store) -> None:
+    """A key's policy would else go on letting people in there."""
+    here, there = View(store, SPACE), View(store, SPACE)
+    await here.put({"a": b"1"})
+    assert await there.read() == {"a": b"1"}
+    assert await here.delete("a")
+    assert await there.read() == {}
+
+
+async def test_what_is_new_is_seen_on_the_other(store: Store) -> None:
+    here, there = View(store, SPACE), View(store, SPACE)
+    assert await there.read() == {}
+    assert await here.put_new("a", b"1")
+    assert await there.read() == {"a": b"1"}
+    revision = await store.get(SPACE, REVISION)
+    assert not await there.put_new("a", b"2")
+    assert await here.read() == await there.read() == {"a": b"1"}
+    assert await store.get(SPACE, REVISION) == revision, "nothing has changed"
+
+
 async def test_nothing_changed_is_the_same_object(store: Store) -> None:
     view = View(store, SPACE)
     await view.put({"a": b"1"})
