@@ -5,10 +5,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import structlog
 from _engine import LocalEngine
 
 from cocos._types import VerifiedClaims
-from cocos.errors import AccessDeniedError, FormatError, NotFoundError, PolicyFailedError
+from cocos.errors import (
+    AccessDeniedError,
+    FormatError,
+    NotFoundError,
+    PolicyFailedError,
+    StateError,
+)
 from cocos.kbs.metrics import KbsMetrics
 from cocos.kbs.resource_policy import POLICY_ID, ResourcePolicy, prefixes
 from cocos.policy import defaults
@@ -232,4 +239,41 @@ async def test_who_deletes_the_global_policy_hears_of_the_default(tmp_path: Path
     await policy.set(POLICY_ID, DENY)
     (said,) = await policy.remove(POLICY_ID)
     assert said.startswith("resource-policy decides now")
+    await store.close()
+
+
+async def test_how_long_an_id_may_be(policy: ResourcePolicy) -> None:
+    longest = f"resource/{'a' * 512}/{'b' * 502}"
+    assert len(longest) == 1024
+    await policy.set(longest, ALLOW)
+    with pytest.raises(FormatError, match="no id"):
+        await policy.set(longest + "b", ALLOW)
+
+
+async def test_what_is_there_is_kept_where_that_is_asked_for(policy: ResourcePolicy) -> None:
+    await policy.set("resource/a", DENY, overwrite=False)
+    with pytest.raises(StateError, match="already a resource policy resource/a"):
+        await policy.set("resource/a", ALLOW, overwrite=False)
+    assert await policy.text("resource/a") == DENY
+    assert await policy.texts() is await policy.texts(), "nothing has changed"
+
+
+DOUBTFUL = "package policy\ndefault allow := false\nallow if input.alow\n"
+
+
+async def test_policies_of_before_are_looked_at_again(tmp_path: Path) -> None:
+    """Each text once, however many keys it is for, and all of them."""
+    store = await SqlStore.open(f"sqlite:///{tmp_path}/store.sqlite3")
+    stored = {"a": DOUBTFUL, "b": DOUBTFUL, "c": REVOKED, "d": ALLOW, "e": DOUBTFUL + "\n"}
+    for name, text in stored.items():
+        await store.put(Namespace.RESOURCE_POLICY, f"resource/{name}", text.encode())
+    policy = ResourcePolicy(store, LocalEngine(), default=DEFAULT, metrics=KbsMetrics())
+    with structlog.testing.capture_logs() as lines:
+        await policy.review()
+    said = [(line["event"], line["policy"]) for line in lines if "policy" in line]
+    assert [*dict.fromkeys(said)] == [
+        ("policy.doubtful", "resource/a"),
+        ("policy.REFUSED", "resource/c"),
+        ("policy.doubtful", "resource/e"),
+    ]
     await store.close()
