@@ -30,9 +30,11 @@ OPTIONS = encode(
 )
 
 
-def provider(folder: Path, **settings: bool) -> KeyProvider:
+def provider(folder: Path, *, insecure_ctr: bool | None = None) -> KeyProvider:
     files = [folder / "absent.json", folder / "keys.json", folder / "later.json"]
-    return KeyProvider(resources=OfflineResources(files), **settings)
+    if insecure_ctr is None:
+        return KeyProvider(resources=OfflineResources(files))
+    return KeyProvider(resources=OfflineResources(files), insecure_ctr=insecure_ctr)
 
 
 def write(file: Path, **resources: bytes) -> None:
