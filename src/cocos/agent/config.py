@@ -4,11 +4,14 @@
 import os
 import tempfile
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from cocos.errors import FormatError
 from cocos.host.containers.container import MIB, Limits
+from cocos.wire.aa_kbc_params import AaKbcParams
+from cocos.wire.kbs.protocol import ResourceUri
 
 GUEST_WORK_FOLDER: Final = Path("/cocos")
 
@@ -22,6 +25,8 @@ ENVIRONMENT: Final = {
     "keyprovider_config": "OCICRYPT_KEYPROVIDER_CONFIG",
     "registries": "CONTAINERS_REGISTRIES_CONF",
     "authfile": "REGISTRY_AUTH_FILE",
+    "extra_root_certificates": "EXTRA_ROOT_CERTIFICATES",
+    "authenticated_registry_credentials_uri": "AUTHENTICATED_REGISTRY_CREDENTIALS_URI",
     "work_folder": "COCOS_WORK_FOLDER",
     "retry_seconds": "COCOS_RETRY_SECONDS",
     "insecure_without_cgroups": "COCOS_INSECURE_WITHOUT_CGROUPS",
@@ -52,6 +57,12 @@ class AgentSettings(BaseModel):
     """A registries.conf; by default registries on loopback, and only those, may speak http."""
     authfile: Path | None = None
     """Credentials for registries."""
+    extra_root_certificates: Path | None = None
+    """PEM certificates that registries may chain to, beside the system's."""
+    authenticated_registry_credentials_uri: str | None = None
+    """``kbs:///repository/type/tag``: credentials for private registries, at the KBS."""
+    aa_kbc_params: str | None = None
+    """``cc_kbc::URL``: the KBS that has those credentials."""
     work_folder: Path | None = None
     """Where images are unpacked; see :meth:`work`."""
     insecure_without_cgroups: bool = False
@@ -66,6 +77,27 @@ class AgentSettings(BaseModel):
     """How long an algorithm may run; None: for ever."""
     result_mib: int = Field(default=512, ge=1)
     """Largest result, in MiB."""
+
+    @model_validator(mode="after")
+    def _credentials_have_a_kbs(self) -> Self:
+        try:
+            if self.registry_credentials is not None and self.kbs is None:
+                raise ValueError("the registries' credentials need a KBS: AA_KBC_PARAMS")
+        except FormatError as error:
+            raise ValueError(error.message) from error
+        return self
+
+    @property
+    def registry_credentials(self) -> ResourceUri | None:
+        """Credentials for private registries."""
+        text = self.authenticated_registry_credentials_uri
+        return ResourceUri.parse(text) if text else None
+
+    @property
+    def kbs(self) -> str | None:
+        """Address of the KBS that has them."""
+        params = AaKbcParams.parse(self.aa_kbc_params) if self.aa_kbc_params else None
+        return None if params is None or params.kbs is None else str(params.kbs)
 
     def work(self) -> Path:
         """Return the work folder: as set, else ``/cocos`` in a CVM, else a new private one."""

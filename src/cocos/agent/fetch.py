@@ -17,6 +17,7 @@ from pathlib import Path
 
 import structlog
 
+from cocos.agent.registries import KbsCredentials, reached
 from cocos.crypto.kek import WrapType
 from cocos.errors import AccessDeniedError, FormatError, IntegrityError, TooLargeError
 from cocos.host.images import layout
@@ -65,11 +66,13 @@ class Fetcher:
         skopeo: One that knows key providers.
         keyprovider_config: ocicrypt's file that names the key provider.
         local_sources: Whether folders of this machine (``oci:/…``) may be named.
+        credentials: For private registries.
     """
 
     skopeo: Skopeo
     keyprovider_config: Path
     local_sources: bool = False
+    credentials: KbsCredentials | None = None
 
     async def resolve(self, source: Source, pin: bytes) -> Resolved:
         """Find out which image a name stands for now; no key is asked for.
@@ -86,9 +89,10 @@ class Fetcher:
         reference = oci.Reference.parse(source.url)
         if reference.transport == "oci" and not self.local_sources:
             raise AccessDeniedError(f"{source.url}: images must come from a registry")
-        found = await self.skopeo.resolve(reference)
-        check(found, source, pin)
-        return Resolved(source, found, await self.skopeo.config(found))
+        async with reached(self.skopeo, self.credentials, reference) as tool:
+            found = await tool.resolve(reference)
+            check(found, source, pin)
+            return Resolved(source, found, await tool.config(found))
 
     async def fetch(self, resolved: Resolved, folder: Path, on_percent: OnPercent) -> VerifiedImage:
         """Fetch, decrypt and verify an image that was resolved.
@@ -108,18 +112,19 @@ class Fetcher:
         source = resolved.source
         progress = _Progress(on_percent)
         target = oci.Reference("oci", str(folder), TAG)
-        if source.encrypted:
-            copied = await self.skopeo.copy(
-                resolved.found,
-                target,
-                decryption_key=f"cc_kbc::{source.kbs or 'null'}",
-                keyprovider_config=self.keyprovider_config,
-                on_progress=progress,
-            )
-            image = copied.image
-        else:
-            await self.skopeo.copy(resolved.found, target, on_progress=progress)
-            image = await asyncio.to_thread(layout.verify, folder, tag=TAG)
+        async with reached(self.skopeo, self.credentials, resolved.found.reference) as tool:
+            if source.encrypted:
+                copied = await tool.copy(
+                    resolved.found,
+                    target,
+                    decryption_key=f"cc_kbc::{source.kbs or 'null'}",
+                    keyprovider_config=self.keyprovider_config,
+                    on_progress=progress,
+                )
+                image = copied.image
+            else:
+                await tool.copy(resolved.found, target, on_progress=progress)
+                image = await asyncio.to_thread(layout.verify, folder, tag=TAG)
         if image is None:
             raise IntegrityError(f"{source.url}: nothing vouches for the decrypted image")
         # Skopeo rewrites a Docker image's config on the way, but no plaintext.

@@ -55,6 +55,7 @@ def guest_config(vm_id: str, plan: VmPlan, *, authorized_keys: str = "") -> Gues
         "agent-ca.pem": plan.server_ca.decode("ascii", "replace"),
         "agent-cert.pem": plan.client_cert.decode("ascii", "replace"),
         "agent-key.pem": plan.client_key.decode("ascii", "replace"),
+        "registry-ca.pem": plan.registry_ca.decode("ascii", "replace"),
     }
     members = {
         vm_init_data.AGENT_CONFIG: _attestation_agent(kbs, plan.log_level),

@@ -13,6 +13,8 @@ from cocos.wire.aa_kbc_params import KBS
 from cocos.wire.address import parse_address
 from cocos.wire.duration import parse_duration
 from cocos.wire.kbs.address import KbsAddress
+from cocos.wire.kbs.protocol import ResourceUri
+from cocos.wire.vm_init_data import CREDENTIALS
 
 CVMS_PORT = 7001
 LOG_LEVELS = ("debug", "info", "warn", "warning", "error")
@@ -30,6 +32,8 @@ class CreateRequest:
     server_ca: bytes = field(default=b"", repr=False)
     client_cert: bytes = field(default=b"", repr=False)
     client_key: bytes = field(default=b"", repr=False)
+    registry_ca: bytes = b""
+    registry_credentials: str = ""
     certs_token: str = field(default="", repr=False)
     aws: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -47,6 +51,7 @@ class VmPlan:
         client_cert: PEM certificate chain that the agent shows to the CVMS, or empty.
         client_key: PEM private key of it.
         variables: More environment of the agent; may hold secrets.
+        registry_ca: PEM certificates that registries may chain to, or empty.
     """
 
     cvms: str
@@ -57,6 +62,7 @@ class VmPlan:
     client_cert: bytes = field(repr=False)
     client_key: bytes = field(repr=False)
     variables: Mapping[str, str] = field(repr=False)
+    registry_ca: bytes = b""
 
 
 def make_plan(request: CreateRequest) -> VmPlan:
@@ -79,7 +85,10 @@ def make_plan(request: CreateRequest) -> VmPlan:
             hint="write https://, or leave --server-ca out",
         )
     _check_client(request.client_cert, request.client_key)
+    if request.registry_ca:
+        _check_certificates(request.registry_ca, "the registries' CA certificate")
     variables = {
+        CREDENTIALS: _credentials(request),
         "AGENT_CVM_CA_URL": request.ca_url,
         "AGENT_CERTS_TOKEN": request.certs_token,
         **request.aws,
@@ -93,6 +102,7 @@ def make_plan(request: CreateRequest) -> VmPlan:
         client_cert=request.client_cert,
         client_key=request.client_key,
         variables={name: _one_line(name, value) for name, value in variables.items() if value},
+        registry_ca=request.registry_ca,
     )
 
 
@@ -128,6 +138,15 @@ def parse_kbs_params(text: str) -> str:
         f"no KBS address for a guest: {problem}",
         hint=f"write {KBS}::http://HOST:8080#token-key=…, or without # to believe whoever answers",
     )
+
+
+def _credentials(request: CreateRequest) -> str:
+    text = request.registry_credentials
+    if text and not request.kbs_params:
+        raise FormatError(
+            "the registries' credentials are at a KBS, but none is named", hint="--aa-kbs-params"
+        )
+    return str(ResourceUri.parse(text)) if text else ""
 
 
 def _log_level(text: str) -> str:

@@ -115,6 +115,8 @@ def _create_request(message: pb.CreateReq) -> CreateRequest:
         server_ca=message.agent_cvm_server_ca_cert,
         client_cert=message.agent_cvm_client_cert,
         client_key=message.agent_cvm_client_key,
+        registry_ca=message.registry_ca_cert,
+        registry_credentials=message.registry_credentials,
         certs_token=message.agent_certs_token,
         aws={
             "AWS_ACCESS_KEY_ID": message.aws_access_key_id,

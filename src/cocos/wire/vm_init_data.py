@@ -14,6 +14,9 @@ that unpacks it. Members:
     TLS to the CVMS; they are used if they are there.
 ``registries.conf``
     Registries on the host's loopback; used if it is there.
+``registry-ca.pem``
+    CAs that registries may chain to beside the system's; used if it is there, but never where
+    credentials are sent.
 ``authorized_keys``
     Who may log in by SSH; debug images alone have a server for it.
 """
@@ -25,6 +28,7 @@ from cocos.errors import FormatError
 from cocos.wire import env_file, toml
 from cocos.wire.aa_kbc_params import KBS, of_command_line
 from cocos.wire.kbs.address import KbsAddress
+from cocos.wire.kbs.protocol import ResourceUri
 
 FOLDER: Final = "/run/cocos"
 """Where the image unpacks the members to, readable by root."""
@@ -36,14 +40,18 @@ _FILES: Final = {
     "agent-cert.pem": "AGENT_CVM_GRPC_CLIENT_CERT",
     "agent-key.pem": "AGENT_CVM_GRPC_CLIENT_KEY",
     "registries.conf": "CONTAINERS_REGISTRIES_CONF",
+    "registry-ca.pem": "EXTRA_ROOT_CERTIFICATES",
 }
 MEMBERS: Final = frozenset({AGENT_CONFIG, ENVIRONMENT, "authorized_keys", *_FILES})
+CREDENTIALS: Final = "AUTHENTICATED_REGISTRY_CREDENTIALS_URI"
+"""Where the KBS has credentials for private registries; upstream's name of the setting."""
 VARIABLES: Final = frozenset(
     {
         "AGENT_CERTS_TOKEN",
         "AGENT_CVM_CA_URL",
         "AGENT_CVM_GRPC_URL",
         "AGENT_CVM_ID",
+        CREDENTIALS,
         "AWS_ACCESS_KEY_ID",
         "AWS_ENDPOINT_URL",
         "AWS_REGION",
@@ -81,6 +89,9 @@ def programs(members: Mapping[str, str], *, command_line: str = "") -> dict[str,
     told = env_file.loads(members.get(ENVIRONMENT, ""))
     for name in told.keys() - VARIABLES:
         raise FormatError(f"the init data may not set {name!r} in {ENVIRONMENT}")
+    credentials = told.get(CREDENTIALS)
+    if credentials is not None and str(ResourceUri.parse(credentials)) != credentials:
+        raise FormatError(f"{CREDENTIALS} in the init data is not in its one spelling")
     shared = _of_agent_config(members.get(AGENT_CONFIG, ""))
     files = {variable: f"{FOLDER}/{name}" for name, variable in _FILES.items() if name in members}
     return {"agent": {**told, **files, **shared}, "keyprovider": shared}

@@ -78,12 +78,27 @@ async def _read(stream: asyncio.StreamReader, log: list[str]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def docker_registry(argv: Sequence[str], folder: Path, port: str = "0") -> AsyncIterator[str]:
-    """Have a registry run on a port, by default a free one; yields ``localhost:PORT``."""
+async def docker_registry(
+    argv: Sequence[str],
+    folder: Path,
+    port: str = "0",
+    *,
+    host: str = "127.0.0.1",
+    more: str = "",
+) -> AsyncIterator[str]:
+    """Have a registry run; yields its address, ``localhost:PORT`` where nothing else is said.
+
+    Args:
+        argv: The words that start it.
+        folder: For its data.
+        port: By default a free one.
+        host: Where it listens.
+        more: Of its configuration: members of ``http``, and behind a line break others.
+    """
     config = folder / "registry.yml"
     config.write_text(
         f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {folder}/data}}}}\n"
-        f"http: {{addr: '127.0.0.1:{port}'}}\n"
+        f"http:\n  addr: '{host}:{port}'\n{more}"
     )
     pipe = asyncio.subprocess.PIPE
     log: list[str] = []
@@ -92,16 +107,16 @@ async def docker_registry(argv: Sequence[str], folder: Path, port: str = "0") ->
         async with asyncio.timeout(SECONDS):
             while line := (await child.stderr.readline()).decode():
                 log.append(line)
-                if "listening on 127.0.0.1:" in line:
+                if f"listening on {host}:" in line:
                     break
         assert log, "no registry"
-        port = log[-1].partition("listening on 127.0.0.1:")[2].split('"')[0]
+        port = log[-1].partition(f"listening on {host}:")[2].split('"')[0].split(",")[0]
         assert port, log
         reading = asyncio.create_task(_read(child.stderr, log))
         assert child.stdout is not None
         ignoring = asyncio.create_task(_read(child.stdout, log))
         try:
-            yield f"localhost:{port}"
+            yield f"localhost:{port}" if host == "127.0.0.1" else f"{host}:{port}"
         finally:
             for job in (reading, ignoring):
                 job.cancel()

@@ -28,7 +28,7 @@ from cocos.manager.guest import guest_config
 from cocos.manager.plan import CreateRequest, make_plan
 from cocos.wire.init_data import InitDocument, build, to_disk
 from cocos.wire.kbs.address import KbsAddress
-from cocos.wire.vm_init_data import FOLDER, MEMBERS, VARIABLES
+from cocos.wire.vm_init_data import CREDENTIALS, FOLDER, MEMBERS, VARIABLES
 
 IMAGE = Path(unpack.__file__).parent / "guest"
 UNITS = "usr/lib/systemd/system"
@@ -47,12 +47,17 @@ enable_eventlog = true
 [log]
 level = "warning"
 """
+URI = "kbs:///default/credential/registry"
 TOLD = {
     "aa.toml": AA,
-    "agent.env": "".join(f'{name}="of \\"{name}\\" \\$x"\n' for name in sorted(VARIABLES)),
+    "agent.env": "".join(
+        f'{name}="of \\"{name}\\" \\$x"\n' for name in sorted(VARIABLES - {CREDENTIALS})
+    )
+    + f'{CREDENTIALS}="{URI}"\n',
     "agent-ca.pem": PEM,
     "agent-cert.pem": LEAF.cert_chain_pems[0].bytes().decode(),
     "agent-key.pem": LEAF.private_key_pem.bytes().decode(),
+    "registry-ca.pem": PEM,
     "registries.conf": '[[registry]]\nprefix = "localhost"\n',
     "authorized_keys": "ssh-ed25519 AAAA owner\n",
 }
@@ -192,7 +197,7 @@ def variable(name: str, setting: str | None = None) -> Callable[[Programs], None
         used = told.environment[name]
         claim = told.guest.claims["agent.env"][name]
         assert claim in {used, f"sha256:{hashlib.sha256(used.encode()).hexdigest()}"}
-        assert used == f'of "{name}" $x'
+        assert used == (URI if name == CREDENTIALS else f'of "{name}" $x')
         if setting is not None:
             assert getattr(told.agent, setting) == used
 
@@ -218,6 +223,8 @@ FACTS: dict[str, Callable[[Programs], None]] = {
     "agent-cert.pem": text_at("agent-cert.pem", "cvms_client_cert"),
     "agent-key.pem": text_at("agent-key.pem", "cvms_client_key"),
     "registries.conf": text_at("registries.conf", "registries"),
+    "registry-ca.pem": text_at("registry-ca.pem", "extra_root_certificates"),
+    CREDENTIALS: variable(CREDENTIALS, "authenticated_registry_credentials_uri"),
     "authorized_keys": keys_of_people,
     "AGENT_CERTS_TOKEN": variable("AGENT_CERTS_TOKEN"),
     "AGENT_CVM_CA_URL": variable("AGENT_CVM_CA_URL"),
@@ -248,6 +255,8 @@ def test_nothing_but_what_is_told_decides(tmp_path: Path, monkeypatch: pytest.Mo
     assert told.provider.address is None
     assert told.agent.cvms_server_ca is None
     assert told.agent.registries is None
+    assert told.agent.registry_credentials is None
+    assert told.agent.extra_root_certificates is None
     assert told.guest.kbs == {"authenticated": False, "by": [], "named": []}
 
 
@@ -294,6 +303,10 @@ OTHER = "http://10.0.2.9:8080"
         'AGENT_CVM_GRPC_CLIENT_CERT="/run/cocos/agent-ca.pem"',
         'AGENT_CVM_GRPC_CLIENT_KEY="/run/cocos/agent-ca.pem"',
         'CONTAINERS_REGISTRIES_CONF="/run/cocos/authorized_keys"',
+        'EXTRA_ROOT_CERTIFICATES="/run/cocos/agent-ca.pem"',
+        'REGISTRY_AUTH_FILE="/run/cocos/agent-ca.pem"',
+        f'{CREDENTIALS}="kbs://other.example/default/credential/registry"',
+        f'{CREDENTIALS}="/run/cocos/agent-ca.pem"',
         'REGISTRY_AUTH_FILE="/run/cocos/authorized_keys"',
         'OCICRYPT_KEYPROVIDER_CONFIG="/run/cocos/authorized_keys"',
         'OFFLINE_FS_KBC_EXTRA_FILE_PATH="/run/cocos/authorized_keys"',

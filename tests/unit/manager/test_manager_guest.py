@@ -69,6 +69,20 @@ def test_tls_files_are_members() -> None:
     assert data["agent-key.pem"].encode() == LEAF.private_key_pem.bytes()
 
 
+def test_registries_have_a_member_and_a_variable() -> None:
+    data, _ = told(
+        CreateRequest(
+            "h:1",
+            kbs_params="http://kbs.example",
+            registry_ca=CA.cert_pem.bytes(),
+            registry_credentials="kbs://any.host/default/credential/registry",
+        )
+    )
+    assert data["registry-ca.pem"].encode() == CA.cert_pem.bytes()
+    variable = "AUTHENTICATED_REGISTRY_CREDENTIALS_URI"
+    assert f'{variable}="kbs:///default/credential/registry"' in data["agent.env"]
+
+
 def test_secrets_do_not_show_in_a_repr() -> None:
     config = guest_config("id", make_plan(CreateRequest("h:1", certs_token="hush-hush")))
     assert b"hush-hush" in config.text

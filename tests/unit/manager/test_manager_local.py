@@ -23,6 +23,7 @@ def plan() -> VmPlan:
             log_level="debug",
             kbs_params="cc_kbc::http://kbs.example:8080",
             server_ca=CA.cert_pem.bytes(),
+            registry_ca=CA.cert_pem.bytes(),
             client_cert=LEAF.cert_chain_pems[0].bytes(),
             client_key=LEAF.private_key_pem.bytes(),
             certs_token=HUSH,
@@ -80,6 +81,7 @@ def test_certificates_lie_where_the_agent_looks(tmp_path: Path, plan: VmPlan) ->
         "AGENT_CVM_GRPC_SERVER_CA_CERTS": plan.server_ca,
         "AGENT_CVM_GRPC_CLIENT_CERT": plan.client_cert,
         "AGENT_CVM_GRPC_CLIENT_KEY": plan.client_key,
+        "EXTRA_ROOT_CERTIFICATES": plan.registry_ca,
     }.items():
         file = tmp_path / "etc" / Path(env[variable]).relative_to("/etc/cocos")
         assert file.read_bytes() == content

@@ -118,6 +118,12 @@ def test_secrets_do_not_show(leaf: trustme.LeafCert, ca: trustme.CA) -> None:
         (CreateRequest("h", log_level="loud"), "log level"),
         (CreateRequest("h", server_ca=b"x"), "no PEM certificate"),
         (CreateRequest("h", client_key=b"x"), "belong together"),
+        (CreateRequest("h", registry_ca=b"x"), "the registries' CA certificate is no PEM"),
+        (CreateRequest("h", registry_credentials="kbs:///a/b/c"), "none is named"),
+        (
+            CreateRequest("h", registry_credentials="a/b/c", kbs_params="http://kbs.example"),
+            "not a resource URI",
+        ),
         (CreateRequest("h", ca_url="http://ca\nX=1"), "AGENT_CVM_CA_URL"),
         (CreateRequest("h", certs_token="a\0b"), "AGENT_CERTS_TOKEN"),
         (CreateRequest("h", ttl="soon"), "time to live"),

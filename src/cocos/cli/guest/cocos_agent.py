@@ -17,10 +17,12 @@ from cocos.agent.fetch import Fetcher
 from cocos.agent.kept import Keep
 from cocos.agent.local import FolderOutlet, LocalReporter
 from cocos.agent.outbox import Outbox
+from cocos.agent.registries import KbsCredentials
 from cocos.agent.report import Reporter
 from cocos.agent.service import AgentService, Outlet
 from cocos.agent.stream import CvmsLoop, CvmsReporter, SealedOutlet
 from cocos.cli import _common as common
+from cocos.cli.guest import _settings as guest
 from cocos.clients.attestation_agent import AttestationAgent
 from cocos.clients.cvms import Endpoint, Tls, connect
 from cocos.errors import ConfigError, UsageError
@@ -151,6 +153,7 @@ def run(
 
 
 def _settings(config_file: Path | None, **flags: object) -> AgentSettings:
+    flags["aa_kbc_params"] = guest.aa_kbc_params()
     return common.load_settings(
         AgentSettings, file=config_file, environment=ENVIRONMENT, flags=flags
     )
@@ -204,6 +207,21 @@ async def _run(
 
 
 @contextlib.asynccontextmanager
+async def _credentials(
+    settings: AgentSettings, agent: AttestationAgent | None
+) -> AsyncIterator[KbsCredentials | None]:
+    """Enter where the credentials for registries are; without evidence nobody gives them out."""
+    uri = settings.registry_credentials
+    if uri is None or agent is None:
+        yield None
+        return
+    from cocos.clients.resources import KbsResources  # noqa: PLC0415 - most do without
+
+    async with KbsResources(agent, url=settings.kbs, what="credentials") as resources:
+        yield KbsCredentials(uri, resources)
+
+
+@contextlib.asynccontextmanager
 async def _agent(
     settings: AgentSettings,
     work: Path,
@@ -215,7 +233,12 @@ async def _agent(
 ) -> AsyncIterator[AgentService]:
     """Compose the agent; stop and clean up at the end."""
     tool = await skopeo.find()
-    tool = skopeo.Skopeo(tool.argv, authfile=settings.authfile, registries=settings.registries)
+    tool = skopeo.Skopeo(
+        tool.argv,
+        authfile=settings.authfile,
+        registries=settings.registries,
+        extra_root_certificates=settings.extra_root_certificates,
+    )
     runtime = Runtime.find(
         work / "containers", insecure_without_cgroups=settings.insecure_without_cgroups
     )
@@ -227,10 +250,16 @@ async def _agent(
         register = None
         if measured:
             register = await stack.enter_async_context(AttestationAgent(settings.attestation_agent))
+        credentials = await stack.enter_async_context(_credentials(settings, register))
         service = AgentService(
             settings,
             work=work,
-            fetcher=Fetcher(tool, settings.keyprovider_config, local_sources=local),
+            fetcher=Fetcher(
+                tool,
+                settings.keyprovider_config,
+                local_sources=local,
+                credentials=credentials,
+            ),
             runtime=runtime,
             register=register,
             reporter=reporter,

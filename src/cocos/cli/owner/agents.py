@@ -67,6 +67,18 @@ KbsParams = Annotated[
         "the guest believes whoever answers at http://. The manifest may name others."
     ),
 ]
+RegistryCa = Annotated[
+    Path | None,
+    typer.Option(help="PEM certificates of a private CA, for registries without credentials."),
+]
+RegistryCredentials = Annotated[
+    str,
+    typer.Option(
+        metavar="kbs:///…",
+        help="Resource of the KBS with credentials for private registries, as an auth.json; the "
+        "VM gets it by its evidence.",
+    ),
+]
 CaUrl = Annotated[str, typer.Option(help="URL of the CA that the agent gets certificates from.")]
 AwsKeyId = Annotated[str, typer.Option(help="S3 sources: access key id.")]
 AwsSecret = Annotated[
@@ -97,6 +109,8 @@ def create(
     client_key: ClientKey = None,
     client_crt: ClientCrt = None,
     aa_kbs_params: KbsParams = "",
+    registry_ca: RegistryCa = None,
+    registry_credentials: RegistryCredentials = "",
     ca_url: CaUrl = "",
     aws_access_key_id: AwsKeyId = "",
     aws_secret_access_key_file: AwsSecret = None,
@@ -117,6 +131,8 @@ def create(
         agent_cvm_client_key=_read(client_key, "the agent's key"),
         agent_cvm_client_cert=_read(client_crt, "the agent's certificate"),
         aa_kbs_params=aa_kbs_params,
+        registry_ca_cert=_read(registry_ca, "the registries' CA certificate", read_certificates),
+        registry_credentials=registry_credentials,
         agent_cvm_ca_url=ca_url,
         aws_access_key_id=aws_access_key_id,
         aws_secret_access_key=_read(aws_secret_access_key_file, "the secret access key")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cocos.errors import ConfigError, IntegrityError, NotFoundError, UsageError
-from cocos.host.files import write_atomic
+from cocos.host.files import read_certificates, write_atomic
 from cocos.host.images import credentials, layout
 from cocos.host.images._skopeo_run import Meter, OnProgress, run
 from cocos.host.images.registry_errors import web_page
@@ -67,12 +67,16 @@ class Skopeo:
         authfile: Credentials; by default where Skopeo looks for them.
         registries: A registries.conf; by default one with plain http on loopback only.
         policy: A trust policy; by default :func:`trust_policy`.
+        extra_root_certificates: CAs, PEM, that sources may chain to beside the system's.
+        verify_tls: Speak verified TLS to sources whatever the registries.conf says.
     """
 
     argv: tuple[str, ...]
     authfile: Path | None = None
     registries: Path | None = None
     policy: Path | None = None
+    extra_root_certificates: Path | None = None
+    verify_tls: bool = False
 
     async def inspect(self, reference: oci.Reference | str) -> bytes:
         """Return the manifest or index behind a reference, byte for byte.
@@ -89,7 +93,8 @@ class Skopeo:
 
     async def _inspect(self, reference: oci.Reference, *options: str) -> bytes:
         with self._prepared() as prepared:
-            words = [*prepared, "inspect", "--raw", *options, *self._auth("--authfile")]
+            reach = [*self._auth("--authfile"), *self._tls("--", prepared[-1])]
+            words = [*prepared, "inspect", "--raw", *options, *reach]
             subject = f"reading {reference}"
             with credentials.explained(self.authfile):
                 data = await run([*words, str(reference)], subject, timeout=_INSPECT_SECONDS)
@@ -230,6 +235,7 @@ class Skopeo:
         with self._prepared() as prepared:
             digest_file = Path(prepared[-1]) / "digest"
             auth = [*self._auth("--src-authfile"), *self._auth("--dest-authfile")]
+            auth += self._tls("--src-", prepared[-1])
             names = [str(source.reference), str(target)]
             gzip = _GZIP if key or target.transport == "oci" else ()
             argv = [*prepared, "copy", "--digestfile", str(digest_file), *gzip, *key, *auth]
@@ -266,6 +272,15 @@ class Skopeo:
             return []
         credentials.check(self.authfile)
         return [option, str(self.authfile)]
+
+    def _tls(self, option: str, folder: str) -> list[str]:
+        words = [f"{option}tls-verify=true"] if self.verify_tls else []
+        if self.extra_root_certificates is not None:
+            certificates = read_certificates(self.extra_root_certificates, "the registries' CA")
+            (Path(folder) / "certs").mkdir()
+            (Path(folder) / "certs" / "ca.crt").write_bytes(certificates)
+            words += [f"{option}cert-dir", f"{folder}/certs"]
+        return words
 
     @contextmanager
     def _prepared(self) -> Iterator[list[str]]:

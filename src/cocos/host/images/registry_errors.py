@@ -20,7 +20,10 @@ _TITLE = re.compile(r"<title>(.*?)(?:</title>|$)", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"<[^>]*>?")
 _SHOWN = 300
 
-_LOGIN = "skopeo login --authfile FILE REGISTRY, and REGISTRY_AUTH_FILE=FILE"
+_LOGIN = (
+    "skopeo login --authfile FILE REGISTRY, and REGISTRY_AUTH_FILE=FILE; "
+    "for a VM: agent create --registry-credentials"
+)
 _LATER = "try again later"
 _BETWEEN = "a proxy or a network's login page stands in between: HTTPS_PROXY and NO_PROXY say how"
 
@@ -69,7 +72,7 @@ _RULES = (
         r"tls: failed to verify|x509: |tls: ",
         errors.ProtocolError,
         "the certificate of {place} is not accepted: {said}",
-        "if its CA is a private one: SSL_CERT_FILE=CA.pem",
+        "if its CA is a private one: SSL_CERT_FILE=CA.pem; for a VM: agent create --registry-ca",
     ),
     _rule(
         r"toomanyrequests|too many requests",

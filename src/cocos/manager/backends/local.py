@@ -133,6 +133,7 @@ def lay_out(folder: Path, plan: VmPlan) -> None:
         "cert.pem": plan.client_cert,
         "key.pem": plan.client_key,
         "ca.pem": plan.server_ca,
+        "registry-ca.pem": plan.registry_ca,
     }
     for name, data in files.items():
         if data:
@@ -169,6 +170,8 @@ def programs(vm_id: str, plan: VmPlan, folder: Path) -> list[Program]:
         agent["COCOS_INSECURE_WITHOUT_CGROUPS"] = "true"
     if plan.server_ca:
         agent["AGENT_CVM_GRPC_SERVER_CA_CERTS"] = f"{_CONFIG}/ca.pem"
+    if plan.registry_ca:
+        agent["EXTRA_ROOT_CERTIFICATES"] = f"{_CONFIG}/registry-ca.pem"
     if plan.client_cert:
         agent["AGENT_CVM_GRPC_CLIENT_CERT"] = f"{_CONFIG}/cert.pem"
         agent["AGENT_CVM_GRPC_CLIENT_KEY"] = f"{_CONFIG}/key.pem"

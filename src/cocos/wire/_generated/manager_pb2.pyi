@@ -38,6 +38,8 @@ class CreateReq(_message.Message):
     AWS_ENDPOINT_URL_FIELD_NUMBER: _builtins.int
     AWS_REGION_FIELD_NUMBER: _builtins.int
     AA_KBS_PARAMS_FIELD_NUMBER: _builtins.int
+    REGISTRY_CA_CERT_FIELD_NUMBER: _builtins.int
+    REGISTRY_CREDENTIALS_FIELD_NUMBER: _builtins.int
     agent_log_level: _builtins.str
     agent_cvm_server_ca_cert: _builtins.bytes
     agent_cvm_client_key: _builtins.bytes
@@ -53,6 +55,12 @@ class CreateReq(_message.Message):
     aws_region: _builtins.str
     aa_kbs_params: _builtins.str
     """cc_kbc::<KBS URL>"""
+    registry_ca_cert: _builtins.bytes
+    """Ours: private registries.
+    PEM
+    """
+    registry_credentials: _builtins.str
+    """kbs:///repository/type/tag"""
     def __init__(
         self,
         *,
@@ -69,10 +77,12 @@ class CreateReq(_message.Message):
         aws_endpoint_url: _builtins.str = ...,
         aws_region: _builtins.str = ...,
         aa_kbs_params: _builtins.str = ...,
+        registry_ca_cert: _builtins.bytes = ...,
+        registry_credentials: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aa_kbs_params", b"aa_kbs_params", "agent_certs_token", b"agent_certs_token", "agent_cvm_ca_url", b"agent_cvm_ca_url", "agent_cvm_client_cert", b"agent_cvm_client_cert", "agent_cvm_client_key", b"agent_cvm_client_key", "agent_cvm_server_ca_cert", b"agent_cvm_server_ca_cert", "agent_cvm_server_url", b"agent_cvm_server_url", "agent_log_level", b"agent_log_level", "aws_access_key_id", b"aws_access_key_id", "aws_endpoint_url", b"aws_endpoint_url", "aws_region", b"aws_region", "aws_secret_access_key", b"aws_secret_access_key", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aa_kbs_params", b"aa_kbs_params", "agent_certs_token", b"agent_certs_token", "agent_cvm_ca_url", b"agent_cvm_ca_url", "agent_cvm_client_cert", b"agent_cvm_client_cert", "agent_cvm_client_key", b"agent_cvm_client_key", "agent_cvm_server_ca_cert", b"agent_cvm_server_ca_cert", "agent_cvm_server_url", b"agent_cvm_server_url", "agent_log_level", b"agent_log_level", "aws_access_key_id", b"aws_access_key_id", "aws_endpoint_url", b"aws_endpoint_url", "aws_region", b"aws_region", "aws_secret_access_key", b"aws_secret_access_key", "registry_ca_cert", b"registry_ca_cert", "registry_credentials", b"registry_credentials", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
