@@ -21,7 +21,8 @@ from pydantic import (
 from cocos.errors import ConfigError
 from cocos.kbs.settings import trustee as trustee_config
 from cocos.kbs.settings.table import together
-from cocos.transport.http_server import TlsFiles, split_address
+from cocos.transport.http_server import split_address
+from cocos.transport.tls_files import MAKE, TlsFiles
 from cocos.wire.kbs.generations import Generation
 
 DEFAULT_PORT: Final = 8080
@@ -32,10 +33,8 @@ DEFAULT_AUTH_RATE: Final = 30
 _BUILTIN_ONLY: Final = ("tpm_ek_ca", "tpm_vendor_ca", "tpm_ek_allow", "insecure_allow_sample")
 _SERVERS: Final = ("https://", "http://", "unix:")
 _MAKE_CERTIFICATE: Final = (
-    "give --private-key and --certificate; to make a self-signed pair: openssl req -x509 "
-    "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 365 -keyout kbs.key -out kbs.crt "
-    "-subj /CN=kbs -addext subjectAltName=DNS:localhost,IP:127.0.0.1; or --insecure-http on a "
-    "network that you trust"
+    f"give --private-key and --certificate; to make a self-signed pair: {MAKE}; or --insecure-http "
+    "on a network that you trust"
 )
 _MAKE_ADMIN: Final = (
     "give --auth-public-key; to make a pair: openssl genpkey -algorithm ed25519 -out "

@@ -15,9 +15,7 @@ import resource
 import socket
 import ssl
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from granian._granian import SocketHolder
 from granian.constants import HTTPModes, Interfaces, SSLProtocols
@@ -25,7 +23,8 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server.embed import Server
 
-from cocos.errors import ConfigError, InternalError, UnreachableError, UsageError
+from cocos.errors import InternalError, UnreachableError, UsageError
+from cocos.transport.tls_files import TlsFiles, check_served
 
 GRACE_SECONDS: Final = 5.0
 _BACKLOG: Final = 1024
@@ -43,18 +42,6 @@ _LOG_TO_STDERR: Final = {
     },
     "formatters": {},
 }
-
-
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
-    """PEM files of a server: certificate chain, leaf first, and its unencrypted key.
-
-    ``min_version`` is the oldest TLS to speak: 1.3 or 1.2.
-    """
-
-    certificate: Path
-    private_key: Path
-    min_version: Literal["1.2", "1.3"] = "1.3"
 
 
 class _Server(Server):
@@ -86,11 +73,19 @@ async def serve_http(app: Any, address: str, *, tls: TlsFiles | None = None) -> 
     Raises:
         UsageError: not an address.
         UnreachableError: the address cannot be bound.
-        ConfigError: certificate and key do not fit.
+        ConfigError: certificate and key cannot be served.
     """
-    host, port = split_address(address)
+    split_address(address)
     if tls is not None:
-        _check(tls)
+        await check_served(tls)
+    async with serving(app, address, tls=tls) as url:
+        yield url
+
+
+@contextlib.asynccontextmanager
+async def serving(app: Any, address: str, *, tls: TlsFiles | None) -> AsyncIterator[str]:
+    """Serve as :func:`serve_http`, with files that have been looked at."""
+    host, port = split_address(address)
     bound = _bind(address, host, port)
     port = bound.getsockname()[1]
     server = _Server(
@@ -165,20 +160,6 @@ def _room_for_connections() -> int:
         soft = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return max(1, min(_CONNECTIONS, soft - _SPARE_FILES))
-
-
-def _check(tls: TlsFiles) -> None:
-    """Fail with a sentence for what the server would only fail to start with."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        # The password keeps OpenSSL from asking for one on the terminal.
-        context.load_cert_chain(tls.certificate, tls.private_key, password=lambda: b"")
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(
-            f"cannot use the certificate {tls.certificate} with the key {tls.private_key}: "
-            f"{error.strerror or error}",
-            hint="both must be PEM files, the key unencrypted and the certificate's own",
-        ) from error
 
 
 async def _until_it_answers(

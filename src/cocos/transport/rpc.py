@@ -33,6 +33,7 @@ from cocos.errors import (
 )
 from cocos.host.files import read_certificates, read_file
 from cocos.transport.local_callers import LocalCallers
+from cocos.transport.tls_files import TlsFiles
 
 MAX_MESSAGE_BYTES = 4 * 2**20  # the default of gRPC's peers
 GRACE_SECONDS = 5.0
@@ -175,6 +176,7 @@ def server_credentials(
     Raises:
         ConfigError: a file cannot be read, or a CA's holds no certificate.
     """
+    TlsFiles(certificate, key).check()
     pair = (
         read_file(key, "the server's private key", limit=2**20),
         read_file(certificate, "the server's certificate", limit=2**20),

@@ -21,7 +21,8 @@ from starlette.routing import Route
 from cocos._clock import system_clock
 from cocos.crypto import admin_jwt
 from cocos.host import process
-from cocos.transport.http_server import TlsFiles, serve_http
+from cocos.transport.http_server import serve_http
+from cocos.transport.tls_files import TlsFiles
 from cocos.transport.web import WebApp, health, json_response
 
 pytestmark = pytest.mark.integration

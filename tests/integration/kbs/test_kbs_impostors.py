@@ -28,7 +28,8 @@ from cocos.clients.resources import KbsResources
 from cocos.crypto import detached
 from cocos.crypto.signing import SigningKey
 from cocos.errors import CocosError, ConfigError, IntegrityError, PeerError, UnreachableError
-from cocos.transport.http_server import TlsFiles, serve_http
+from cocos.transport.http_server import serve_http
+from cocos.transport.tls_files import TlsFiles
 from cocos.wire.kbs import proof
 from cocos.wire.kbs.address import KbsAddress
 from cocos.wire.kbs.protocol import ResourcePath, ResourceUri

@@ -236,9 +236,9 @@ async def test_reference_values_of_an_image(kbs: Desk) -> None:
     ("text", "words"),
     [
         ("", "malformed"),
-        ("[]", "malformed"),
+        ("[]", "has no reference values"),
         ('{"inputs": {}}', "has no reference values"),
-        ('{"tpm_pcr11": "bb"}', "is not a list"),
+        ('{"svn": {"value": 1, "expiration": "x"}}', "svn: the expiration"),
     ],
 )
 async def test_a_file_without_reference_values(desk: Desk, text: str, words: str) -> None:

@@ -19,7 +19,8 @@ from starlette.routing import Route
 from cocos.errors import ConfigError, UnreachableError
 from cocos.tokens.ear import MAX_BYTES as MAX_TOKEN
 from cocos.transport import http_server
-from cocos.transport.http_server import TlsFiles, serve_http
+from cocos.transport.http_server import serve_http
+from cocos.transport.tls_files import TlsFiles
 from cocos.transport.web import WebApp, health, json_response
 
 pytestmark = pytest.mark.integration

@@ -27,8 +27,9 @@ from cocos.host.files import data_folder
 from cocos.host.policies.workers import PolicyWorkers
 from cocos.kbs.config import Settings
 from cocos.kbs.well_known import well_known_routes
-from cocos.transport.http_server import TlsFiles, serve_http
+from cocos.transport.http_server import serve_http
 from cocos.transport.rpc import serve, server_credentials
+from cocos.transport.tls_files import TlsFiles
 from cocos.transport.web import WebApp, health
 from cocos.wire.attestation_rpc import MAX_MESSAGE_BYTES
 
