@@ -2,7 +2,7 @@
 import pytest
 
 from cocos.errors import FormatError
-from cocos.wire.address import parse_address
+from cocos.wire.address import parse_address, shown
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,17 @@ def test_anything_else_is_refused(text: str) -> None:
         parse_address(text, what="the CVMS", default_port=7001)
     assert ("is missing" in caught.value.message) == (not text)
     assert caught.value.__cause__ is None  # or a log would have a traceback
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("http://h:x", "'http://h:x'"),
+        ("a\nb", "'a\\nb'"),
+        ("x" * 300, repr("x" * 200)),
+        ("http://user:hush@h", "what stands there is not shown"),
+        ("x" * 300 + "@", "what stands there is not shown"),
+    ],
+)
+def test_what_a_message_shows(text: str, words: str) -> None:
+    assert shown(text) == words
