@@ -27,7 +27,7 @@ from cocos.errors import (
 )
 from cocos.kbs.metrics import KbsMetrics
 from cocos.policy import defaults, owners
-from cocos.policy.appraisal import STATUS, VECTOR, explanations
+from cocos.policy.appraisal import STATUS, VECTOR, Status, explanations
 from cocos.policy.documents import Kind
 from cocos.policy.engine import PolicyEngine
 from cocos.stores.base import Namespace, Store
@@ -49,6 +49,7 @@ _SHOWN: Final = 200  # characters of a verdict that is no boolean
 _log = structlog.get_logger(__name__)
 
 _HINT: Final = "the attested state of this machine does not satisfy the KBS's resource policy"
+_BY_DEFAULT: Final = "what the resource policy asks for; by default affirming"
 _FAILED: Final = "the KBS's resource policy fails; its operator can mend it"
 
 
@@ -203,5 +204,6 @@ def _appraisal(name: str, submod: object) -> Finding:
         f"{name}.{STATUS}",
         "this is how the attestation service judged it",
         actual=f"{said.get(STATUS)} {vector}",
-        expected="what the resource policy asks for; by default affirming",
+        # What is affirming did not fail: it asks for nothing more.
+        expected="" if said.get(STATUS) == Status.AFFIRMING else _BY_DEFAULT,
     )

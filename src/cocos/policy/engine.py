@@ -111,6 +111,7 @@ class Policy:
             FormatError: it does not parse, or calls a function that does not exist or that
                 a policy must not call; names the line where it can.
         """
+        text = text.removeprefix("\ufeff")  # editors put it there
         _source.check(text)
         self.text = text
         self._base = NOTHING

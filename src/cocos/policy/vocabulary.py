@@ -108,7 +108,7 @@ _TOKEN: Final = Shape(
     {
         "eat_profile": _TEXT,
         "ear.verifier-id": Shape("o", {"developer": _TEXT, "build": _TEXT}),
-        "submods": Shape("o", {}, others=_SUBMODULE),
+        "submods": Shape("o", dict.fromkeys(("cpu0", "gpu0"), _SUBMODULE), others=_SUBMODULE),
         "iat": _NUMBER,
         "exp": _NUMBER,
         "nbf": _NUMBER,

@@ -787,6 +787,7 @@ async def test_a_policy_s_denial_is_explained(world: World) -> None:
     checks = {finding["check"]: finding for finding in explained["findings"]}
     assert checks["resource-policy"]["actual"] == "false"
     assert checks["cpu0.ear.status"]["actual"].startswith("affirming ")
+    assert checks["cpu0.ear.status"]["expected"] == ""
 
 
 FINDINGS = """

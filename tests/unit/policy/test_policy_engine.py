@@ -245,6 +245,21 @@ def test_message_names_the_line(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "package policy # mine\nimport rego.v1 # ours\nallow := true # yes",
+        "\ufeffpackage policy\nallow := true\n",
+        "package policy\r\nimport rego.v1\r\nallow if {\r\n\ttrue\r\n}\r\n",
+        "# \ufeff\n\npackage policy\nallow if { true }\n# no line end",
+    ],
+)
+def test_texts_as_editors_leave_them(text: str) -> None:
+    policy = Policy(text)
+    assert policy.evaluate(["allow"], {}) == {"allow": True}
+    assert explain(policy, ["allow"], {}) == ()
+
+
 def test_long_lines() -> None:
     text = "x" * 200_000
     assert allow(f'allow if input.x == "{text}"', {"x": text}) is True

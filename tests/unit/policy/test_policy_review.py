@@ -100,6 +100,7 @@ EVIDENCE = 'input.submods.cpu0["ear.veraison.annotated-evidence"]'
             "did you mean hardware?",
         ),
         ('allow := "yes"', "only true allows"),
+        ('allow if input.submods.cpu["ear.status"] == "affirming"', "name that is there: cpu0"),
         # Where it is missing, OPA denies and the engine does not.
         ('allow if not input.iss in {"a"}', "line 2: not holds here where input.iss is missing"),
         ("allow if not startswith(input.iss, `a`)", "where input.iss is missing"),

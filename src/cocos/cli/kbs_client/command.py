@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
-from rich.table import Table
 
 from cocos._clock import system_clock
 from cocos._patience import Patience, Wait
@@ -21,8 +20,8 @@ from cocos.attesters import detect
 from cocos.cli import _admin as admin
 from cocos.cli import _common as common
 from cocos.cli._log_level import level_of_logs
-from cocos.cli._screen import visible
 from cocos.cli.kbs_client import audit, config
+from cocos.cli.kbs_client import denial as denials
 from cocos.cli.kbs_client.admin import (
     Connection,
     read_text,
@@ -333,22 +332,8 @@ def _resource(path: str) -> ResourceUri:
 
 
 def _show_denial(denial: JsonObject) -> None:
-    for name in ("time", "step", "message", "hint"):
-        if denial.get(name):
-            common.stdout.print(f"{name:>8}: {denial[name]}", markup=False)
-    table = Table()
-    for name in ("check", "problem", "actual", "expected"):
-        table.add_column(name, overflow="fold")  # a digest that is cut off helps nobody
-    for finding in denial.get("findings", ()):
-        # Guests chose some of these words.
-        table.add_row(
-            *(
-                visible(str(finding.get(name, "")))
-                for name in ("check", "problem", "actual", "expected")
-            )
-        )
-    if table.row_count:
-        common.stdout.print(table)
+    for line in denials.lines(denial):
+        common.stdout.print(line)
 
 
 def main() -> None:
