@@ -73,7 +73,7 @@ def checksum(
     ] = False,
     as_json: common.JsonFlag = False,
 ) -> None:
-    """Print the hash that a manifest, a policy or a token names something by.
+    """Print the hash by which a manifest, a policy or a token names something.
 
     To a pipe or a variable it goes bare: -algo-hash "$(cocos-cli checksum docker://…)".
 
