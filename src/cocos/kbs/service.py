@@ -220,7 +220,7 @@ class KbsService:
         if stored is None:
             raise AuthenticationError(_NO_SESSION, hint=_HANDSHAKE)
         session = rcar.waiting(rcar.load(stored), self._clock())
-        trail.tee, trail.evidence = session.tee.value, hashlib.sha256(body).hexdigest()
+        trail.tee, trail.evidence = session.tee.value, await apart(len(body), _digest, body)
         attestation, additional = await apart(len(body), _decode, body, session)
         nonce = attestation.runtime_data.nonce
         spent = rcar.spend(session, nonce, self._clock(), trail.evidence)
@@ -342,6 +342,10 @@ class _Shown:
     generation: Generation = NEWEST
     tee: str = ""
     evidence: str = ""
+
+
+def _digest(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
 
 
 def _decode(body: bytes, session: rcar.Authed) -> tuple[kbs.Attestation, AdditionalEvidence]:
