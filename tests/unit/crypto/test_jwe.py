@@ -495,3 +495,32 @@ def test_a_refused_kind_of_key_is_named(jwk: dict[str, str], named: str) -> None
     with pytest.raises(FormatError, match=named) as caught:
         jwe.check_public_jwk(jwk)
     assert caught.value.hint
+
+
+EC = {"kty": "EC", "crv": "P-256", "alg": "ECDH-ES+A256KW"}
+
+
+@pytest.mark.parametrize(
+    ("jwk", "served"),
+    [
+        (EC, True),
+        ({**EC, "crv": "P-521"}, True),
+        ({"kty": "RSA", "alg": "RSA-OAEP-256"}, True),
+        ({"kty": "RSA", "alg": "RSA1_5"}, True),
+        ({**EC, "crv": "P-384"}, False),
+        ({**EC, "alg": "RSA-OAEP-256"}, False),
+        ({**EC, "kty": "RSA"}, False),
+        ({"kty": "OKP", "alg": "RSA-OAEP-256"}, False),
+        ({"kty": "rsa", "alg": "RSA-OAEP-256"}, False),
+        ({"kty": None, "alg": "RSA-OAEP-256"}, False),
+        ({"kty": [], "alg": "RSA-OAEP-256"}, False),
+        ({"kty": "RSA", "alg": "RSA-OAEP"}, False),
+        ({"kty": "RSA", "alg": None}, False),
+        ({"kty": "RSA", "alg": {}}, False),
+        ({}, False),
+    ],
+)
+def test_kinds_of_keys_that_resources_are_encrypted_to(
+    jwk: dict[str, Any], *, served: bool
+) -> None:
+    assert jwe.serves(jwk) is served
