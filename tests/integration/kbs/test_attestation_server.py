@@ -325,6 +325,13 @@ async def test_a_key_broker_and_its_attestation_service(server: Running, tmp_pat
                 await admin.get_reference_value("absent")
             with pytest.raises(CocosError, match="policy"):
                 await admin.set_attestation_policy("default_cpu", "not Rego")
+            # What it doubts and what it refuses comes through gRPC, too.
+            doubtful = 'package policy\ntrust_claims := {} if input.tpm.pcr4 == "a"\n'
+            (warning,) = await admin.set_attestation_policy("doubtful_cpu", doubtful)
+            assert warning == "line 2: there is no input.tpm.pcr4: did you mean pcr04?"
+            unbound = "package policy\ntrust_claims := {} if not f(1)\nf(x) if { some i; i > x }\n"
+            with pytest.raises(CocosError, match="line 3: var i is unsafe"):
+                await admin.set_attestation_policy("default_cpu", unbound)
         async with KbsClient(kbs.address, InsecureSampleAttester()) as guest:
             with pytest.raises(AccessDeniedError) as denied:
                 await guest.get_resource(URI)
