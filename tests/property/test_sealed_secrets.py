@@ -64,3 +64,9 @@ def test_offline_files_are_resources_or_a_format_error(data: bytes) -> None:
     with contextlib.suppress(FormatError):
         found = parse(data, "file")
         assert all(base64.b64decode(value) is not None for value in found.values())
+
+
+def test_a_secret_that_nobody_signed_is_told_what_to_do() -> None:
+    with pytest.raises(FormatError, match="--insecure-skip-sealed-secret-verification") as caught:
+        SealedSecret.parse(b"sealed.fakejwsheader.eyJ2ZXJzaW9uIjoiMC4xLjAifQ.fakesignature")
+    assert "cocos-cli secret" in str(caught.value.hint)

@@ -55,11 +55,13 @@ class InitDocument:
         data = document.get("data")
         if not isinstance(version, str):
             raise FormatError("the init data has no version")
-        algorithm = _SPELLINGS.get(algorithm, algorithm) if isinstance(algorithm, str) else None
+        named, algorithm = algorithm, _SPELLINGS.get(str(algorithm), algorithm)
         if algorithm not in ALGORITHMS:
-            raise FormatError(
-                "the init data names no hash that we know", hint=f"one of {', '.join(ALGORITHMS)}"
+            what = (
+                f"the hash {named[:50]!r}, which is none" if isinstance(named, str) else "no hash"
             )
+            known = ", ".join((*ALGORITHMS, *_SPELLINGS))
+            raise FormatError(f"the init data names {what} that we know", hint=f"one of {known}")
         if not isinstance(data, dict) or not all(isinstance(value, str) for value in data.values()):
             raise FormatError("the init data has no table data of text")
         try:
@@ -73,10 +75,23 @@ def _from_toml(text: bytes) -> dict[str, Any]:
     try:
         return toml.loads(text.decode("utf-8"))
     except (FormatError, UnicodeDecodeError) as error:
-        raise FormatError("the init data is not TOML") from error
+        raise _packed(text) or FormatError("the init data is not TOML") from error
+
+
+def _packed(text: bytes) -> FormatError | None:
+    """Return the error for init data as annotations of pods carry it, None for others."""
+    form = "gzip in base64" if text.lstrip().startswith(b"H4sI") else "gzip"
+    if form == "gzip" and not text.startswith(b"\x1f\x8b"):
+        return None
+    unpack = "base64 -d | gunzip" if "base64" in form else "gunzip"
+    return FormatError(
+        f"the init data is {form}, not the text itself", hint=f"{unpack} gives the text"
+    )
 
 
 def _from_json(text: bytes) -> dict[str, Any]:
+    if (packed := _packed(text)) is not None:
+        raise packed
     document: dict[str, Any] = decode_strict(text, dict[str, Any], "the init data")
     return document
 

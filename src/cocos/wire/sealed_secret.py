@@ -26,6 +26,8 @@ KBS: Final = "kbs"
 MAX_BYTES: Final = 2**20
 
 _PREFIX: Final = "sealed."
+_UNSIGNED: Final = "fakejwsheader"
+"""In place of a header, as upstream's examples have it."""
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,254}", re.ASCII)
 
 
@@ -88,6 +90,12 @@ class SealedSecret:
             FormatError: not such a text, or no key id that can be looked up.
         """
         token = _token(text)
+        if token.startswith(f"{_UNSIGNED}."):
+            raise FormatError(
+                "this sealed secret is signed by nobody; it is taken only where the hub runs with "
+                "--insecure-skip-sealed-secret-verification",
+                hint="cocos-cli secret seals with a key of yours",
+            )
         kid = jwt.header_of(token).get("kid")
         if not isinstance(kid, str):
             raise FormatError("the sealed secret's header names no kid")

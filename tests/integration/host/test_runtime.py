@@ -394,6 +394,17 @@ async def test_a_program_that_is_not_there(box: Box) -> None:
         await box.tools.run(Container("none", rootfs, ("/nope",)), box.folder / "logs")
 
 
+async def test_a_program_whose_files_only_root_s_rights_could_read(box: Box) -> None:
+    """Root has none of them here: the bits of the files decide, and the message says so."""
+    rootfs = box.folder / "closed"
+    (rootfs / "bin").mkdir(parents=True)
+    (rootfs / "bin/busybox").write_bytes(BUSYBOX.read_bytes())
+    (rootfs / "bin/busybox").chmod(0o644)
+    with pytest.raises(ProcessError, match=r"could not be run.*permission denied") as caught:
+        await box.tools.run(Container("closed", rootfs, ("/bin/busybox",)), box.folder / "logs")
+    assert "chmod -R a+rX" in str(caught.value.hint)
+
+
 async def test_a_name_that_is_a_path(box: Box) -> None:
     with pytest.raises(FormatError, match="no name"):
         await box.tools.run(Container("../x", box.folder, ("/x",)), box.folder / "logs")

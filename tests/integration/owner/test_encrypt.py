@@ -13,16 +13,17 @@ from typing import Any
 
 import pytest
 from _kbs import admin_pair
-from _layouts import gzipped, tar, write
+from _layouts import Layer, blob_path, gzipped, tar, write
 from _programs import running
 
 from cocos._clock import system_clock
 from cocos.clients.kbs import KbsAdmin
 from cocos.crypto import admin_jwt, kek
 from cocos.host import process
-from cocos.host.images import skopeo
+from cocos.host.images import layout, skopeo
 from cocos.host.images.skopeo import Skopeo
 from cocos.host.key_folder import KeyFolder
+from cocos.wire import json as wire_json
 from cocos.wire import oci, ocicrypt
 from cocos.wire.kbs.protocol import ResourcePath, ResourceUri
 from cocos.wire.manifest.computation import Computation
@@ -348,3 +349,45 @@ def command_lines() -> bytes:
         with contextlib.suppress(OSError):
             lines += (entry / "cmdline").read_bytes()
     return lines
+
+
+async def test_what_no_vm_could_run_gets_no_key(tool: Skopeo, tmp_path: Path) -> None:
+    """An artifact and a layer of another type are refused before there is a key."""
+    assert tool.argv
+    keys = KeyFolder(tmp_path / "keys")
+    odd = Layer(b"x", b"x", "application/vnd.oci.image.layer.v1.tar+bzip2")
+    for folder, layer, said in [
+        ("odd", odd, "unsupported type"),
+        ("closed", gzipped(tar("a", b"x")), "an artifact of type application/vnd.example"),
+    ]:
+        write(tmp_path / folder, [layer])
+        if "artifact" in said:
+            change_config_type(tmp_path / folder, "application/vnd.example.config+json")
+        words: list[str | Path] = [
+            f"oci:{tmp_path}/{folder}",
+            f"oci:{tmp_path}/out",
+            "--keys",
+            tmp_path / "keys",
+        ]
+        error = await encrypt(*words, check=False)
+        assert error["error"] == "malformed"
+        assert said in error["message"]
+        assert keys.read(KEY) is None
+
+
+async def test_a_file_of_credentials_that_is_not_there(plain: str, tmp_path: Path) -> None:
+    words: list[str | Path] = [plain, f"oci:{tmp_path}/out", "--keys", tmp_path / "keys"]
+    words += ["--authfile", "nope.json"]
+    error = await encrypt(*words, check=False)
+    assert (error["error"], error["message"]) == ("not-found", "there is no nope.json")
+    assert KeyFolder(tmp_path / "keys").read(KEY) is None
+
+
+def change_config_type(folder: Path, media_type: str) -> None:
+    digest, _ = layout.read_manifest(folder)
+    document = json.loads(blob_path(folder, digest).read_bytes())
+    document["config"]["mediaType"] = media_type
+    data = json.dumps(document).encode()
+    blob_path(folder, oci.digest_of(data)).write_bytes(data)
+    entry = oci.Descriptor(oci.MANIFEST, oci.digest_of(data), len(data))
+    (folder / "index.json").write_bytes(wire_json.encode(oci.Index(2, (entry,))))

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import base64
+import gzip
 import hashlib
 from typing import Literal
 
@@ -121,3 +123,21 @@ def test_a_disk_carries_the_exact_text(size: int) -> None:
 def test_nothing_hides_behind_the_text_on_a_disk() -> None:
     with pytest.raises(FormatError, match="more than init data"):
         init_data.from_disk(b"version\0\0x\0")
+
+
+@pytest.mark.parametrize("algorithm", ["SHA384", "md5", "sha-1", ""])
+def test_a_hash_that_is_none_is_named_with_those_that_are(algorithm: str) -> None:
+    text = f'version = "0.1.0"\nalgorithm = "{algorithm}"\n[data]\n'
+    with pytest.raises(FormatError, match=f"names the hash '{algorithm}'") as caught:
+        InitDocument.parse(text.encode())
+    assert "sha384" in str(caught.value.hint)
+    assert "sha-384" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("form", ["toml", "json"])
+def test_init_data_as_pods_carry_it_are_said_to_be_packed(form: Literal["toml", "json"]) -> None:
+    packed = gzip.compress(TEXT)
+    for text, words in [(packed, "gunzip"), (base64.b64encode(packed), "base64 -d | gunzip")]:
+        with pytest.raises(FormatError, match="the init data is gzip") as caught:
+            InitDocument.parse(text, form)
+        assert str(caught.value.hint).startswith(words)

@@ -300,6 +300,8 @@ def _show_line(entry: JsonObject) -> None:
     common.stderr.print(f"{entry['event']}: {entry['status']}", markup=False)
     if "reason" in details:
         common.stderr.print(f"  {details['step']}: {details['reason']}", markup=False, style="red")
+        if details.get("hint"):
+            common.stderr.print(f"  hint: {details['hint']}")
     if details.get("tail"):
         common.stderr.print(details["tail"], markup=False, style="dim")
 

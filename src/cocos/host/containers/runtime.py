@@ -40,6 +40,11 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 OnOutput = Callable[[str, bytes], None]
 """Gets ``stdout`` or ``stderr``, and the bytes just written there."""
 
+_WITHOUT_RIGHTS = (
+    "no program has root's rights here: what it runs and reads must be readable by its own user, "
+    "each folder on the way, too: chmod -R a+rX in the Dockerfile"
+)
+
 _log = structlog.get_logger(__name__)
 
 
@@ -193,7 +198,10 @@ class Runtime:
         failure = _failure(log)
         if failure is not None:
             raise ProcessError(
-                f"the container could not be run: {failure}", exit_status=status, stderr=failure
+                f"the container could not be run: {failure}",
+                exit_status=status,
+                stderr=failure,
+                hint=_WITHOUT_RIGHTS if "permission denied" in failure.lower() else None,
             )
         return Outcome(status, _text(tail))
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from cocos.errors import InternalError, UnreachableError
 from cocos.host import process
 from cocos.host.images import registry_errors
-from cocos.host.images.registry_words import ask_again
 from cocos.host.images.skopeo_errors import translate
 
 OnProgress = Callable[[int, int], None]
@@ -171,6 +170,8 @@ async def run(
     except TimeoutError as error:
         raise UnreachableError(f"{subject}: no end within {timeout:g} s") from error
     if heard.pause[0]:
+        from cocos.host.images.registry_words import ask_again  # noqa: PLC0415 - imports a lot
+
         url, after = heard.pause
         words = await asyncio.to_thread(ask_again, url)
         raise registry_errors.too_many(subject, after=after, words=words)
