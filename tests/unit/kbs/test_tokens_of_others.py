@@ -23,6 +23,7 @@ from cocos.crypto import jwk, jwt
 from cocos.crypto.signing import SigningKey
 from cocos.crypto.tee_key import TeeKeyPair
 from cocos.errors import ConfigError
+from cocos.kbs.config import NO_ATTESTATION
 from cocos.wire.kbs import protocol as wire
 
 SECRET = b"a key of 32 bytes for a resource"
@@ -177,6 +178,37 @@ async def test_key_in_the_header_only_by_its_insecure_name(tmp_path: Path) -> No
             await admin.set_resource_policy(wary)
         assert (await show(party, forged)).status_code == 403
         assert await accepted(party, await passport(party))
+
+
+async def test_a_key_broker_without_attestation_believes_others_alone(tmp_path: Path) -> None:
+    file = tmp_path / "jwks.json"
+    async with (
+        kbs_in_process(tmp_path / "a") as issuer,
+        kbs_in_process(tmp_path / "b") as stranger,
+    ):
+        file.write_text(json.dumps(await keys_of(issuer)))
+        async with kbs_in_process(
+            tmp_path / "c", attestation=NO_ATTESTATION, trusted_jwk_sets=(str(file),)
+        ) as party:
+            await store(party)
+            assert await accepted(party, await passport(issuer))
+            assert not await accepted(party, await passport(stranger))
+    with pytest.raises(ConfigError, match="nobody is trusted"):
+        async with kbs_in_process(tmp_path / "d", attestation=NO_ATTESTATION):
+            pass
+
+
+async def test_an_operators_own_key_needs_no_certificate(tmp_path: Path) -> None:
+    key = SigningKey.generate()
+    file = tmp_path / "token.pem"
+    file.write_bytes(key.pem())
+    async with kbs_in_process(tmp_path / "a", token_key=file) as kbs:
+        await store(kbs)
+        session = await passport(kbs)
+        header = jwt.header_of(session.token)
+        assert header["kid"] == key.kid
+        assert "x5c" not in header["jwk"]
+        assert await accepted(kbs, session)
 
 
 async def test_tee_key_at_an_extra_place(tmp_path: Path) -> None:
