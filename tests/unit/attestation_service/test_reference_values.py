@@ -13,7 +13,7 @@ import pytest
 from cocos._types import JsonObject
 from cocos.attestation_service import reference_values
 from cocos.attestation_service.reference_values import MAX_BYTES, MAX_COUNT, ReferenceValues
-from cocos.errors import FormatError, NotFoundError, TooLargeError, UnsupportedError
+from cocos.errors import FormatError, NotFoundError, StateError, TooLargeError, UnsupportedError
 from cocos.policy.documents import BaseDocuments
 from cocos.stores.base import Store
 from cocos.stores.sql import SqlStore
@@ -127,3 +127,127 @@ async def test_as_many_as_the_limit_and_not_one_more(
     monkeypatch.setattr(reference_values, limit, size)
     await values.register(message(whole))
     assert await values.all() == whole
+
+
+# --- one value, under a condition ---------------------------------------------------------
+
+
+async def test_a_value_that_is_set_over_another(values: ReferenceValues) -> None:
+    for value in (1, [2], None):
+        await values.set("a", value)
+        assert await values.all() == {"a": value}
+    found, tag = await values.find("a")
+    assert found is None
+    assert len(tag) == 32
+    await values.set("a", 3, tag=tag)
+    assert await values.find("a") != (None, tag)
+    with pytest.raises(StateError, match="changed meanwhile"):
+        await values.set("a", 4, tag=tag)
+    assert await values.get("a") == 3
+
+
+async def test_what_is_there_is_kept(values: ReferenceValues, clock: Clock) -> None:
+    await values.set("a", 1, new=True)
+    with pytest.raises(StateError, match="already"):
+        await values.set("a", 2, new=True)
+    clock.now = END - SECOND
+    with pytest.raises(StateError, match="already"):
+        await values.set("a", 2, new=True)
+    assert await values.all() == {"a": 1}
+    # What has expired is not there, also at that very moment.
+    clock.now = END
+    await values.set("a", 2, new=True)
+    assert await values.all() == {"a": 2}
+
+
+async def test_a_tag_is_of_what_is_there(values: ReferenceValues) -> None:
+    with pytest.raises(StateError, match="changed meanwhile"):
+        await values.set("a", 1, tag="0" * 32)
+    assert await values.all() == {}
+    await values.set("a", 1)
+    _, tag = await values.find("a")
+    await values.delete("a")
+    with pytest.raises(StateError, match="changed meanwhile"):
+        await values.set("a", 2, tag=tag)
+    assert await values.all() == {}
+    with pytest.raises(NotFoundError):
+        await values.delete("a")
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_of_two_who_change_a_value_one_does(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch, *, there: bool
+) -> None:
+    """The other one's change came between the look and the writing."""
+    one, other = (ReferenceValues(store, clock=clock, sample=True) for _ in range(2))
+    if there:
+        await one.set("a", 0)
+    tag = (await one.find("a"))[1] if there else None
+    seen = await one._view.read()
+    await other.set("a", 1)
+
+    async def before() -> Any:
+        return seen
+
+    with monkeypatch.context() as patched:
+        patched.setattr(one._view, "read", before)
+        with pytest.raises(StateError, match="changed meanwhile"):
+            await one.set("a", 2, new=not there, tag=tag)
+        # Without a condition what was there, or was not, does not matter.
+        await one.set("b", 2)
+        await one.set("a", 2 if there else 1)
+    assert await one.all() == await other.all() == {"a": 2 if there else 1, "b": 2}
+
+
+async def test_a_value_may_end_at_another_time(values: ReferenceValues, clock: Clock) -> None:
+    await values.set("a", 1, expires=START + 2 * SECOND)
+    clock.now = START + SECOND
+    assert (await values.find("a"))[0] == 1
+    clock.now = START.replace(microsecond=0) + 2 * SECOND
+    for look in (values.find("a"), values.get("a"), values.find("b")):
+        with pytest.raises(NotFoundError):
+            await look
+    assert await values.all() == {}
+
+
+async def test_one_value_meets_the_same_conditions(
+    store: Store, values: ReferenceValues, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UnsupportedError, match="switched off"):
+        await ReferenceValues(store, clock=clock, sample=False).set("a", 1)
+    for name in ("", "a\n", "a" * 513):
+        with pytest.raises(FormatError):
+            await values.set(name, 1)
+    await values.set("a", 1)
+    monkeypatch.setattr(reference_values, "MAX_COUNT", 1)
+    with pytest.raises(TooLargeError):
+        await values.set("b", 1)
+    with pytest.raises(TooLargeError):  # also for one that has looked at nothing before
+        await ReferenceValues(store, clock=clock, sample=True).set("b", 1)
+    assert [each.name for each in await values.list()] == ["a"]
+    fresh = ReferenceValues(store, clock=clock, sample=True)
+    assert [each.name for each in await fresh.list()] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {},
+        {"type": "sample"},
+        {"type": "corim", "payload": message({"a": 1})["payload"]},
+        {"type": "sample", "payload": "!"},
+        {"type": "sample", "payload": "W10="},
+        {**message({"a": 1}), "version": "0.2.0"},
+        message({"a\n": 1}),
+    ],
+)
+async def test_messages_that_are_none(values: ReferenceValues, bad: JsonObject) -> None:
+    with pytest.raises(FormatError):
+        await values.register(bad)
+    assert await values.all() == {}
+
+
+async def test_a_leap_day_has_no_anniversary(values: ReferenceValues, clock: Clock) -> None:
+    clock.now = dt.datetime(2028, 2, 29, 1, 2, 3, tzinfo=dt.UTC)
+    await values.register(message({"a": 1}))
+    assert [each.expiration for each in await values.list()] == ["2029-02-28T01:02:03Z"]

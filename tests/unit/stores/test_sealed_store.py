@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cocos.crypto.envelope import LocalRootKey, RootKey
-from cocos.errors import ConfigError, InternalError
+from cocos.errors import ConfigError, InternalError, StorageError
 from cocos.host.root_keys.file import FileRootKey
 from cocos.stores.base import Namespace, StaleKeyError
 from cocos.stores.keyring import GRACE, Keyring
@@ -97,6 +97,46 @@ async def test_one_of_many_at_once_wins(storage: Storage) -> None:
     )
     assert sum(won) == 1
     assert await storage.store.get(Namespace.SESSION, "s") == b"%d" % (won.index(True) + 1)
+
+
+@pytest.mark.parametrize("namespace", [Namespace.SESSION, Namespace.RESOURCE])
+async def test_who_replaces_something_else_is_told_so(
+    storage: Storage, namespace: Namespace
+) -> None:
+    """Or a nonce would count twice, and a key's revocation as done."""
+    store = storage.store
+    assert not await store.replace(namespace, "x", b"0", b"1")
+    assert await store.get(namespace, "x") is None
+    await store.put(namespace, "x", b"0")
+    assert not await store.replace(namespace, "x", b"1", b"2")
+    assert await store.replace(namespace, "x", b"0", b"1")
+    assert not await store.replace(namespace, "x", b"0", b"2")
+    assert await store.get(namespace, "x") == b"1"
+
+
+async def test_what_never_succeeds_is_not_done(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody seals the same value anew all the time, or changes the storage's keys."""
+    store = storage.store
+    await store.put(Namespace.RESOURCE, "x", b"0")
+
+    async def never(*_: object, **__: object) -> bool:
+        return False
+
+    async def stale(*_: object, **__: object) -> bool:
+        raise StaleKeyError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store._inner, "replace", never)
+        assert not await store.replace(Namespace.RESOURCE, "x", b"0", b"1")
+        patched.setattr(store._inner, "replace", stale)
+        with pytest.raises(StorageError, match="change too quickly"):
+            await store.replace(Namespace.RESOURCE, "x", b"0", b"1")
+        patched.setattr(store._inner, "put", stale)
+        with pytest.raises(StorageError, match="change too quickly"):
+            await store.put(Namespace.RESOURCE, "x", b"1")
+    assert await store.get(Namespace.RESOURCE, "x") == b"0"
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,16 @@ async def test_what_one_replica_deletes_is_gone_on_the_other(store: Store) -> No
     assert await there.read() == {}
 
 
+async def test_of_two_who_replace_a_value_one_does(store: Store) -> None:
+    here, there = View(store, SPACE), View(store, SPACE)
+    await here.put({"a": b"1"})
+    assert await there.read() == {"a": b"1"}
+    assert await here.replace("a", b"1", b"2")
+    assert await there.read() == {"a": b"2"}
+    assert not await there.replace("a", b"1", b"3")
+    assert await here.read() == await there.read() == {"a": b"2"}
+
+
 async def test_what_is_new_is_seen_on_the_other(store: Store) -> None:
     here, there = View(store, SPACE), View(store, SPACE)
     assert await there.read() == {}
