@@ -33,7 +33,6 @@ the cause travels as ``__cause__`` and goes to the log only.
 """
 
 import difflib
-import errno
 import math
 import re
 from collections.abc import Iterable
@@ -42,13 +41,6 @@ from typing import ClassVar, Final
 
 MAX_FINDING: Final = 1000
 """Characters of each text of a :class:`Finding`."""
-
-_STORAGE: Final = frozenset(
-    {
-        *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO),
-        *(errno.EFBIG, errno.ESTALE, errno.EUCLEAN, errno.EREMOTEIO),
-    }
-)
 
 _OPENS_A_DOOR: Final = re.compile(
     r"-*(?:insecure|allow[-_]?all|any[-_]computation|replace[-_]policy)", re.IGNORECASE
@@ -366,19 +358,3 @@ class ProcessError(PeerError):
 
 class InternalError(CocosError):
     """A fault of ours."""
-
-
-def disk_error(error: OSError, doing: str, otherwise: type[CocosError] = ConfigError) -> CocosError:
-    """Return what to raise for a file that cannot be used.
-
-    Args:
-        error: What the system says.
-        doing: What was tried: "cannot write /x".
-        otherwise: What it is where the disk is not to blame: no such folder, no permission.
-
-    Returns:
-        :class:`StorageError` if the disk is full, read-only or broken; whatever was being done,
-        that is one condition with one code.
-    """
-    kind = StorageError if error.errno in _STORAGE else otherwise
-    return kind(f"{doing}: {error.strerror or error}")

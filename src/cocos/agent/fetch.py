@@ -19,7 +19,7 @@ import structlog
 
 from cocos.agent.registries import KbsCredentials, reached
 from cocos.crypto.kek import WrapType
-from cocos.errors import AccessDeniedError, FormatError, IntegrityError, TooLargeError
+from cocos.errors import AccessDeniedError, FormatError, IntegrityError, StorageError
 from cocos.host.images import layout
 from cocos.host.images.layout import VerifiedImage
 from cocos.host.images.skopeo import Skopeo, require_image
@@ -193,7 +193,7 @@ def _check_space(image: VerifiedImage, folder: Path) -> None:
     needed = sum(layer.plain_bytes for layer in image.layers)
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise TooLargeError(
+        raise StorageError(
             f"the image unpacks to {needed} bytes, but {folder} has only {free} left"
         )
 

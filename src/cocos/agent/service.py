@@ -24,6 +24,7 @@ from cocos.agent.steps import Bench, Register, interrupted, make_bench, measure,
 from cocos.errors import CocosError, InternalError, StateError
 from cocos.host import trees
 from cocos.host.containers.runtime import Runtime
+from cocos.host.disk import translated
 from cocos.wire.manifest.computation import Computation
 from cocos.wire.manifest.identity import Identity
 
@@ -229,8 +230,10 @@ class AgentService:
             _log.info("computation.stopped", id=computation.id)
             raise
         except Exception as error:  # noqa: BLE001 - the agent must survive any computation
-            _log.error("computation.crashed", id=computation.id, exc_info=error)
-            fault = InternalError(f"internal error of the agent: {type(error).__name__}")
+            fault = translated(error)
+            if fault is None:
+                _log.error("computation.crashed", id=computation.id, exc_info=error)
+                fault = InternalError(f"internal error of the agent: {type(error).__name__}")
             self._fail(computation, narrator.place, fault)
 
     async def _run(self, computation: Computation, narrator: "_Narrator") -> None:

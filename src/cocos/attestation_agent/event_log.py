@@ -19,15 +19,9 @@ import structlog
 
 from cocos.attestation_agent.event import record
 from cocos.attesters import Attester
-from cocos.errors import (
-    CallerError,
-    CocosError,
-    ConfigError,
-    FormatError,
-    IntegrityError,
-    StateError,
-)
+from cocos.errors import CallerError, CocosError, FormatError, IntegrityError, StateError
 from cocos.evidence.eventlog import parse_records
+from cocos.host.disk import disk_error
 from cocos.host.files import read_file, write_atomic
 
 NOTE: Final = ".wal_event_entry"
@@ -71,9 +65,7 @@ class EventLog:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._path.touch(mode=0o600)
         except OSError as error:
-            raise ConfigError(
-                f"cannot write the event log {self._path}: {error.strerror}"
-            ) from error
+            raise disk_error(error, f"cannot write the event log {self._path}") from error
         found = await self._attester.read_register(self._register)
         expected = self._replay(await self.read())
         if found != expected:

@@ -30,6 +30,7 @@ from cocos.errors import (
     did_you_mean,
     proposable,
 )
+from cocos.host.disk import disk_error, translated
 
 stderr = Screen(stderr=True)
 stdout = Screen(stderr=False)
@@ -101,19 +102,14 @@ def run_app(app: typer.Typer, name: str) -> None:
         # The reader of our output has gone; that is not our failure.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
-    except CocosError as error:
-        if debug:
-            stderr.print_exception()
-        report(name, error, as_json=as_json)
-        sys.exit(error.exit_code)
     except Exception as error:  # noqa: BLE001 - the edge of the process
         if debug:
             stderr.print_exception()
-        internal = InternalError(
+        told = translated(error) or InternalError(
             f"internal error: {type(error).__name__}", hint="run it again with --debug"
         )
-        report(name, internal, as_json=as_json)
-        sys.exit(internal.exit_code)
+        report(name, told, as_json=as_json)
+        sys.exit(told.exit_code)
 
 
 def _version_option(name: str) -> Any:
@@ -260,7 +256,7 @@ def read_settings(file: Path) -> dict[str, Any]:
             json.loads(text, object_pairs_hook=_distinct) if form == "JSON" else tomllib.loads(text)
         )
     except OSError as error:
-        raise ConfigError(f"cannot read {file}: {error.strerror}") from error
+        raise disk_error(error, f"cannot read {file}") from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{file} is not {form}: {error}") from error
     if not isinstance(values, dict):

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from cocos.errors import ConfigError, UnreachableError
+from cocos.errors import UnreachableError
+from cocos.host.disk import disk_error
 from cocos.host.files import write_atomic
 
 
@@ -35,7 +36,7 @@ def daemonize(folder: Path, stem: str) -> Callable[[], None]:
         output = [os.open(folder / f"{stem}.{kind}", flags, mode) for kind in ("out", "err")]
         reader, writer = os.pipe()
     except OSError as error:
-        raise ConfigError(f"cannot write to {folder}: {error.strerror}") from error
+        raise disk_error(error, f"cannot write to {folder}") from error
     sys.stdout.flush()
     sys.stderr.flush()
     if os.fork():

@@ -9,7 +9,8 @@ import structlog
 
 from cocos.clients.resources import ResourceSource
 from cocos.confidential_data_hub.config import CREDENTIALS, Credential
-from cocos.errors import ConfigError, FormatError
+from cocos.errors import FormatError
+from cocos.host.disk import disk_error
 from cocos.host.files import write_atomic
 from cocos.wire.kbs.protocol import ResourceUri
 
@@ -39,7 +40,7 @@ async def write(
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_atomic(path, data)
         except OSError as error:
-            raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+            raise disk_error(error, f"cannot write {path}") from error
         _log.info("credential.written", resource=each.resource_uri, path=str(path))
 
 

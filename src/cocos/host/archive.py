@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from cocos.errors import ConfigError, FormatError, StateError, TooLargeError
+from cocos.errors import FormatError, StateError, TooLargeError
 from cocos.host import trees
+from cocos.host.disk import disk_error
 
 MAX_BYTES = 4 * 2**30
 
@@ -151,7 +152,7 @@ def _open(path: Path) -> Iterator[BinaryIO]:
         with path.open("rb") as file:
             yield file
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        raise disk_error(error, f"cannot read {path}") from error
 
 
 def checksum(path: Path) -> bytes:
@@ -209,6 +210,8 @@ def unzip(archive: BinaryIO, target: Path, *, limit: int = MAX_BYTES) -> list[st
             OverflowError,
         ) as error:
             raise FormatError(f"this is no sound zip: {error}") from error
+        except OSError as error:
+            raise disk_error(error, f"cannot write to {target}") from error
         folder.rename(target)
     return names
 
@@ -256,7 +259,7 @@ def _make(folder: Path, name: PurePosixPath, info: zipfile.ZipInfo, made: set[in
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise FormatError(f"the zip has two entries for {info.filename[:200]!r}") from error
     except OSError as error:
-        raise FormatError(f"cannot make {info.filename[:200]!r}: {error.strerror}") from error
+        raise disk_error(error, f"cannot make {info.filename[:200]!r}", FormatError) from error
 
 
 def _safe_name(info: zipfile.ZipInfo) -> PurePosixPath:

@@ -8,7 +8,8 @@ import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cocos.errors import ConfigError, NotFoundError, disk_error
+from cocos.errors import ConfigError, NotFoundError
+from cocos.host.disk import disk_error
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:

@@ -4,7 +4,8 @@
 from pathlib import Path
 
 from cocos.crypto import kek
-from cocos.errors import ConfigError, StateError
+from cocos.errors import StateError
+from cocos.host.disk import disk_error
 from cocos.host.files import data_folder, read_file, write_atomic
 from cocos.wire.kbs.protocol import ResourcePath
 
@@ -64,7 +65,7 @@ class KeyFolder:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_atomic(path, data)
         except OSError as error:
-            raise ConfigError(f"cannot write the key {path}: {error.strerror}") from error
+            raise disk_error(error, f"cannot write the key {path}") from error
 
     def discard(self, key: ResourcePath) -> None:
         """Forget a key that was made but is not used."""

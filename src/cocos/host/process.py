@@ -19,7 +19,8 @@ from typing import Protocol
 
 import structlog
 
-from cocos.errors import ProcessError, ToolMissingError, UnreachableError
+from cocos.errors import PeerError, ProcessError, StorageError, ToolMissingError, UnreachableError
+from cocos.host.disk import says_storage
 
 GRACE_SECONDS = 5.0
 TAIL_BYTES = 16 * 1024  # of a child's standard error, for messages
@@ -161,6 +162,7 @@ async def run(
     Raises:
         ToolMissingError: there is no such program.
         ProcessError: non-zero exit code, with ``check``.
+        StorageError: the same, and its last words are of a disk that is full or broken.
         UnreachableError: it ran longer than ``timeout``.
     """
     pipe = asyncio.subprocess.PIPE
@@ -191,9 +193,12 @@ async def run(
     return Completed(status, stdout, stderr)
 
 
-def _failure(name: str, status: int, stderr: bytes) -> ProcessError:
+def _failure(name: str, status: int, stderr: bytes) -> PeerError:
+    words = tail(stderr)
+    if says_storage(words):
+        return StorageError(f"{name}: {words}")
     return ProcessError(
-        f"{name} failed with {describe_status(status)}: {tail(stderr) or 'no output'}",
+        f"{name} failed with {describe_status(status)}: {words or 'no output'}",
         exit_status=status,
         stderr=stderr.decode(errors="replace"),
     )

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import structlog
 
-from cocos.errors import ConfigError, StorageError, TooLargeError
+from cocos.errors import StorageError, TooLargeError
+from cocos.host.disk import disk_error
 
 MAX_ENTRIES = 200_000
 """Files and folders, together."""
@@ -64,7 +65,7 @@ def walk(root: Path) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
                         pending.append((f"{name}/", depth + 1))
                     yield name, item
     except OSError as error:
-        raise ConfigError(f"cannot read {error.filename}: {error.strerror}") from error
+        raise disk_error(error, f"cannot read {error.filename}") from error
 
 
 def _check_limits(root: Path, name: str, depth: int, count: int, size: int) -> None:

@@ -18,6 +18,7 @@ import structlog
 
 from cocos.errors import ConfigError, FormatError
 from cocos.host import trees
+from cocos.host.disk import disk_error
 from cocos.host.files import write_atomic
 from cocos.manager.records import VmRecord
 
@@ -46,10 +47,9 @@ class StateFolder:
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
             self._lock = os.open(self._path / "manager.lock", flags, 0o600)
         except OSError as error:
-            raise ConfigError(
-                f"cannot use the state folder {self._path}: {error.strerror}",
-                hint="name another one with --state-folder",
-            ) from error
+            problem = disk_error(error, f"cannot use the state folder {self._path}")
+            problem.hint = "name another one with --state-folder"
+            raise problem from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

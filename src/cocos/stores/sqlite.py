@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from cocos.errors import ConfigError, StorageError
+from cocos.host.disk import disk_error
 from cocos.stores import database
 from cocos.stores.database import Database, Parameter, Result, Row, Statement, Steps
 
@@ -266,7 +267,7 @@ def _make_private(file: Path) -> None:
         os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         file.chmod(0o600)
     except OSError as error:
-        raise ConfigError(f"cannot make the storage {file}: {error.strerror}") from error
+        raise disk_error(error, f"cannot make the storage {file}") from error
 
 
 _PROBLEMS: Final = {

@@ -31,6 +31,7 @@ from cocos.errors import (
     UntrustedError,
     retry_after,
 )
+from cocos.host.disk import translated
 from cocos.host.files import read_certificates, read_file
 from cocos.transport.local_callers import LocalCallers
 from cocos.transport.tls_files import TlsFiles
@@ -148,6 +149,7 @@ def failure(method: str, error: Exception) -> tuple[grpc.StatusCode, str]:
     if isinstance(error, DecodeError):
         malformed = FormatError("the request is not the message that the method takes")
         return failure(method, malformed)
+    error = translated(error) or error
     if not isinstance(error, CocosError):
         _log.error("rpc.crashed", method=method, exc_info=error)
         return grpc.StatusCode.INTERNAL, "internal error; the server's log has the cause"

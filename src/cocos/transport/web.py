@@ -40,6 +40,7 @@ from cocos.errors import (
     NotFoundError,
     TooManyRequestsError,
 )
+from cocos.host.disk import translated
 from cocos.transport.bodies import Bodies, Call
 from cocos.transport.openapi import PROBLEM, TEXT, Content, operation
 from cocos.transport.trace_context import trace_of
@@ -313,6 +314,8 @@ def _known(scope: Scope, error: Exception) -> tuple[CocosError, int, Mapping[str
     if isinstance(error, ClientDisconnect):
         known = FormatError("the request ended before its body was complete")
         return known, known.http_status, None
+    if (ours := translated(error)) is not None:
+        return ours, ours.http_status, None
     if not isinstance(error, HTTPException):
         return InternalError("internal error; the server's log has the cause"), 500, None
     path = scope["path"]

@@ -4,7 +4,7 @@
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +55,10 @@ class Cvms:
 
 
 @contextlib.asynccontextmanager
-async def agent_program(place: Bed, address: str, attestation: str) -> AsyncIterator[list[str]]:
-    """Have an agent run; yields its log, which grows."""
+async def agent_process(
+    place: Bed, address: str, attestation: str, *, stderr: int | None = None
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Have an agent run that may be killed."""
     env = {
         "AGENT_CVM_ID": "vm-1",
         "AGENT_CVM_GRPC_URL": address,
@@ -66,9 +68,15 @@ async def agent_program(place: Bed, address: str, attestation: str) -> AsyncIter
         "COCOS_INSECURE_WITHOUT_CGROUPS": "1",
         "OCICRYPT_KEYPROVIDER_CONFIG": str(place.config),
     }
+    async with process.spawn([BIN / "cocos-agent"], env=env, stderr=stderr) as child:
+        yield child
+
+
+@contextlib.asynccontextmanager
+async def agent_program(place: Bed, address: str, attestation: str) -> AsyncIterator[list[str]]:
+    """Have an agent run; yields its log, which grows."""
     log: list[str] = []
-    pipe = asyncio.subprocess.PIPE
-    async with process.spawn([BIN / "cocos-agent"], env=env, stderr=pipe) as child:
+    async with agent_process(place, address, attestation, stderr=asyncio.subprocess.PIPE) as child:
         assert child.stderr is not None
 
         async def read(stream: asyncio.StreamReader) -> None:
@@ -84,9 +92,12 @@ async def agent_program(place: Bed, address: str, attestation: str) -> AsyncIter
             await reading
 
 
-async def cvms_test(folder: Path, *arguments: str) -> asyncio.subprocess.Process:
+async def cvms_test(
+    folder: Path, *arguments: str, before: Sequence[str] = ()
+) -> asyncio.subprocess.Process:
     """Start a CVMS on a free port of 127.0.0.1, in that folder."""
     return await asyncio.create_subprocess_exec(
+        *before,
         BIN / "cvms-test",
         *arguments,
         cwd=folder,

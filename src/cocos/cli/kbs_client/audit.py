@@ -17,6 +17,7 @@ from cocos.cli.kbs_client.admin import Connection
 from cocos.clients.kbs import KbsAdmin
 from cocos.crypto.admin_jwt import load_public_key
 from cocos.errors import AuthenticationError, ConfigError, FormatError
+from cocos.host.disk import disk_error
 from cocos.host.files import read_file
 from cocos.wire import audit
 from cocos.wire import json as wire_json
@@ -225,7 +226,7 @@ def _lines(file: Path) -> Iterator[bytes]:
         with file.open("rb") as stream:
             yield from stream
     except OSError as error:
-        raise FormatError(f"cannot read {file}: {error.strerror}") from error
+        raise disk_error(error, f"cannot read {file}", FormatError) from error
 
 
 def _begin(

@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from cocos.cli import _common as common
-from cocos.errors import ConfigError, UsageError
+from cocos.errors import UsageError
+from cocos.host.disk import disk_error
 from cocos.host.files import write_atomic
 
 RSA_BITS = 3072  # as strong as P-256 and AES-128
@@ -61,7 +62,7 @@ def keys(
         write_atomic(private, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         write_atomic(public, public_pem, mode=0o644)
     except OSError as error:
-        raise ConfigError(f"cannot write to {folder.resolve()}: {error.strerror}") from error
+        raise disk_error(error, f"cannot write to {folder.resolve()}") from error
     receives = key_type is not KeyType.ED25519
     if not receives:
         common.stderr.print(

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cocos.errors import FormatError, IntegrityError, NotFoundError, TooLargeError
+from cocos.host.disk import disk_error
 from cocos.wire import oci
 from cocos.wire.json import decode
 from cocos.wire.layers import Packing, packing
@@ -321,7 +322,7 @@ def _open(path: Path, what: str) -> int:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise IntegrityError(f"{what} is missing: {path}: {error.strerror}") from error
+        raise disk_error(error, f"{what} is missing: {path}", IntegrityError) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise IntegrityError(f"{what} is not a regular file: {path}")

@@ -27,6 +27,7 @@ from cocos.errors import ConfigError
 from cocos.evidence.endorsement import MANAGER_CA_POLICY
 from cocos.host import process
 from cocos.host.daemon import Daemon, environment
+from cocos.host.disk import disk_error
 from cocos.host.files import write_atomic
 
 INSTALL_HINT = "sudo apt-get install swtpm swtpm-tools"
@@ -83,8 +84,8 @@ class TpmCa:
                     self._make(now)
             _check_ours(self._key_file, stat.S_IFREG)
         except OSError as error:
-            raise ConfigError(
-                f"cannot use the folder of the TPM CA, {self._folder}: {error.strerror}"
+            raise disk_error(
+                error, f"cannot use the folder of the TPM CA, {self._folder}"
             ) from error
 
     @property

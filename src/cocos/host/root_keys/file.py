@@ -11,6 +11,7 @@ import structlog
 from cocos.crypto import kek
 from cocos.crypto.envelope import LocalRootKey, RootKey
 from cocos.errors import ConfigError, FormatError
+from cocos.host.disk import disk_error
 from cocos.host.files import read_file, write_new
 
 _log = structlog.get_logger(__name__)
@@ -60,7 +61,7 @@ class FileRootKey:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise ConfigError(f"cannot read {what}, {self._path}: {error.strerror}") from error
+            raise disk_error(error, f"cannot read {what}, {self._path}") from error
         if mode & (stat.S_IRWXG | stat.S_IRWXO):
             _log.warning("storage.key-readable", file=str(self._path), hint="chmod 600")
         return parse_root_key(read_file(self._path, what, limit=1024), f"{what}, {self._path},")
@@ -70,7 +71,7 @@ class FileRootKey:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_new(self._path, base64.b64encode(kek.generate()) + b"\n")
         except OSError as error:
-            raise ConfigError(f"cannot write {self._path}: {error.strerror}") from error
+            raise disk_error(error, f"cannot write {self._path}") from error
         made = self._load()
         if made is None:
             raise ConfigError(f"{self._path} has vanished")

@@ -18,6 +18,7 @@ from cocos.crypto import kek
 from cocos.crypto.envelope import RootKey
 from cocos.errors import ConfigError, FormatError, ProcessError, UnreachableError
 from cocos.host import process
+from cocos.host.disk import disk_error
 from cocos.host.files import read_file, write_new
 from cocos.host.root_keys.file import parse_root_key
 from cocos.wire import json
@@ -102,7 +103,7 @@ class TpmRootKey:
             record = json.encode(_Sealed(public, private, self._pcrs))
             await asyncio.to_thread(write_new, self._path, record)
         except OSError as error:
-            raise ConfigError(f"cannot write {self._path}: {error.strerror}") from error
+            raise disk_error(error, f"cannot write {self._path}") from error
         made = await self.load()
         if made is None:
             raise ConfigError(f"{self._path} has vanished")
