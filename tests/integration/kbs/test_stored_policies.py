@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from cocos._clock import system_clock
 from cocos.cli.kbs.reviewing import reviewing
 from cocos.cli.owner.doctor_checks import Verdict, check_policies
+from cocos.clients.admin_credentials import Credentials
 from cocos.clients.kbs import KbsAdmin
 from cocos.crypto import admin_jwt
 from cocos.errors import AccessDeniedError
@@ -29,7 +30,9 @@ DOUBTFUL = "package policy\ndefault allow := false\nalow if input.submods\n"
 
 async def test_operator_and_owner_are_told(tmp_path: Path) -> None:
     async with start_kbs(tmp_path) as kbs:
-        (check,) = await check_policies(kbs.url, kbs.key_file, system_clock)
+        (check,) = await check_policies(
+            kbs.url, Credentials(private_key=kbs.key_file.read_bytes()), system_clock
+        )
         assert check.verdict is Verdict.OK
         token = admin_jwt.mint(kbs.pem, now=system_clock())
         async with KbsAdmin(kbs.url, token=token) as admin:
@@ -39,10 +42,12 @@ async def test_operator_and_owner_are_told(tmp_path: Path) -> None:
         await eventually(lambda: "policy.doubtful" in kbs.program.text)
         (line,) = [each for each in kbs.program.text.splitlines() if "policy.doubtful" in each]
         assert "resource/a" in line
-        (check,) = await check_policies(kbs.url, kbs.key_file, system_clock)
+        (check,) = await check_policies(
+            kbs.url, Credentials(private_key=kbs.key_file.read_bytes()), system_clock
+        )
         assert check.verdict is Verdict.WARNING
         assert "resource/a: line 3: nobody asks for alow" in check.detail
-        (check,) = await check_policies(kbs.url, None, system_clock)
+        (check,) = await check_policies(kbs.url, Credentials(), system_clock)
         assert check.verdict is Verdict.SKIPPED
 
 

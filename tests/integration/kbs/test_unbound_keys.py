@@ -11,6 +11,7 @@ from httpx import AsyncClient
 
 from cocos._clock import system_clock
 from cocos.cli.owner.doctor_checks import Verdict, check_keys
+from cocos.clients.admin_credentials import Credentials
 from cocos.errors import AuthenticationError
 from cocos.policy import defaults, owners
 from cocos.policy.owners import Terms
@@ -72,16 +73,20 @@ async def test_the_operator_and_the_owner_are_told(tmp_path: Path) -> None:
     key = ResourcePath.parse("default/key/raw")
     async with start_kbs(tmp_path) as kbs:
         assert warning not in kbs.program.text
-        (check,) = await check_keys(kbs.url, kbs.key_file, system_clock)
+        (check,) = await check_keys(
+            kbs.url, Credentials(private_key=kbs.key_file.read_bytes()), system_clock
+        )
         assert check.verdict is Verdict.OK
         await kbs.store(key, KEY)
     async with start_kbs(tmp_path) as kbs:
         (line,) = [line for line in kbs.program.text.splitlines() if warning in line]
         assert "default/key/raw" in line
         assert "--for MANIFEST" in line
-        (check,) = await check_keys(kbs.url, kbs.key_file, system_clock)
+        (check,) = await check_keys(
+            kbs.url, Credentials(private_key=kbs.key_file.read_bytes()), system_clock
+        )
         assert check.verdict is Verdict.WARNING
         assert "default/key/raw" in check.detail
-        (check,) = await check_keys(kbs.url, None, system_clock)
+        (check,) = await check_keys(kbs.url, Credentials(), system_clock)
         assert check.verdict is Verdict.SKIPPED
         assert "default/key/raw" not in str(check)

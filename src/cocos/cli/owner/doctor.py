@@ -5,16 +5,17 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cocos._clock import system_clock
+from cocos.cli import _admin as admin
 from cocos.cli import _common as common
 from cocos.cli.owner import doctor_checks as checks
 from cocos.cli.owner import doctor_ports as ports
 from cocos.cli.owner.doctor_checks import Check, Verdict
+from cocos.clients.admin_credentials import Credentials
 
 _MARKS = {
     Verdict.OK: ("✓", "green"),
@@ -29,15 +30,11 @@ def doctor(
     kbs: Annotated[
         str, typer.Option(metavar="URL", help="Also check this KBS, and our clock against its.")
     ] = "",
-    auth_private_key: Annotated[
-        Path | None,
-        typer.Option(
-            "--auth-private-key",
-            envvar="KBS_AUTH_PRIVATE_KEY",
-            help="Ed25519 key of the KBS's administrator, PEM: also check its policies, "
-            "and who may get keys.",
-        ),
-    ] = None,
+    auth_private_key: admin.AuthPrivateKey = None,
+    admin_token_file: admin.AdminTokenFile = None,
+    role: admin.Role = None,
+    issuer: admin.Issuer = None,
+    audience: admin.Audience = None,
     registry: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Also check this registry.")
     ] = "",
@@ -45,16 +42,19 @@ def doctor(
 ) -> None:
     """Check tools, Skopeo, ports, sandboxes, VMs, KBS and its keys, registry and clock.
 
-    Each finding comes with its fix. The exit code is 1 if something needed does not work.
+    With an administrator's key or token the KBS's policies are checked, too, and who may get
+    keys. Each finding comes with its fix. The exit code is 1 if something needed does not work.
     """
-    found = common.run_async(examine(kbs, registry, auth_private_key))
+    made_with = admin.claims(role, issuer, audience)
+    proof = admin.credentials(auth_private_key, admin_token_file, made_with, look=bool(kbs))
+    found = common.run_async(examine(kbs, registry, proof))
     failed = [check for check in found if check.verdict is Verdict.FAILED]
     common.emit([asdict(check) for check in found], lambda: _show(found), as_json=as_json)
     if failed:
         raise typer.Exit(1)
 
 
-async def examine(kbs: str, registry: str, private_key: Path | None = None) -> list[Check]:
+async def examine(kbs: str, registry: str, proof: Credentials) -> list[Check]:
     """Run all checks at the same time; their findings in the order of the list."""
     jobs: list[Callable[[], Awaitable[list[Check]]]] = [
         checks.check_python,
@@ -67,8 +67,8 @@ async def examine(kbs: str, registry: str, private_key: Path | None = None) -> l
         partial(checks.check_kbs, kbs, system_clock)
         if kbs
         else partial(_skipped, "KBS and clock", "--kbs URL checks them"),
-        *([partial(checks.check_keys, kbs, private_key, system_clock)] if kbs else []),
-        *([partial(checks.check_policies, kbs, private_key, system_clock)] if kbs else []),
+        *([partial(checks.check_keys, kbs, proof, system_clock)] if kbs else []),
+        *([partial(checks.check_policies, kbs, proof, system_clock)] if kbs else []),
         partial(checks.check_registry, registry)
         if registry
         else partial(_skipped, "registry", "--registry HOST:PORT checks it"),

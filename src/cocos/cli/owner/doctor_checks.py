@@ -12,15 +12,14 @@ import shutil
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import httpx
 
 from cocos._clock import Clock
 from cocos.cli import _common as common
+from cocos.clients.admin_credentials import Credentials
 from cocos.clients.kbs import KbsAdmin
-from cocos.crypto import admin_jwt
 from cocos.errors import (
     AccessDeniedError,
     AuthenticationError,
@@ -32,7 +31,6 @@ from cocos.errors import (
 )
 from cocos.host import process
 from cocos.host.containers import sandbox
-from cocos.host.files import read_file
 from cocos.host.images import skopeo
 from cocos.host.machines import accelerator, kvm
 from cocos.host.policies.workers import PolicyWorkers
@@ -210,14 +208,14 @@ async def check_kbs(url: str, clock: Clock) -> list[Check]:
     return [Check("KBS", Verdict.OK, f"{url} answers"), _check_clock(answer, clock())]
 
 
-async def check_keys(url: str, private_key: Path | None, clock: Clock) -> list[Check]:
+async def check_keys(url: str, proof: Credentials, clock: Clock) -> list[Check]:
     """Whether a KBS has keys of images that whatever is computed gets; administrators may know."""
     name = "keys at the KBS"
     try:
-        async with KbsAdmin(url, token=_token(private_key, clock)) as admin:
+        async with KbsAdmin(url, token=proof.bearer(clock)) as admin:
             found = await admin.unbound_keys()
     except CocosError as error:
-        return [_unasked(name, error, private_key)]
+        return [_unasked(name, error, proof)]
     if not found:
         return [Check(name, Verdict.OK, "none is left to a policy that lets every computation")]
     shown = ", ".join(found[:_SHOWN_KEYS]) + (", …" if len(found) > _SHOWN_KEYS else "")
@@ -226,11 +224,11 @@ async def check_keys(url: str, private_key: Path | None, clock: Clock) -> list[C
     return [Check(name, Verdict.WARNING, detail, fix)]
 
 
-async def check_policies(url: str, private_key: Path | None, clock: Clock) -> list[Check]:
+async def check_policies(url: str, proof: Credentials, clock: Clock) -> list[Check]:
     """Whether a KBS's policies mean what they say, tried here; administrators may read them."""
     name, found = "policies of the KBS", []
     try:
-        async with KbsAdmin(url, token=_token(private_key, clock)) as admin:
+        async with KbsAdmin(url, token=proof.bearer(clock)) as admin:
             texts = [
                 (policy_id, await admin.get_resource_policy(policy_id), Kind.RESOURCE)
                 for policy_id in await admin.list_resource_policies()
@@ -249,21 +247,16 @@ async def check_policies(url: str, private_key: Path | None, clock: Clock) -> li
                 continue
             found += [Check(name, Verdict.WARNING, f"{policy_id}: {each}") for each in warnings]
     except CocosError as error:
-        return [_unasked(name, error, private_key)]
+        return [_unasked(name, error, proof)]
     return found or [Check(name, Verdict.OK, f"nothing wrong is found in {len(texts)}")]
 
 
-def _token(private_key: Path | None, clock: Clock) -> str | None:
-    if private_key is None:
-        return None
-    pem = read_file(private_key, "the administrator's private key", limit=2**16)
-    return admin_jwt.mint(pem, now=clock())
-
-
-def _unasked(name: str, error: CocosError, private_key: Path | None) -> Check:
+def _unasked(name: str, error: CocosError, proof: Credentials) -> Check:
     fix = error.hint or ""
     if isinstance(error, AuthenticationError | AccessDeniedError | NotFoundError):
-        fix = "" if private_key else "--auth-private-key KEY: a KBS tells its administrators only"
+        fix = proof.advice
+        if not proof:
+            fix = f"a KBS tells its administrators only: {fix}"
     return Check(name, Verdict.SKIPPED, f"not checked: {error.message}", fix)
 
 
