@@ -132,6 +132,6 @@ def test_many_bodies_and_little_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_variable_that_comes_later() -> None:
-    text = "package policy\nallow if {\n\tx == 2\n\tsome x in input.n\n}\n"
+    text = "package policy\nallow if {\n\tx == 2\n\tx = input.n[_]\n}\n"
     assert said(text, {"n": [1]}) == {"line 4, rule allow does not hold": ("", "")}
     assert said(text, {"n": [2]}) == {}
