@@ -178,12 +178,12 @@ def server_credentials(
     Raises:
         ConfigError: a file cannot be read, or a CA's holds no certificate.
     """
-    TlsFiles(certificate, key).check()
     pair = (
         read_file(key, "the server's private key", limit=2**20),
         read_file(certificate, "the server's certificate", limit=2**20),
     )
     roots = b"\n".join(read_certificates(path, whose) for path in client_cas)
+    TlsFiles(certificate, key).check()
     return grpc.ssl_server_credentials([pair], roots or None, require_client_auth=bool(client_cas))
 
 
