@@ -142,16 +142,26 @@ async def ending(cvms: Cvms) -> Ending:
     return await asyncio.wait_for(cvms.endings.get(), BOOT_SECONDS)
 
 
+async def ends(client: ManagerClient, vm_id: str, outcome: str) -> None:
+    """The guest shuts down with its computation, and has said on its console how that ended."""
+    async with asyncio.timeout(BOOT_SECONDS):
+        async for _ in client.logs(vm_id, follow=True):
+            pass
+    (found,) = [each for each in await client.vms() if each.id == vm_id]
+    assert (found.state, found.outcome) == ("ended", outcome), found
+
+
 async def refused(
     world: World, host: Host, name: str, *, told: bool = True
 ) -> tuple[dict[str, Any], str]:
     """No key for a VM of this host; return what the operator is told, and its PCR 8."""
-    async with vm(world, host, name) as (_, vm_id, cvms):
+    async with vm(world, host, name) as (client, vm_id, cvms):
         pcr8 = host.pcr8(vm_id)
         if told:
             await world.accept(pcr8)
         end = await ending(cvms)
         assert end.verdict is Verdict.FAILED, cvms.shown
+        await ends(client, vm_id, "failed")
     (failed,) = [entry for entry in cvms.shown if entry.get("event") == "Failed"]
     details = failed["details"]
     assert (details["step"], details["code"]) == ("fetch", "denied"), details
@@ -162,9 +172,10 @@ async def refused(
 
 async def served(world: World, host: Host) -> None:
     """The right image, told the right things, for the right computation."""
-    async with vm(world, host, "good") as (_, vm_id, cvms):
+    async with vm(world, host, "good") as (client, vm_id, cvms):
         await world.accept(host.pcr8(vm_id))
         assert await ending(cvms) == Ending(Verdict.COMPLETE), cvms.shown
+        await ends(client, vm_id, "completed")
     private = PRIVATE.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )

@@ -29,6 +29,7 @@ ENVIRONMENT: Final = {
     "authenticated_registry_credentials_uri": "AUTHENTICATED_REGISTRY_CREDENTIALS_URI",
     "work_folder": "COCOS_WORK_FOLDER",
     "retry_seconds": "COCOS_RETRY_SECONDS",
+    "once": "AGENT_ONCE",
     "insecure_without_cgroups": "COCOS_INSECURE_WITHOUT_CGROUPS",
 }
 """Setting → variable."""
@@ -65,6 +66,8 @@ class AgentSettings(BaseModel):
     """``cc_kbc::URL``: the KBS that has those credentials."""
     work_folder: Path | None = None
     """Where images are unpacked; see :meth:`work`."""
+    once: bool = False
+    """End with the computation, as soon as the CVMS has stored how it ended, and the result."""
     insecure_without_cgroups: bool = False
     """Run algorithms although their memory and processes can hardly be limited."""
     retry_seconds: float = Field(default=60, ge=0, le=86_400)

@@ -26,6 +26,8 @@ from cocos.wire.manifest.identity import Identity
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
 
+_ENDS = frozenset({State.COMPLETE, State.FAILED})  # after an interruption a manifest may come
+
 _log = structlog.get_logger(__name__)
 
 
@@ -157,6 +159,7 @@ class CvmsLoop:
         service: The agent.
         outbox: What is to be sent.
         connect: Opens a stream.
+        on_cvms: Gets why the CVMS cannot be reached, or an empty text when it is.
         sleep: Waits that many seconds.
         jitter: Returns a number from 0 to 1.
     """
@@ -167,16 +170,20 @@ class CvmsLoop:
         outbox: Outbox,
         connect: Connect,
         *,
+        on_cvms: Callable[[str], object] = lambda _: None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._service = service
         self._outbox = outbox
         self._connect = connect
+        self._on_cvms = on_cvms
         self._sleep = sleep
         self._jitter = jitter
         self._failures = 0
         self._sent_result: Parcel | None = None
+        self.over = asyncio.Event()
+        """Set when the computation has ended and a CVMS has stored how, and its result."""
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -184,9 +191,11 @@ class CvmsLoop:
             try:
                 async with self._connect() as stream:
                     _log.info("cvms.connected")
+                    self._on_cvms("")
                     await self._serve(stream)
             except CocosError as error:
                 _log.warning("cvms.lost", error=error.message, pending=len(self._outbox))
+                self._on_cvms(error.message)
             except Exception as error:  # noqa: BLE001 - what it holds must outlive any stream
                 _log.error("cvms.crashed", exc_info=error)
             else:
@@ -264,6 +273,8 @@ class CvmsLoop:
             counts = self._outbox.result_stored(identity, receipt.result)
         else:
             counts = self._outbox.ending_stored(identity)
+            if counts and identity == self._service.present and self._service.state in _ENDS:
+                self.over.set()
         what = "result" if receipt.result else "ending"
         _log.info(f"{what}.stored" if counts else "receipt.foreign", id=identity.id)
 

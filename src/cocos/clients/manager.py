@@ -42,12 +42,14 @@ class CvmSummary:
     Attributes:
         id: UUID.
         backend: Kind of VM.
-        state: starting, running, stopping, stopped, failed, expired or lost.
+        state: starting, running, done, stopping, ended, stopped, failed, expired or lost.
         forwarded_port: Port of the manager's host that leads to the agent, or empty.
         created: When it was asked for.
         expires: When its time to live is over, if it has one.
         cvms: ``host:port`` that its agent dials.
         reason: Why it ended, if it ended by itself.
+        outcome: How its computation ended, as its agent says: completed, failed, or empty.
+        problem: What keeps its agent from working now, as that says.
     """
 
     id: str
@@ -58,11 +60,13 @@ class CvmSummary:
     expires: dt.datetime | None
     cvms: str
     reason: str
+    outcome: str
+    problem: str
 
     @property
     def live(self) -> bool:
         """Whether something of it may still run."""
-        return self.state in {"starting", "running", "stopping"}
+        return self.state in {"starting", "running", "done", "stopping"}
 
     def to_dict(self) -> dict[str, object]:
         """Return its fields for JSON, times as RFC 3339."""
@@ -182,4 +186,6 @@ def _summary(cvm: pb.Cvm) -> CvmSummary:
         expires=cvm.expires.ToDatetime(dt.UTC) if cvm.HasField("expires") else None,
         cvms=cvm.cvms_url,
         reason=cvm.reason,
+        outcome=cvm.outcome,
+        problem=cvm.problem,
     )

@@ -8,9 +8,14 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import IO
 
+from cocos.wire.manifest.agent_status import AgentStatus
+
 MAX_BYTES = 8 * 2**20  # of the file; beyond it the older half goes
 CHUNK_BYTES = 64 * 1024
 MAX_LINE = 16 * 1024
+AGENTS = frozenset({"cocos-agent", "guest"})
+"""Whose lines an agent's words can be: its own, or those of the console of a whole machine."""
+
 _REMEMBERED_LINES = 50  # per program
 
 
@@ -19,11 +24,23 @@ class Console:
 
     Positions count the bytes ever written, so that a reader stays in place when the
     older half of the file is dropped.
+
+    Args:
+        path: The file.
+        limit: Its largest size, in bytes.
+        on_status: Is told what the VM's agent says of itself there.
     """
 
-    def __init__(self, path: Path, *, limit: int = MAX_BYTES) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        limit: int = MAX_BYTES,
+        on_status: Callable[[AgentStatus], object] = lambda _: None,
+    ) -> None:
         self.path = path
         self._limit = limit
+        self._on_status = on_status
         self._file: IO[bytes] | None = None
         self._start = 0  # position of the file's first byte
         self._end = path.stat().st_size if path.exists() else 0
@@ -43,6 +60,8 @@ class Console:
         self._tails.setdefault(program, deque(maxlen=_REMEMBERED_LINES)).append(text)
         if self._file is None:
             return
+        if program in AGENTS and (status := AgentStatus.of_line(text)) is not None:
+            self._on_status(status)
         data = f"{program}: {text}\n".encode(errors="replace")
         if self._end - self._start + len(data) > self._limit:
             self._drop_older_half()

@@ -50,6 +50,8 @@ def guest_config(vm_id: str, plan: VmPlan, *, authorized_keys: str = "") -> Gues
     if not plan.kbs_params.endswith(kbs):
         rewritten.append(f"the KBS of {plan.kbs_params} is at {kbs} for the guest")
     environment = {**plan.variables, "AGENT_CVM_ID": vm_id, "AGENT_CVM_GRPC_URL": str(cvms)}
+    if plan.keep:
+        environment["AGENT_ONCE"] = "false"
     files = {
         "authorized_keys": authorized_keys,
         "agent-ca.pem": plan.server_ca.decode("ascii", "replace"),

@@ -35,6 +35,7 @@ class CreateRequest:
     registry_ca: bytes = b""
     registry_credentials: str = ""
     certs_token: str = field(default="", repr=False)
+    keep: bool = False
     aws: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
@@ -47,6 +48,7 @@ class VmPlan:
         log_level: For the guest's programs: debug, info, warning or error.
         ttl: Life time, or None for no limit.
         kbs_params: ``cc_kbc::ADDRESS``, or empty.
+        keep: Whether the VM goes on when its computation has ended.
         server_ca: PEM certificates that the CVMS must chain to, or empty for plaintext.
         client_cert: PEM certificate chain that the agent shows to the CVMS, or empty.
         client_key: PEM private key of it.
@@ -58,6 +60,7 @@ class VmPlan:
     log_level: str
     ttl: dt.timedelta | None
     kbs_params: str
+    keep: bool
     server_ca: bytes = field(repr=False)
     client_cert: bytes = field(repr=False)
     client_key: bytes = field(repr=False)
@@ -98,6 +101,7 @@ def make_plan(request: CreateRequest) -> VmPlan:
         log_level=_log_level(request.log_level),
         ttl=parse_ttl(request.ttl),
         kbs_params=parse_kbs_params(request.kbs_params),
+        keep=request.keep,
         server_ca=request.server_ca,
         client_cert=request.client_cert,
         client_key=request.client_key,
@@ -116,7 +120,7 @@ def parse_ttl(text: str) -> dt.timedelta | None:
 
 
 def parse_kbs_params(text: str) -> str:
-    """Check ``cc_kbc::ADDRESS``; a bare address is accepted, too. Empty stays empty.
+    """Check ``cc_kbc::ADDRESS``. Empty stays empty.
 
     Returns:
         The same, the address (:mod:`cocos.wire.kbs.address`) in its one spelling.
@@ -126,9 +130,8 @@ def parse_kbs_params(text: str) -> str:
     """
     if not text:
         return ""
-    bare = text.startswith(("http://", "https://"))
-    client, _, address = f"{KBS}::{text}".partition("::") if bare else text.partition("::")
-    problem = f"{client[:50]!r} is not {KBS}"
+    client, _, address = text.partition("::")
+    problem = f"{text[:50]!r} does not begin with {KBS}::"
     try:
         if client == KBS:
             return f"{KBS}::{KbsAddress.parse(address)}"

@@ -12,11 +12,13 @@ from cocos.wire import json
 
 
 class VmState(enum.StrEnum):
-    """Life of a VM; the last four are ends."""
+    """Life of a VM; the last five are ends."""
 
     STARTING = "starting"
     RUNNING = "running"
+    DONE = "done"  # its computation has ended; it was told to stay, or will end in a moment
     STOPPING = "stopping"
+    ENDED = "ended"  # with its computation, in order
     STOPPED = "stopped"  # ended by itself or with the manager, in order
     FAILED = "failed"  # a program of it ended that must not
     EXPIRED = "expired"  # its time to live was over
@@ -28,10 +30,11 @@ class VmState(enum.StrEnum):
         return self in _NEXT
 
 
-_ENDS = frozenset({VmState.STOPPED, VmState.FAILED, VmState.EXPIRED, VmState.LOST})
+_ENDS = frozenset({VmState.ENDED, VmState.STOPPED, VmState.FAILED, VmState.EXPIRED, VmState.LOST})
 _NEXT = {
     VmState.STARTING: frozenset({VmState.RUNNING, VmState.STOPPING}) | _ENDS,
-    VmState.RUNNING: frozenset({VmState.STOPPING}) | _ENDS,
+    VmState.RUNNING: frozenset({VmState.DONE, VmState.STOPPING}) | _ENDS,
+    VmState.DONE: frozenset({VmState.STOPPING}) | _ENDS,
     VmState.STOPPING: _ENDS,
 }
 
@@ -48,6 +51,7 @@ class VmRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         expires: When its time to live is over, if it has one.
         forwarded_port: Port on this host that leads to the agent, or empty.
         reason: Why it ended, if it ended by itself.
+        outcome: How its computation ended, as its agent says, or empty.
     """
 
     id: str
@@ -58,6 +62,7 @@ class VmRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     expires: dt.datetime | None = None
     forwarded_port: str = ""
     reason: str = ""
+    outcome: str = ""
 
     FILE: ClassVar[str] = "vm.json"
 

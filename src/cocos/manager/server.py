@@ -66,7 +66,8 @@ class ManagerServicer(pb_grpc.ManagerServiceServicer):
         return pb.AttestationPolicyRes(id=record.id, info=values)
 
     async def ListVms(self, _request: pb.ListReq, _context: _Context) -> pb.ListRes:  # noqa: N802 - wire name
-        return pb.ListRes(cvms=[_cvm(record) for record in self._service.vms()])
+        problem = self._service.problem
+        return pb.ListRes(cvms=[_cvm(vm, problem(vm.id)) for vm in self._service.vms()])
 
     async def Logs(self, request: pb.LogsReq, _context: _Context) -> AsyncIterator[pb.LogsRes]:  # noqa: N802 - wire name
         async for chunk in self._service.logs(request.cvm_id, follow=request.follow):
@@ -118,6 +119,7 @@ def _create_request(message: pb.CreateReq) -> CreateRequest:
         registry_ca=message.registry_ca_cert,
         registry_credentials=message.registry_credentials,
         certs_token=message.agent_certs_token,
+        keep=message.keep,
         aws={
             "AWS_ACCESS_KEY_ID": message.aws_access_key_id,
             "AWS_SECRET_ACCESS_KEY": message.aws_secret_access_key,
@@ -127,7 +129,7 @@ def _create_request(message: pb.CreateReq) -> CreateRequest:
     )
 
 
-def _cvm(record: VmRecord) -> pb.Cvm:
+def _cvm(record: VmRecord, problem: str) -> pb.Cvm:
     return pb.Cvm(
         id=record.id,
         backend=record.backend,
@@ -137,6 +139,8 @@ def _cvm(record: VmRecord) -> pb.Cvm:
         expires=None if record.expires is None else _timestamp(record.expires),
         cvms_url=record.cvms,
         reason=record.reason,
+        outcome=record.outcome,
+        problem=problem,
     )
 
 

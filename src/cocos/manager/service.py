@@ -11,7 +11,7 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,6 +25,7 @@ from cocos.manager.console import Console
 from cocos.manager.plan import CreateRequest, VmPlan, make_plan
 from cocos.manager.records import VmRecord, VmState
 from cocos.manager.state import StateFolder
+from cocos.wire.manifest.agent_status import AgentStatus
 
 KEPT_ENDED = 100  # records of VMs that ended; older ones are forgotten
 _LONGEST_SLEEP = 30.0  # seconds: the clock may be set, or the machine may have slept
@@ -40,6 +41,7 @@ class _Entry:
     task: asyncio.Task[None] | None = None
     vm: Vm | None = None
     ending: bool = False
+    status: AgentStatus = field(default_factory=AgentStatus)
     stop_reason: str = ""
     failure: CocosError | None = None
 
@@ -95,7 +97,7 @@ class ManagerService:
         entry = self._make_entry(record)
         self._entries[record.id] = entry
         ours = record.backend == self._backend.name and self._backend.survives
-        if ours and record.state is VmState.RUNNING:
+        if ours and record.state in {VmState.RUNNING, VmState.DONE}:
             entry.task = asyncio.create_task(self._live(entry, None), name=f"vm {record.id}")
             return entry
         if record.state.live:
@@ -174,6 +176,15 @@ class ManagerService:
         """Return every VM that runs or ended by itself, oldest first."""
         return [entry.record for entry in self._entries.values()]
 
+    def problem(self, vm_id: str) -> str:
+        """Return what keeps a VM's agent from working now, as that says, or an empty text.
+
+        Raises:
+            NotFoundError: there is no such VM.
+        """
+        entry = self._entry(vm_id)
+        return entry.status.problem if entry.record.state.live else ""
+
     def reference_values(self) -> bytes | None:
         """Return what the VMs of this manager measure, as JSON, if they are measured."""
         return self._backend.reference_values()
@@ -192,7 +203,22 @@ class ManagerService:
 
     def _make_entry(self, record: VmRecord) -> _Entry:
         started = asyncio.get_running_loop().create_future()
-        return _Entry(record, Console(self._state.console(record.id)), started)
+        path = self._state.console(record.id)
+        console = Console(path, on_status=lambda status: self._told(entry, status))
+        entry = _Entry(record, console, started)
+        return entry
+
+    def _told(self, entry: _Entry, status: AgentStatus) -> None:
+        """Take what a VM's agent says of itself; it has no other effect than in our lists."""
+        entry.status = status
+        if not status.outcome:
+            return
+        record = msgspec.structs.replace(entry.record, outcome=status.outcome)
+        if record.state is VmState.RUNNING:
+            _log.info("vm.done", vm=record.id, outcome=status.outcome)
+            self._keep(entry, record.to(VmState.DONE))
+        else:
+            entry.record = record  # kept at the next change: a guest cannot keep our disk busy
 
     def _entry(self, vm_id: str) -> _Entry:
         entry = self._entries.get(vm_id)
@@ -223,10 +249,14 @@ class ManagerService:
                     entry, msgspec.structs.replace(running, forwarded_port=vm.forwarded_port)
                 )
                 entry.vm = vm
+                self._told(entry, entry.status)  # what it has said already
                 entry.started.set_result(None)
                 state, reason = await self._until_end(entry, vm)
                 entry.ending = True
                 self._keep(entry, entry.record.to(VmState.STOPPING, reason))
+            if state is VmState.STOPPED and entry.record.outcome:
+                # Only now: its last words may have come after its end.
+                state, reason = VmState.ENDED, _outcome(entry.status)
         except asyncio.CancelledError:
             reason = entry.stop_reason
             if entry.vm is not None and entry.vm.left:
@@ -307,3 +337,8 @@ class ManagerService:
     def _keep(self, entry: _Entry, record: VmRecord) -> None:
         entry.record = record
         self._state.save(record)
+
+
+def _outcome(status: AgentStatus) -> str:
+    why = f": {status.reason}" if status.reason else ""
+    return f"its computation {status.computation} {status.outcome}{why}"

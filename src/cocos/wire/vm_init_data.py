@@ -52,6 +52,7 @@ VARIABLES: Final = frozenset(
         "AGENT_CVM_GRPC_URL",
         "AGENT_CVM_ID",
         CREDENTIALS,
+        "AGENT_ONCE",
         "AWS_ACCESS_KEY_ID",
         "AWS_ENDPOINT_URL",
         "AWS_REGION",
@@ -92,6 +93,8 @@ def programs(members: Mapping[str, str], *, command_line: str = "") -> dict[str,
     credentials = told.get(CREDENTIALS)
     if credentials is not None and str(ResourceUri.parse(credentials)) != credentials:
         raise FormatError(f"{CREDENTIALS} in the init data is not in its one spelling")
+    if told.get("AGENT_ONCE", "false") != "false":  # anything else is the image's own way
+        raise FormatError("AGENT_ONCE in the init data can only be false")
     shared = _of_agent_config(members.get(AGENT_CONFIG, ""))
     files = {variable: f"{FOLDER}/{name}" for name, variable in _FILES.items() if name in members}
     return {"agent": {**told, **files, **shared}, "keyprovider": shared}

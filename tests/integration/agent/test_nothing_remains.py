@@ -129,7 +129,7 @@ async def test_an_agent_that_is_killed_and_has_a_folder_of_its_own(tmp_path: Pat
         await eventually(lambda: any(MARK in line for line in processes().values()))
         assert list((tmp_path / "tmp").iterdir())
         agent.kill()
-        await eventually(lambda: not list((tmp_path / "tmp").iterdir()))
+        await eventually(lambda: not [x for x in (tmp_path / "tmp").rglob("*") if x.is_file()])
         await eventually(lambda: not any(MARK in line for line in processes().values()))
 
 

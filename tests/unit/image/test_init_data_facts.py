@@ -51,9 +51,10 @@ URI = "kbs:///default/credential/registry"
 TOLD = {
     "aa.toml": AA,
     "agent.env": "".join(
-        f'{name}="of \\"{name}\\" \\$x"\n' for name in sorted(VARIABLES - {CREDENTIALS})
+        f'{name}="of \\"{name}\\" \\$x"\n'
+        for name in sorted(VARIABLES - {CREDENTIALS, "AGENT_ONCE"})
     )
-    + f'{CREDENTIALS}="{URI}"\n',
+    + f'{CREDENTIALS}="{URI}"\nAGENT_ONCE="false"\n',
     "agent-ca.pem": PEM,
     "agent-cert.pem": LEAF.cert_chain_pems[0].bytes().decode(),
     "agent-key.pem": LEAF.private_key_pem.bytes().decode(),
@@ -204,6 +205,11 @@ def variable(name: str, setting: str | None = None) -> Callable[[Programs], None
     return check
 
 
+def stays(told: Programs) -> None:
+    assert told.guest.claims["agent.env"]["AGENT_ONCE"] == told.environment["AGENT_ONCE"] == "false"
+    assert told.agent.once is False
+
+
 def environment(told: Programs) -> None:
     assert told.guest.claims["agent.env"].keys() == VARIABLES
     derived = {each for each in told.environment if each in told.guest.claims["agent.env"]}
@@ -230,6 +236,7 @@ FACTS: dict[str, Callable[[Programs], None]] = {
     "AGENT_CVM_CA_URL": variable("AGENT_CVM_CA_URL"),
     "AGENT_CVM_GRPC_URL": variable("AGENT_CVM_GRPC_URL", "cvms_url"),
     "AGENT_CVM_ID": variable("AGENT_CVM_ID", "cvm_id"),
+    "AGENT_ONCE": stays,
     "AWS_ACCESS_KEY_ID": variable("AWS_ACCESS_KEY_ID"),
     "AWS_ENDPOINT_URL": variable("AWS_ENDPOINT_URL"),
     "AWS_REGION": variable("AWS_REGION"),
@@ -257,6 +264,7 @@ def test_nothing_but_what_is_told_decides(tmp_path: Path, monkeypatch: pytest.Mo
     assert told.agent.registries is None
     assert told.agent.registry_credentials is None
     assert told.agent.extra_root_certificates is None
+    assert told.agent.once  # the image's own way, where nobody asks for the other
     assert told.guest.kbs == {"authenticated": False, "by": [], "named": []}
 
 
@@ -311,6 +319,7 @@ OTHER = "http://10.0.2.9:8080"
         'OCICRYPT_KEYPROVIDER_CONFIG="/run/cocos/authorized_keys"',
         'OFFLINE_FS_KBC_EXTRA_FILE_PATH="/run/cocos/authorized_keys"',
         'COCOS_AA_ADDRESS="10.0.2.2:50002"',
+        *(f'AGENT_ONCE="{word}"' for word in ("true", "False", "0", "no", "")),
         *(f'{name}="http://10.0.2.2:3128"' for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")),
         *(f'{name}="/run/cocos/agent-ca.pem"' for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")),
         'https_proxy="http://10.0.2.2:3128"',

@@ -73,7 +73,7 @@ def test_registries_have_a_member_and_a_variable() -> None:
     data, _ = told(
         CreateRequest(
             "h:1",
-            kbs_params="http://kbs.example",
+            kbs_params="cc_kbc::http://kbs.example",
             registry_ca=CA.cert_pem.bytes(),
             registry_credentials="kbs://any.host/default/credential/registry",
         )

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
 
+import structlog
 import typer
 
 from cocos._clock import system_clock
@@ -20,12 +21,14 @@ from cocos.agent.outbox import Outbox
 from cocos.agent.registries import KbsCredentials
 from cocos.agent.report import Reporter
 from cocos.agent.service import AgentService, Outlet
+from cocos.agent.status import SaysStatus
 from cocos.agent.stream import CvmsLoop, CvmsReporter, SealedOutlet
 from cocos.cli import _common as common
 from cocos.cli.guest import _settings as guest
 from cocos.clients.attestation_agent import AttestationAgent
 from cocos.clients.cvms import Endpoint, Tls, connect
 from cocos.errors import ConfigError, UsageError
+from cocos.host import trees
 from cocos.host.containers.caretaker import taken_care_of
 from cocos.host.containers.runtime import Runtime
 from cocos.host.files import read_certificates, read_file, read_input
@@ -37,6 +40,8 @@ FAILED = 1
 KEPT = "kept"
 """In the work folder: a result that nobody has taken yet."""
 
+
+_log = structlog.get_logger(__name__)
 
 app = common.make_app(
     "Run computations in this CVM: fetch the encrypted images that a manifest names, decrypt "
@@ -74,6 +79,14 @@ RetrySeconds = Annotated[
         "--retry-seconds",
     ),
 ]
+Once = Annotated[
+    bool | None,
+    _option(
+        "End with the computation, as soon as the CVMS has stored its result, or why it failed. "
+        "[AGENT_ONCE]",
+        "--once",
+    ),
+]
 LogLevel = Annotated[
     str,
     typer.Option(
@@ -91,10 +104,11 @@ def main_command(
     work_folder: WorkFolder = None,
     insecure_without_cgroups: WithoutCgroups = None,
     retry_seconds: RetrySeconds = None,
+    once: Once = None,
     log_level: LogLevel = "info",
     debug: common.DebugFlag = False,
 ) -> None:
-    """Serve the CVMS until SIGTERM."""
+    """Serve the CVMS until SIGTERM, or with --once until its computation has ended."""
     if context.invoked_subcommand is not None:
         return
     common.configure_logs(log_level, debug=debug)
@@ -104,6 +118,7 @@ def main_command(
         work_folder=work_folder,
         insecure_without_cgroups=insecure_without_cgroups,
         retry_seconds=retry_seconds,
+        once=once,
     )
     common.run_async(_serve(settings))
 
@@ -162,19 +177,21 @@ def _settings(config_file: Path | None, **flags: object) -> AgentSettings:
 async def _serve(settings: AgentSettings) -> None:
     endpoint = Endpoint.parse(settings.cvms_url, cvm_id=settings.cvm_id, tls=_tls(settings))
     outbox = Outbox()
-    reporter = CvmsReporter(outbox, system_clock)
+    reporter = SaysStatus(CvmsReporter(outbox, system_clock), _say)
     work = settings.work()
     keep = Keep(work / KEPT)
     async with _agent(settings, work, reporter, SealedOutlet(outbox, keep)) as service:
-        loop = CvmsLoop(service, outbox, lambda: connect(endpoint))
+        loop = CvmsLoop(service, outbox, lambda: connect(endpoint), on_cvms=reporter.cvms)
         serving = asyncio.create_task(loop.run())
-        asked = asyncio.create_task(common.wait_for_signal())
+        tasks: set[asyncio.Task[Any]] = {serving, asyncio.create_task(common.wait_for_signal())}
+        if settings.once:
+            tasks.add(asyncio.create_task(loop.over.wait()))
         try:
-            done, _ = await asyncio.wait({serving, asked}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            serving.cancel()
-            asked.cancel()
-            await asyncio.wait({serving, asked})
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
         if serving in done:
             serving.result()
 
@@ -245,8 +262,9 @@ async def _agent(
     async with contextlib.AsyncExitStack() as stack:
         if settings.work_folder is None and work.name.startswith("cocos-agent-"):
             # Nobody would ever find it again if we were killed.
-            care = taken_care_of(work, containers=work / "containers")
+            care = taken_care_of(work / "computations", containers=work / "containers")
             await stack.enter_async_context(care)
+            stack.callback(_discard, work)
         register = None
         if measured:
             register = await stack.enter_async_context(AttestationAgent(settings.attestation_agent))
@@ -270,6 +288,15 @@ async def _agent(
         yield service
 
 
+def _discard(work: Path) -> None:
+    """Remove a work folder of this process alone, but for a result that nobody has taken."""
+    if (work / KEPT).exists():
+        _log.warning("result.kept", path=str(work / KEPT), hint="only its consumers can open it")
+        trees.discard(work / "containers")
+    else:
+        trees.discard(work)
+
+
 def _tls(settings: AgentSettings) -> Tls | None:
     names = (settings.cvms_server_ca, settings.cvms_client_cert, settings.cvms_client_key)
     if names == (None, None, None):
@@ -286,6 +313,10 @@ def _tls(settings: AgentSettings) -> Tls | None:
         )
     ]
     return Tls(*texts)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201
 
 
 def _show_json(entry: JsonObject) -> None:

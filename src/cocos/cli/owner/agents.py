@@ -12,7 +12,7 @@ import typer
 from cocos.cli import _common as common
 from cocos.cli._screen import Screen
 from cocos.clients.manager import DEFAULT_URL, CvmSummary, ManagerClient, Tls
-from cocos.errors import NotFoundError, PeerError, UsageError
+from cocos.errors import ComputationError, NotFoundError, PeerError, UsageError
 from cocos.host.files import read_certificates, read_file
 from cocos.wire._generated import manager_pb2 as pb
 
@@ -90,10 +90,20 @@ AwsSecret = Annotated[
 ]
 AwsEndpoint = Annotated[str, typer.Option(help="S3 sources: endpoint.")]
 AwsRegion = Annotated[str, typer.Option(help="S3 sources: region.")]
+Keep = Annotated[
+    bool,
+    typer.Option(
+        "--keep",
+        help="Have the VM go on when its computation has ended (state done), until it is removed "
+        "or its time to live is over.",
+    ),
+]
 Wait = Annotated[
     bool,
     typer.Option(
-        "--wait", help="Show the VM's console until it ends; fail if it did not end in order."
+        "--wait",
+        help="Show the VM's console until it ends; fail if it did not end in order, or its "
+        "computation failed.",
     ),
 ]
 
@@ -116,13 +126,14 @@ def create(
     aws_secret_access_key_file: AwsSecret = None,
     aws_endpoint_url: AwsEndpoint = "",
     aws_region: AwsRegion = "",
+    keep: Keep = False,
     wait: Wait = False,
     manager_ca: ManagerCa = None,
     manager_crt: ManagerCrt = None,
     manager_key: ManagerKey = None,
     as_json: common.JsonFlag = False,
 ) -> None:
-    """Start a VM whose agent dials a CVMS for its computation."""
+    """Start a VM whose agent dials a CVMS for its computation; it ends with that."""
     request = pb.CreateReq(
         agent_cvm_server_url=cvms_url,
         ttl=ttl,
@@ -140,6 +151,7 @@ def create(
         .strip(),
         aws_endpoint_url=aws_endpoint_url,
         aws_region=aws_region,
+        keep=keep,
     )
     client = _client(manager_url, manager_ca, manager_crt, manager_key)
     common.run_async(_create(client, request, wait=wait, as_json=as_json))
@@ -259,7 +271,11 @@ async def _create(
         except NotFoundError:
             return  # removed before we could look
         found = await _find(manager, vm_id)
-    if found is not None and found.state != "stopped":
+    if found is None:
+        return
+    if found.state == "ended" and found.outcome == "failed":
+        raise ComputationError(f"the VM {vm_id}: {found.reason}", exit_status=1)
+    if found.state not in {"ended", "stopped"}:
         raise PeerError(f"the VM {vm_id} has {found.state}: {found.reason or 'no reason given'}")
 
 
@@ -304,11 +320,11 @@ def _table(vms: list[CvmSummary]) -> None:
     if not vms:
         _say("no VMs")
         return
-    rows = [("ID", "STATE", "BACKEND", "CVMS", "CREATED", "EXPIRES", "REASON")]
-    rows += [
-        (vm.id, vm.state, vm.backend, vm.cvms, _time(vm.created), _time(vm.expires), vm.reason)
-        for vm in vms
-    ]
+    rows = [("ID", "STATE", "OUTCOME", "BACKEND", "CVMS", "CREATED", "EXPIRES", "REASON")]
+    for vm in vms:
+        times = (_time(vm.created), _time(vm.expires))
+        words = (vm.id, vm.state, vm.outcome or "-", vm.backend, vm.cvms)
+        rows.append((*words, *times, vm.reason or vm.problem))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))

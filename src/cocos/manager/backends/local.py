@@ -160,6 +160,7 @@ def programs(vm_id: str, plan: VmPlan, folder: Path) -> list[Program]:
         **attested,
         "AGENT_CVM_ID": vm_id,
         "COCOS_WORK_FOLDER": str(_WORK),
+        "AGENT_ONCE": "false" if plan.keep else "true",
         "AGENT_CVM_GRPC_URL": plan.cvms,
         "OCICRYPT_KEYPROVIDER_CONFIG": f"{_CONFIG}/ocicrypt.json",
         "CONTAINERS_REGISTRIES_CONF": f"{_CONFIG}/registries.conf",

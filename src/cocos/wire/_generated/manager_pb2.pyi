@@ -40,6 +40,7 @@ class CreateReq(_message.Message):
     AA_KBS_PARAMS_FIELD_NUMBER: _builtins.int
     REGISTRY_CA_CERT_FIELD_NUMBER: _builtins.int
     REGISTRY_CREDENTIALS_FIELD_NUMBER: _builtins.int
+    KEEP_FIELD_NUMBER: _builtins.int
     agent_log_level: _builtins.str
     agent_cvm_server_ca_cert: _builtins.bytes
     agent_cvm_client_key: _builtins.bytes
@@ -61,6 +62,8 @@ class CreateReq(_message.Message):
     """
     registry_credentials: _builtins.str
     """kbs:///repository/type/tag"""
+    keep: _builtins.bool
+    """ours: the VM does not end with its computation"""
     def __init__(
         self,
         *,
@@ -79,10 +82,11 @@ class CreateReq(_message.Message):
         aa_kbs_params: _builtins.str = ...,
         registry_ca_cert: _builtins.bytes = ...,
         registry_credentials: _builtins.str = ...,
+        keep: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aa_kbs_params", b"aa_kbs_params", "agent_certs_token", b"agent_certs_token", "agent_cvm_ca_url", b"agent_cvm_ca_url", "agent_cvm_client_cert", b"agent_cvm_client_cert", "agent_cvm_client_key", b"agent_cvm_client_key", "agent_cvm_server_ca_cert", b"agent_cvm_server_ca_cert", "agent_cvm_server_url", b"agent_cvm_server_url", "agent_log_level", b"agent_log_level", "aws_access_key_id", b"aws_access_key_id", "aws_endpoint_url", b"aws_endpoint_url", "aws_region", b"aws_region", "aws_secret_access_key", b"aws_secret_access_key", "registry_ca_cert", b"registry_ca_cert", "registry_credentials", b"registry_credentials", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aa_kbs_params", b"aa_kbs_params", "agent_certs_token", b"agent_certs_token", "agent_cvm_ca_url", b"agent_cvm_ca_url", "agent_cvm_client_cert", b"agent_cvm_client_cert", "agent_cvm_client_key", b"agent_cvm_client_key", "agent_cvm_server_ca_cert", b"agent_cvm_server_ca_cert", "agent_cvm_server_url", b"agent_cvm_server_url", "agent_log_level", b"agent_log_level", "aws_access_key_id", b"aws_access_key_id", "aws_endpoint_url", b"aws_endpoint_url", "aws_region", b"aws_region", "aws_secret_access_key", b"aws_secret_access_key", "keep", b"keep", "registry_ca_cert", b"registry_ca_cert", "registry_credentials", b"registry_credentials", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -253,6 +257,8 @@ class Cvm(_message.Message):
     EXPIRES_FIELD_NUMBER: _builtins.int
     CVMS_URL_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     backend: _builtins.str
     state: _builtins.str
@@ -260,6 +266,10 @@ class Cvm(_message.Message):
     cvms_url: _builtins.str
     reason: _builtins.str
     """why it ended, if it ended by itself"""
+    outcome: _builtins.str
+    """of its computation, as its agent says: completed, failed, or empty"""
+    problem: _builtins.str
+    """what keeps its agent from working at the moment, as that says"""
     @_builtins.property
     def created(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -275,10 +285,12 @@ class Cvm(_message.Message):
         expires: _timestamp_pb2.Timestamp | None = ...,
         cvms_url: _builtins.str = ...,
         reason: _builtins.str = ...,
+        outcome: _builtins.str = ...,
+        problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "expires", b"expires"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "created", b"created", "cvms_url", b"cvms_url", "expires", b"expires", "forwarded_port", b"forwarded_port", "id", b"id", "reason", b"reason", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "created", b"created", "cvms_url", b"cvms_url", "expires", b"expires", "forwarded_port", b"forwarded_port", "id", b"id", "outcome", b"outcome", "problem", b"problem", "reason", b"reason", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
