@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import trustme
 
 from cocos.agent.config import AgentSettings
 from cocos.attestation_service.config import ServerSettings
@@ -18,6 +19,8 @@ from cocos.errors import ConfigError
 from cocos.kbs.config import Settings
 from cocos.manager import server as manager
 from cocos.manager.config import ManagerConfig
+
+PAIR = trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.bytes()
 
 PLACES: dict[str, Callable[[Path, Path], object]] = {
     "cvms": lambda ca, pair: cvms.credentials(
@@ -41,6 +44,6 @@ PLACES: dict[str, Callable[[Path, Path], object]] = {
 def test_a_ca_file_without_a_certificate(tmp_path: Path, name: str, content: str) -> None:
     ca, pair = tmp_path / "ca.pem", tmp_path / "pair.pem"
     ca.write_text(content)
-    pair.write_text("whatever")
+    pair.write_bytes(PAIR)
     with pytest.raises(ConfigError, match=r"ca\.pem, is not PEM"):
         PLACES[name](ca, pair)
