@@ -289,7 +289,7 @@ class AgentService:
     def _waits(self, computation: Computation, narrator: "_Narrator", wait: Wait) -> None:
         """Say that a registry or KBS does not answer now: once as an event, each time as a log."""
         details = failure(narrator.place, wait.error)
-        _log.warning("computation.waiting", id=computation.id, wait=str(wait), **details)
+        _log.info("computation.waiting", id=computation.id, wait=str(wait), **details)
         narrator.say(Level.WARN, f"{wait.error.message}; {wait}")
         if wait.first:
             more = {"retry_for_seconds": round(wait.left)}
@@ -298,9 +298,10 @@ class AgentService:
     def _fail(self, computation: Computation, place: Place, error: CocosError) -> None:
         identity = Identity.of(computation)
         details = failure(place, error)
-        _log.warning(
-            "computation.failed", id=computation.id, exc_info=error.__cause__, **_loggable(details)
-        )
+        # Whoever watches is told by the event; the traceback is for those who look for faults.
+        _log.info("computation.failed", id=computation.id, **_loggable(details))
+        if error.__cause__ is not None:
+            _log.debug("computation.failed", id=computation.id, exc_info=error.__cause__)
         if self.state is State.RUNNING:
             self._tell(identity, State.RUNNING, Status.FAILED, details)
         with contextlib.suppress(StateError):  # results that nobody took are no failed run

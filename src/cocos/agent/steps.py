@@ -327,8 +327,8 @@ def _describe(outcome: Outcome, container: Container) -> str:
     status = outcome.exit_status
     if status == _SIGKILL_STATUS:
         return (
-            "the algorithm was killed, probably because it wanted more than its "
-            f"{limits.memory_bytes // 2**20} MiB of memory"
+            "the algorithm was ended by signal SIGKILL: somebody ended it, or it wanted more than "
+            f"its {limits.memory_bytes // 2**20} MiB of memory"
         )
     words = describe_status(status if status <= 128 else 128 - status)  # noqa: PLR2004 - shells' rule
     return f"the algorithm failed with {words}"

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import tomllib
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from typer.exceptions import TyperException
 
 from cocos import __version__
+from cocos.cli import _values
 from cocos.cli._anywhere import in_place
 from cocos.cli._screen import Screen
 from cocos.errors import (
@@ -84,6 +85,7 @@ def run_app(app: typer.Typer, name: str) -> None:
     try:
         command = typer.main.get_command(app)
         command.params.append(_version_option(name))
+        _values.install(command)
         arguments = in_place(command, sys.argv[1:])
         status = command(arguments, prog_name=name, standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
@@ -217,7 +219,8 @@ def load_settings(
         flags: Setting name → value; None means not given.
 
     Raises:
-        ConfigError: names the setting and what is wrong with it.
+        UsageError: a flag's value cannot be one.
+        ConfigError: names the setting of file or environment and what is wrong with it.
     """
     values: dict[str, object] = {}
     if file is not None:
@@ -235,7 +238,9 @@ def load_settings(
             hint = did_you_mean(place, shape.model_fields)
             raise ConfigError(f"there is no setting {place}", hint=hint) from error
         problem = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{place}: {problem}") from error
+        given = bool(first["loc"]) and flags.get(str(first["loc"][0])) is not None
+        wrong = UsageError if given else ConfigError
+        raise wrong(f"{place}: {problem}") from error
 
 
 def read_settings(file: Path) -> dict[str, Any]:
@@ -270,6 +275,17 @@ def _distinct(members: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) != len(members):
         raise ValueError("a name stands twice in an object")
     return values
+
+
+@contextlib.contextmanager
+def reading(*kinds: type[CocosError], path: Path) -> Iterator[None]:
+    """Name the file in errors of those who read its content and do not know where it is from."""
+    try:
+        yield
+    except kinds as error:
+        if str(path) not in error.message:
+            error.message = f"{path}: {error.message}"
+        raise
 
 
 def emit(data: object, human: Callable[[], None], *, as_json: bool) -> None:

@@ -231,10 +231,10 @@ async def test_sample_is_allowed_by_the_environment_too_and_warns() -> None:
     ("arguments", "status", "words"),
     [
         (["-a", "127.0.0.1:0"], 69, "--insecure-sample"),
-        (["-a", "0.0.0.0:0", "--insecure-sample"], 78, "other machines"),
-        ([*FREE, "-c", "/nonexistent/aa.toml"], 78, "/nonexistent/aa.toml"),
-        ([*FREE, "-t", "/nonexistent/init.toml"], 78, "/nonexistent/init.toml"),
-        ([*FREE, "-i", "no base64"], 65, "base64"),
+        (["-a", "0.0.0.0:0", "--insecure-sample"], 2, "other machines"),
+        ([*FREE, "-c", "/nonexistent/aa.toml"], 66, "/nonexistent/aa.toml"),
+        ([*FREE, "-t", "/nonexistent/init.toml"], 66, "/nonexistent/init.toml"),
+        ([*FREE, "-i", "no base64"], 2, "base64"),
     ],
 )
 async def test_it_refuses_to_start(arguments: list[str], status: int, words: str) -> None:

@@ -393,7 +393,6 @@ async def test_tpms_whose_maker_is_in_doubt_stop_the_start(operator: Operator) -
     allow: list[str | Path] = ["--tpm-vendor-ca", vendor, "--tpm-ek-allow"]
     cases: list[tuple[list[str | Path], Path | str, str]] = [
         (["--tpm-ek-ca", junk], junk, "no certificates"),
-        (["--tpm-ek-ca", none], none, "cannot read"),
         (["--tpm-ek-ca", manager, "--tpm-ek-ca", vendor], vendor, "--tpm-vendor-ca"),
         (["--tpm-ek-ca", manager, "--tpm-vendor-ca", manager], manager, "is a manager's CA"),
         ([*allow, empty], empty, "names no endorsement key"),
@@ -406,6 +405,9 @@ async def test_tpms_whose_maker_is_in_doubt_stop_the_start(operator: Operator) -
         done = await process.run(argv, check=False, timeout=60)
         said = done.stderr.decode()
         assert (done.exit_status, str(named) in said, words in said) == (78, True, True), said
+    argv = [KBS, *flags, "--insecure-http", "--insecure-api", "--tpm-ek-ca", none]
+    done = await process.run(argv, check=False, timeout=60)
+    assert (done.exit_status, f"{none} is not there" in done.stderr.decode()) == (66, True)
     argv = [KBS.with_name("grpc-as"), *flags, "--tpm-ek-ca", vendor]
     done = await process.run(argv, check=False, timeout=60)
     assert (done.exit_status, b"--tpm-vendor-ca" in done.stderr) == (78, True)

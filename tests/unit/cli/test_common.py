@@ -93,7 +93,7 @@ def run_group(monkeypatch: pytest.MonkeyPatch, *argv: str) -> int:
     def outer(*, as_json: _common.JsonFlag = False) -> None: ...
 
     @inner.callback()
-    def middle(*, key: Annotated[Path | None, typer.Option(help="A key.")] = None) -> None: ...
+    def middle(*, thing: Annotated[int | None, typer.Option(help="A thing.")] = None) -> None: ...
 
     @inner.command("list")
     def last(*, as_json: _common.JsonFlag = False) -> None:
@@ -108,7 +108,7 @@ def run_group(monkeypatch: pytest.MonkeyPatch, *argv: str) -> int:
     return caught.value.code
 
 
-@pytest.mark.parametrize("flags", ["--key k", "--key=k"])
+@pytest.mark.parametrize("flags", ["--thing 1", "--thing=1"])
 def test_an_option_of_the_command_before_may_stand_behind(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flags: str
 ) -> None:

@@ -19,8 +19,9 @@ from cocos.agent.kept import Keep
 from cocos.agent.local import FolderOutlet, LocalReporter
 from cocos.agent.outbox import Outbox
 from cocos.agent.registries import KbsCredentials
-from cocos.agent.report import Reporter
+from cocos.agent.report import Reporter, Status
 from cocos.agent.service import AgentService, Outlet
+from cocos.agent.states import State
 from cocos.agent.status import SaysStatus
 from cocos.agent.stream import CvmsLoop, CvmsReporter, SealedOutlet
 from cocos.cli import _common as common
@@ -329,6 +330,8 @@ def _show_line(entry: JsonObject) -> None:
         common.stderr.print(f"  {entry['log']}", markup=False, style="dim")
         return
     common.stderr.print(f"{entry['event']}: {entry['status']}", markup=False)
+    if entry["status"] == Status.FAILED and entry["event"] == State.RUNNING:
+        return  # the event Failed comes at once, and says the same
     if "reason" in details:
         common.stderr.print(f"  {details['step']}: {details['reason']}", markup=False, style="red")
         if details.get("hint"):

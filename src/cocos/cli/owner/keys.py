@@ -59,6 +59,7 @@ def keys(
     key = _generate(key_type)
     public_pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         write_atomic(private, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         write_atomic(public, public_pem, mode=0o644)
     except OSError as error:

@@ -10,7 +10,7 @@ import typer
 
 from cocos.cli import _common as common
 from cocos.crypto import sealed
-from cocos.errors import FormatError, NotFoundError
+from cocos.errors import ConfigError, FormatError, NotFoundError
 from cocos.host import archive
 from cocos.host.files import read_file, read_input
 from cocos.host.images import skopeo
@@ -46,7 +46,9 @@ def result(
     data = read_input(file, "the sealed result", limit=MAX_RESULT_BYTES)
     pem = read_file(key, "the private key")
     folder = output_dir or Path(f"{file.name.removesuffix(_SUFFIX)}-results")
-    names = archive.unzip(io.BytesIO(sealed.open_sealed(data, pem)), folder)
+    with common.reading(FormatError, path=file), common.reading(ConfigError, path=key):
+        opened = sealed.open_sealed(data, pem)
+    names = archive.unzip(io.BytesIO(opened), folder)
     log = folder / "stdout.log"
     output = log.read_bytes() if "stdout.log" in names else b""
 

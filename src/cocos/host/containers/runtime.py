@@ -115,6 +115,7 @@ class Runtime:
 
         Raises:
             FormatError: umoci does not accept it; its sentence is in the message.
+            ProcessError: umoci was killed.
         """
         rootless = ["--rootless"] if os.geteuid() != 0 else []
         # A layer can have umoci remove the folder that the root is in: a whiteout of "..".
@@ -128,6 +129,12 @@ class Runtime:
                 raise FormatError("the image's root is no folder")
             inner.rename(rootfs)
         except ProcessError as error:
+            if error.exit_status < 0:  # that says nothing about the image
+                ended = process.describe_status(error.exit_status)
+                raise ProcessError(
+                    f"the image was not unpacked: umoci was ended by {ended}",
+                    exit_status=error.exit_status,
+                ) from error
             raise FormatError(f"the image cannot be unpacked: {error.message}") from error
         finally:
             await asyncio.shield(asyncio.to_thread(trees.discard, around))

@@ -12,6 +12,7 @@ from cocos import errors
 from cocos.errors import CocosError, ProcessError
 from cocos.host.images import registry_errors
 from cocos.host.images.registry_errors import tidy
+from cocos.host.process import describe_status
 
 _FATAL = re.compile(r'level=fatal msg=("(?:[^"\\]|\\.)*"|\S.*)|^FATA\[\d+\] (.*)', re.MULTILINE)
 _LAYER = re.compile(r"sha256:[0-9a-f]{64}")
@@ -54,6 +55,12 @@ def translate(stderr: str, *, exit_status: int, subject: str) -> CocosError:
         exit_status: Its exit code, negative for a signal.
         subject: What was being done, for the message: "copying docker://…".
     """
+    if exit_status < 0:  # whatever it said before says nothing of that
+        return ProcessError(
+            f"{subject}: Skopeo was ended by {describe_status(exit_status)}",
+            exit_status=exit_status,
+            stderr=stderr[-4096:],
+        )
     text = _last_words(stderr)
     for rule in (_provider_answer, _provider_missing, _content, registry_errors.translate):
         error = rule(text, subject)
@@ -88,7 +95,9 @@ def _provider_answer(text: str, subject: str) -> CocosError | None:
     """The key provider failed, or refused and said why."""
     command = _COMMAND.search(text)
     if command is not None:
-        words = _provider_words(command["text"]) or "it ended without a word"
+        words = _provider_words(command["text"]) or (
+            "it ended without a word" if command["status"] else "it was killed, or did not start"
+        )
         kind = _BY_EXIT.get(int(command["status"] or 0), errors.PeerError)
         return kind(f"{subject}: {_layer(text)}key provider {command['path']}: {words}")
     rpc = _RPC.search(text)

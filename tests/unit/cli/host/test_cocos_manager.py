@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from cocos.cli import _common
 from cocos.cli.host.cocos_manager import app
-from cocos.errors import ConfigError
+from cocos.errors import CallerError, ConfigError, UsageError
 from cocos.manager.config import ENVIRONMENT, ManagerConfig
 
 
@@ -95,19 +95,23 @@ def test_a_variable_that_does_nothing_is_named(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "kind", "message"),
     [
-        (["--memory", "foo"], "'foo' is no size, such as 4G"),
-        (["-c", "f.toml"], "no setting memory"),
+        (["--memory", "foo"], UsageError, "'foo' is no size, such as 4G"),
+        (["-c", "f.toml"], ConfigError, "no setting memory"),
     ],
 )
 def test_settings_that_are_wrong_say_what_is_right(
-    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: list[str],
+    kind: type[CallerError],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("f.toml").write_text('memory = "4G"\n', "ascii")
     done = CliRunner().invoke(app, words)
-    assert isinstance(done.exception, ConfigError)
+    assert isinstance(done.exception, kind)
     assert message in str(done.exception)
     if "-c" in words:
         assert done.exception.hint == "did you mean memory_mib?"

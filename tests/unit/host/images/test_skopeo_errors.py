@@ -193,7 +193,12 @@ def test_known_words(name: str) -> None:
 def test_terminal_form_and_silence() -> None:
     error = translate("FATA[0000] manifest unknown \n", exit_status=2, subject="x")
     assert isinstance(error, errors.NotFoundError)
-    assert "without a word" in translate("", exit_status=-9, subject="x").message
+    assert "without a word" in translate("", exit_status=1, subject="x").message
+    killed = translate("FATA[0000] manifest unknown \n", exit_status=-9, subject="x")
+    assert (type(killed), killed.message) == (
+        errors.ProcessError,
+        "x: Skopeo was ended by signal SIGKILL",
+    )
 
 
 def test_raw_bytes_of_the_code_are_not_passed_on() -> None:

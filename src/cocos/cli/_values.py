@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What stands on a command line is looked at before anything is done.
+
+For all programs alike: a value that its option cannot have ends with 2, a file or folder
+that is not there with 66. What configuration files say is their reader's to judge.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+from cocos.errors import CallerError, NotFoundError, UsageError
+
+MADE: Final = frozenset(
+    {
+        *("output", "output_dir", "results", "results_dir", "keys", "state_folder"),
+        *("work_folder", "keys folder", "export file"),
+    }
+)
+"""Parameters whose file or folder need not be there; with its command where others need it."""
+
+
+def _level(text: str) -> object:
+    if text.upper() not in logging.getLevelNamesMapping():
+        raise UsageError("no log level", hint="debug, info, warning or error")
+    return text
+
+
+def _loaded(module: str, name: str) -> Any:
+    """Return a parser of ours; most programs have no value for it and need not load it."""
+    return getattr(import_module(f"cocos.{module}"), name)
+
+
+def _kbs(text: str) -> object:
+    return _loaded("wire.kbs.address", "KbsAddress").parse(text)
+
+
+def _key(text: str) -> object:
+    return _loaded("wire.kbs.protocol", "ResourcePath").parse(text.removeprefix("kbs:///"))
+
+
+def _resource(text: str) -> object:
+    if "://" in text:
+        return _loaded("wire.kbs.protocol", "ResourceUri").parse(text)
+    return _key(text.lstrip("/"))
+
+
+def _image(text: str) -> object:
+    return _loaded("wire.oci", "Reference").parse(text)
+
+
+def _server(text: str) -> object:
+    return _loaded("wire.address", "parse_address")(text, what="a server", default_port=1)
+
+
+def _kbc(text: str) -> object:
+    return _loaded("wire.aa_kbc_params", "AaKbcParams").parse(text)
+
+
+def _uri(text: str) -> object:
+    return _loaded("wire.kbs.protocol", "ResourceUri").parse(text)
+
+
+def _local(text: str) -> object:
+    return _loaded("transport.loopback", "local_address")(text)
+
+
+def _base64(text: str) -> object:
+    return _loaded("wire.json", "b64decode")(text, "the digest")
+
+
+def _algorithm(text: str) -> object:
+    return _loaded("wire.oci", "parse_digest")(f"sha256:{text.removeprefix('sha256:')}")
+
+
+def _fingerprint(text: str) -> object:
+    return _loaded("evidence.endorsement", "parse_fingerprint")(text)
+
+
+def _root_key(text: str) -> object:
+    return _loaded("cli.kbs.storage", "root_key_source")(text)
+
+
+def _backend(text: str) -> object:
+    known = _loaded("manager.backends", "BACKENDS")
+    if text not in known:
+        raise UsageError("no such backend", hint=f"one of {', '.join(known)}")
+    return text
+
+
+def _of_schemes(*schemes: str) -> Callable[[str], object]:
+    def parse(text: str) -> object:
+        scheme, colon, _ = text.partition("://")
+        if colon and scheme not in schemes:
+            raise UsageError(f"{scheme}:// is not known here", hint=f"{schemes[0]}://…")
+        return text
+
+    return parse
+
+
+def _denial(text: str) -> object:
+    if not _ID.fullmatch(text):
+        raise UsageError("no id of a denial", hint="16 hex digits, as the refused guest was told")
+    return text
+
+
+_ID: Final = re.compile(r"[0-9a-f]{16}", re.ASCII)
+
+GRAMMAR: Final[dict[str, Callable[[str], object]]] = {
+    "aa": _local,
+    "aa_addr": _local,
+    "aa_kbs_params": _kbc,
+    "backend": _backend,
+    "cdh_addr": _local,
+    "cvms_url": _server,
+    "denial": _denial,
+    "destination": _image,
+    "envelope kid": _uri,
+    "fingerprint": _fingerprint,
+    "for_algorithm": _algorithm,
+    "http_socket": _server,
+    "initdata_digest": _base64,
+    "kbs": _kbs,
+    "key": _key,
+    "keyprovider": _server,
+    "log_level": _level,
+    "manager_url": _server,
+    "path": _resource,
+    "registry": _server,
+    "session_storage": _of_schemes("redis", "rediss", "unix"),
+    "source": _image,
+    "storage": _of_schemes("sqlite", "postgresql", "postgres"),
+    "storage_key": _root_key,
+    "url": _kbs,
+    "vault kid": _uri,
+    "vault name": _uri,
+}
+"""Parameters that are no files, and what reads their text; a name means the same everywhere."""
+
+
+def install(command: Any) -> None:
+    """Have every parameter of a program, whose class Typer shows to nobody, looked at."""
+    for each in _commands(command):
+        for parameter in each.params:
+            kind = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)
+            if kind in {Path, list[Path]}:
+                if not MADE & {parameter.name, f"{each.name} {parameter.name}"}:
+                    parameter.callback = _before(parameter.callback, _there)
+            elif kind in {str, list[str]}:
+                parse = GRAMMAR.get(f"{each.name} {parameter.name}", GRAMMAR.get(parameter.name))
+                if parse is not None:
+                    parameter.callback = _before(parameter.callback, _parsed(parse))
+
+
+def _commands(command: Any) -> Iterator[Any]:
+    yield command
+    for child in getattr(command, "commands", {}).values():
+        yield from _commands(child)
+
+
+Check = Callable[[str, Any], object]
+"""Gets the parameter's name for people, and one value of it."""
+
+
+def _before(then: Callable[..., Any] | None, check: Check) -> Callable[..., Any]:
+    def callback(context: Any, parameter: Any, value: Any) -> Any:
+        for each in value if isinstance(value, list | tuple) else [value]:
+            if each is not None:
+                check(_name(parameter), each)
+        return value if then is None else then(context, parameter, value)
+
+    return callback
+
+
+def _name(parameter: Any) -> str:
+    """Return what people know it by: the longest spelling of an option."""
+    return str(max(parameter.opts, key=len))
+
+
+def _there(name: str, path: Path) -> None:
+    if str(path) != "-" and not path.exists():
+        raise NotFoundError(f"{name}: {path} is not there")
+
+
+def _parsed(parse: Callable[[str], object]) -> Check:
+    def check(name: str, text: str) -> None:
+        try:
+            parse(text)
+        except CallerError as error:
+            raise UsageError(f"{name}: {error.message}", hint=error.hint) from error
+        except ValueError as error:
+            raise UsageError(f"{name}: {error}") from error
+
+    return check
