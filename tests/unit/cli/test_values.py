@@ -70,7 +70,9 @@ FREE = [
     for name, (_, command, each) in ALL.items()
     if kind(each) in {Path, list[Path]} or ANY & {each.name, f"{command.name} {each.name}"}
 ]
-JUDGED = [name for name in ALL if name not in FREE]
+AT_ONCE = {"kbs --attestation-token-type", "kbs --oldest-protocol", "kbs --trusted-proxy"}
+"""The KBS tells all that is wrong at once, its file's settings among them, and ends with 78."""
+JUDGED = [name for name in ALL if name not in FREE and name not in AT_ONCE]
 
 
 def ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, bad: str) -> tuple[int, str]:
