@@ -29,6 +29,7 @@ class SaysStatus:
         self._say = say
         self._status = AgentStatus()
         self._said = ""
+        self._warning = ""  # holds until the end, whatever becomes of the CVMS
 
     def event(self, happening: Happening) -> None:
         """See :class:`cocos.agent.report.Reporter`."""
@@ -37,7 +38,13 @@ class SaysStatus:
         if outcome is not None:
             reason = str(happening.details.get("reason", ""))
             ended = {"computation": happening.computation, "outcome": outcome, "reason": reason}
+            if self._status.problem == self._warning:
+                ended["problem"] = ""
+            self._warning = ""
             self._change(replace(self._status, **ended))
+        elif happening.status is Status.WARNING:
+            self._warning = str(happening.details.get("reason", ""))
+            self._change(replace(self._status, problem=self._warning))
 
     def log(self, computation: str, level: Level, message: str) -> None:
         """See :class:`cocos.agent.report.Reporter`."""
@@ -47,7 +54,8 @@ class SaysStatus:
         """Say that the CVMS cannot be reached, and why, or with an empty text that it can."""
         if problem:  # again, too: a manager that was started since has not heard it
             self._said = ""
-        self._change(replace(self._status, problem=problem and f"CVMS unreachable: {problem}"))
+        problem = f"CVMS unreachable: {problem}" if problem else self._warning
+        self._change(replace(self._status, problem=problem))
 
     def _change(self, status: AgentStatus) -> None:
         self._status = status
