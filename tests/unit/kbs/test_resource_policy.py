@@ -277,3 +277,13 @@ async def test_policies_of_before_are_looked_at_again(tmp_path: Path) -> None:
         ("policy.doubtful", "resource/e"),
     ]
     await store.close()
+
+
+@pytest.mark.parametrize("status", ["affirming", "warning", "contraindicated", "none"])
+async def test_what_is_affirming_needs_nothing_else(policy: ResourcePolicy, status: str) -> None:
+    claims = VerifiedClaims({"submods": {"cpu0": {"ear.status": status}}})
+    with pytest.raises(AccessDeniedError) as caught:
+        await policy.check("resource", ["a", "b", "c"], {}, claims)
+    (found,) = [each for each in caught.value.findings if each.check == "cpu0.ear.status"]
+    assert found.actual.split()[0] == status
+    assert (found.expected == "") is (status == "affirming")

@@ -194,9 +194,9 @@ class Administration:
         name: str,
         value: Any,
         *,
-        expires: dt.datetime | None = None,
-        new: bool = False,
-        tag: str | None = None,
+        expires: dt.datetime | None,
+        new: bool,
+        tag: str | None,
     ) -> None:
         """Store one reference value.
 

@@ -87,6 +87,12 @@ async def test_what_is_deleted_is_gone(admin: KbsAdmin) -> None:
             await again
 
 
+async def test_values_of_a_message_are_registered(admin: KbsAdmin) -> None:
+    await admin.register_reference_values({"a": 1, "b": [2]})
+    shown = {each["name"]: each["value"] for each in await admin.list_reference_values()}
+    assert shown == {"a": 1, "b": [2]}
+
+
 async def test_keys_that_the_global_policy_alone_guards(admin: KbsAdmin) -> None:
     stored = {
         "default/key/raw": KEY,
