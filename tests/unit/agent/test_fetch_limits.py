@@ -14,7 +14,7 @@ from _layouts import gzipped, tar, uncompressed, write
 from cocos.agent import fetch
 from cocos.agent.fetch import TAG, Fetcher, Resolved, check
 from cocos.crypto import kek
-from cocos.errors import AccessDeniedError, FormatError, IntegrityError, TooLargeError
+from cocos.errors import AccessDeniedError, FormatError, IntegrityError, StorageError
 from cocos.host.images.skopeo import Skopeo
 from cocos.host.images.skopeo import Source as Found
 from cocos.host.key_folder import KeyFolder
@@ -186,7 +186,7 @@ async def test_room_for_what_it_unpacks_to(
     if fits:
         assert len((await fetching).layers) == 2
         return
-    with pytest.raises(TooLargeError, match=f"unpacks to {needed} bytes, but .* {needed - 1} left"):
+    with pytest.raises(StorageError, match=f"unpacks to {needed} bytes, but .* {needed - 1} left"):
         await fetching
 
 
