@@ -33,13 +33,6 @@ def may_pass(error: CocosError) -> bool:
     return isinstance(error, UnreachableError | TooManyRequestsError)
 
 
-def not_begun(error: CocosError) -> bool:
-    """Tell the same of what must not be done twice."""
-    if isinstance(error, UnreachableError):
-        return may_pass(error) and not error.begun
-    return may_pass(error)
-
-
 @dataclass(frozen=True, slots=True)
 class Wait:
     """Why and how long somebody waits.

@@ -282,7 +282,6 @@ class UnreachableError(PeerError):
     """Nobody answered at the address that the message names, or not for now.
 
     Attributes:
-        begun: Whether what was asked may have been done all the same.
         retry_after: Seconds after which the peer says that it answers; None: it does not say.
     """
 
@@ -296,11 +295,9 @@ class UnreachableError(PeerError):
         message: str,
         *,
         hint: str | None = None,
-        begun: bool = True,
         retry_after: float | None = None,
     ) -> None:
         super().__init__(message, hint=hint)
-        self.begun = begun
         self.retry_after = retry_after
 
 

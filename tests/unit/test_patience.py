@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cocos import errors
-from cocos._patience import LONGEST_SECONDS, Patience, Wait, may_pass, not_begun
-from cocos.errors import CocosError, TooManyRequestsError, UnreachableError, UntrustedError
+from cocos._patience import LONGEST_SECONDS, Patience, Wait, may_pass
+from cocos.errors import CocosError, TooManyRequestsError, UnreachableError
 
 
 class Time(asyncio.SelectorEventLoop):
@@ -83,7 +83,6 @@ def test_only_what_may_pass_is_asked_again(kind: type[CocosError]) -> None:
     passes = kind in {UnreachableError, TooManyRequestsError}
     error = kind("no")
     assert may_pass(error) is passes
-    assert not_begun(error) is (kind is TooManyRequestsError)
     found, waits, _ = asked(patient(60), [(0, error)])
     assert found == (["done"] if passes else [error])
     assert bool(waits) is passes
@@ -131,9 +130,3 @@ def test_a_long_success_costs_no_patience_and_waits_of_one_computation_add_up() 
     found, waits, _ = asked(patient(1.2), slow, slow, slow)
     assert found == ["late", "late", GONE]
     assert [round(each.left, 3) for each in waits] == [1.2, 0.7]
-
-
-def test_what_was_not_begun_may_be_asked_again_whatever_it_does() -> None:
-    assert not_begun(UnreachableError("refused", begun=False))
-    assert not not_begun(UnreachableError("cut off"))
-    assert not not_begun(UntrustedError("another one", begun=False))

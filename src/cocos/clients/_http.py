@@ -149,7 +149,6 @@ class HttpServer:
             return UnreachableError(
                 f"{self._what} at {self.url} did not answer in time",
                 hint="is the address right, and does the network let the connection through?",
-                begun=begun,
             )
         if isinstance(error, UnicodeError):  # of the resolver
             return ConfigError(f"{self.url} names no host that can be looked up")
@@ -175,7 +174,6 @@ class HttpServer:
             hint="it ended the connection: does it start again? http:// or https://?"
             if begun
             else "is it running, and is the address right?",
-            begun=begun,
         )
 
 
