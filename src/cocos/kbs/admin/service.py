@@ -3,16 +3,22 @@
 
 import datetime as dt
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
+
+import structlog
 
 from cocos._types import JsonObject
 from cocos.crypto import kek
-from cocos.errors import CocosError, NotFoundError, StateError
+from cocos.errors import CocosError, FormatError, NotFoundError, StateError
 from cocos.kbs.denials import Denial, Denials
 from cocos.kbs.metrics import KbsMetrics
 from cocos.kbs.resource_policy import RESOURCE, ResourcePolicy
 from cocos.stores.base import Namespace, Store
 from cocos.wire.kbs import protocol as kbs
+
+_KEYS: Final = "key"
+
+_log = structlog.get_logger(__name__)
 
 
 class AppraisalRules(Protocol):
@@ -76,11 +82,13 @@ class Administration:
         self._metrics = metrics
 
     async def set_resource(self, path: kbs.ResourcePath, data: bytes, *, overwrite: bool) -> None:
-        """Store a resource.
+        """Store a resource; a key of images, whatever its form, as its 32 bytes (ADR 0039).
 
         Raises:
             StateError: there is one and it may not be overwritten.
         """
+        if path.type == _KEYS:
+            data = _plain_key(path, data)
         if overwrite:
             await self._store.put(Namespace.RESOURCE, str(path), data)
         elif not await self._store.put_new(Namespace.RESOURCE, str(path), data):
@@ -240,3 +248,18 @@ class Administration:
             NotFoundError: nothing was denied under that id, or it was too long ago.
         """
         return await self._denials.get(denial_id)
+
+
+def _plain_key(path: kbs.ResourcePath, data: bytes) -> bytes:
+    """Return the bytes of a key that stands as base64 text; anything else as it is.
+
+    The guest components take 32 bytes only. Our own readers use the same parser, so that
+    what they understand is the same key before and after, here and in an owner's folder.
+    """
+    try:
+        key = kek.parse(data, f"the key {path}")
+    except FormatError:
+        return data
+    if key != data:
+        _log.info("kbs.key-decoded", resource=str(path), was="base64 text", bytes=len(key))
+    return key

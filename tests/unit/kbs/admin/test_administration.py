@@ -137,3 +137,56 @@ async def test_what_is_stored_and_deleted_is_counted(kbs: InProcessKbs, admin: K
         text = (await http.get("/metrics")).text
     for name in ("writes", "deletes"):
         assert f"kbs_resource_{name}_total 1.0" in text
+
+
+TEXT = base64.b64encode(OTHER_KEY)
+
+
+@pytest.mark.parametrize("form", [OTHER_KEY, TEXT, TEXT + b"\n", TEXT + b"\r\n"])
+async def test_whatever_form_a_key_comes_in_peers_get_its_32_bytes(
+    kbs: InProcessKbs, admin: KbsAdmin, form: bytes
+) -> None:
+    """The guide's key is base64 text; the guest components take 32 bytes only."""
+    await admin.set_resource(PATH, form)
+    await admin.set_resource_policy("package policy\nallow := true if input.submods\n")
+    guest = Guest(kbs)
+    await guest.handshake()
+    answer = await guest.call("GET", f"resource/{PATH}")
+    assert answer.status_code == 200, answer.text
+    assert guest.key.decrypt(answer.json()) == OTHER_KEY
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["default/secret/1", "key/keys/1", "default/Key/1", "default/key-file/key"],
+)
+async def test_what_is_no_key_by_its_name_is_kept_as_it_is(
+    kbs: InProcessKbs, admin: KbsAdmin, name: str
+) -> None:
+    await admin.set_resource(ResourcePath.parse(name), TEXT + b"\n")
+    assert kbs.store is not None
+    assert await kbs.store.get(Namespace.RESOURCE, name) == TEXT + b"\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        TEXT + b"\n\n",
+        b" " + TEXT,
+        TEXT[:-1],
+        TEXT[:20] + b"\n" + TEXT[20:],
+        b"\xef\xbb\xbf" + TEXT,
+        base64.b64encode(OTHER_KEY + b"!"),
+        base64.b64encode(OTHER_KEY[:-1]),
+        base64.urlsafe_b64encode(b"\xff" * kek.KEY_BYTES),
+        OTHER_KEY.hex().encode(),
+        b"-----BEGIN PRIVATE KEY-----\n",
+    ],
+)
+async def test_what_is_no_key_by_its_form_is_kept_as_it_is(
+    kbs: InProcessKbs, admin: KbsAdmin, data: bytes
+) -> None:
+    await admin.set_resource(PATH, data)
+    assert kbs.store is not None
+    assert await kbs.store.get(Namespace.RESOURCE, str(PATH)) == data
