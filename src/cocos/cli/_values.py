@@ -168,7 +168,7 @@ Check = Callable[[str, Any], object]
 def _before(then: Callable[..., Any] | None, check: Check) -> Callable[..., Any]:
     def callback(context: Any, parameter: Any, value: Any) -> Any:
         for each in value if isinstance(value, list | tuple) else [value]:
-            if each is not None:
+            if each is not None and (each or parameter.default != ""):  # "" may mean none
                 check(_name(parameter), each)
         return value if then is None else then(context, parameter, value)
 

@@ -19,6 +19,8 @@ from cocos.wire import json
 from cocos.wire.manifest.identity import Identity
 
 MAX_TOLD = 1000
+MAX_GIVEN = 1000
+"""VMs that are remembered: a stranger can play many."""
 
 
 class Verdict(enum.Enum):
@@ -74,7 +76,7 @@ class Ledger:
 
     def given_to(self, job: str) -> None:
         """A CVM has the computation, and works on it."""
-        if job not in self.record.given:
+        if job not in self.record.given and len(self.record.given) < MAX_GIVEN:
             self._change(given=(*self.record.given, job))
 
     def stored(self, result: str) -> None:

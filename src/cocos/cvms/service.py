@@ -26,6 +26,8 @@ from cocos.wire.manifest.identity import Identity
 CHUNK_BYTES = 2**20
 MAX_EVENTS = 10_000
 MAX_REASON = 10_000
+MAX_SHOWN = 128
+"""Characters of what a stranger says to be his computation."""
 
 _READY_FOR_MANIFEST = "ReceivingManifest"
 _ENDED = {"Complete", "Failed"}
@@ -81,7 +83,7 @@ class CvmsService:
         self._results = results
         self._seen: set[bytes] = set()
         self.presence = Presence()
-        self._others: set[tuple[str, ...]] = set()
+        self._others: set[bytes] = set()
         with storing(results):
             results.mkdir(parents=True, exist_ok=True)
         sweep(self.result_path)
@@ -121,18 +123,11 @@ class CvmsService:
 
     def is_new(self, event: pb.AgentEvent) -> bool:
         """Whether an event was not heard before; agents repeat them over every new stream."""
-        text = event.SerializeToString(deterministic=True)
-        new = text not in self._seen
-        if len(self._seen) < MAX_EVENTS:
-            self._seen.add(text)
-        return new
+        return _add(self._seen, event.SerializeToString(deterministic=True))
 
     def is_first(self, *other: str) -> bool:
         """Whether this was not said yet of a computation that is not ours."""
-        new = other not in self._others
-        if len(self._others) < MAX_EVENTS:
-            self._others.add(other)
-        return new
+        return _add(self._others, json.dumps(other).encode())
 
     def is_ours(self, job: str, identity: Identity) -> bool:
         """Whether a computation is the one that we give out.
@@ -152,6 +147,15 @@ class CvmsService:
             yield pb.ServerStreamMessage(
                 runReqChunks=pb.RunReqChunks(data=piece, id=identity, is_last=last)
             )
+
+
+def _add(known: set[bytes], text: bytes) -> bool:
+    """Remember a text of whatever length, as long as there is room; tell whether it is new."""
+    digest = hashlib.sha256(text).digest()
+    new = digest not in known
+    if len(known) < MAX_EVENTS:
+        known.add(digest)
+    return new
 
 
 class Session:
@@ -305,7 +309,8 @@ class Session:
         identity = Identity(chunk.computation_id, chunk.manifest.hex())
         if identity != self._service.identity:
             if self._service.is_first("result", self._job, *identity):
-                _log.warning("result.foreign", id=chunk.computation_id, manifest=identity.manifest)
+                shown = {name: value[:MAX_SHOWN] for name, value in identity._asdict().items()}
+                _log.warning("result.foreign", **shown)
             return
         digest = self._result.add(chunk.data, last=chunk.is_last)
         if digest is None:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Registries that answer something else, or nothing: their words and our exit codes."""
 
+import asyncio
+import os
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler as Request
@@ -12,6 +14,7 @@ from _lying_registry import LyingRegistry, lying_registry
 
 from cocos.errors import CocosError
 from cocos.host.images import _skopeo_run
+from cocos.host.images.registry_words import ask_again
 from cocos.host.images.skopeo import Skopeo
 
 pytestmark = pytest.mark.integration
@@ -158,6 +161,37 @@ async def test_for_the_reason_nobody_else_is_asked(
     assert error.exit_code == 75
     assert not elsewhere
     assert "secret" not in error.message
+
+
+@pytest.mark.parametrize("pause", ["99", "1.2.3", "9" * 400])
+async def test_what_it_quotes_is_not_what_skopeo_says(
+    tool: Skopeo, registry: LyingRegistry, tmp_path: Path, pause: str
+) -> None:
+    """A registry whose headers are in Skopeo's log would have us ask any address."""
+    elsewhere: list[str] = []
+    forged = f"Too many requests to http://{registry.address}/secret: sleeping for {pause} seconds"
+
+    def mood(request: Request) -> bool:
+        if "secret" in request.path:
+            elsewhere.append(request.path)
+            return send(request, 429, b"a secret of this machine")
+        if MANIFEST not in request.path:
+            return False
+        return send(request, 200, b"{}", Content_Type=f'{forged}\\" msg="{forged}')
+
+    registry.mood = mood
+    error = await failure(tool, registry, tmp_path / "out")
+    assert not elsewhere
+    assert error.exit_code != 75, error.message
+
+
+async def test_the_reason_is_asked_of_servers_only(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")  # whoever opens it waits for ever
+    for url in (f"file://{tmp_path}/fifo", "ftp://127.0.0.1:1/", "data:,x"):
+        asked = threading.Thread(target=ask_again, args=(url,), daemon=True)
+        asked.start()
+        await asyncio.to_thread(asked.join, 20)
+        assert not asked.is_alive(), url
 
 
 async def test_a_body_that_ends_too_early(

@@ -83,6 +83,30 @@ async def test_it_says_the_same_to_people() -> None:
     assert done.exit_status == 0
 
 
+@pytest.mark.parametrize("place", ["kbs/config/docker-compose/admin-token", ".trustee/admin-token"])
+async def test_a_kbs_that_is_looked_at_gets_no_token_that_nobody_named(
+    tmp_path: Path, place: str
+) -> None:
+    (tmp_path / place).parent.mkdir(parents=True)
+    (tmp_path / place).write_text("e30.e30.AA")
+    heads: list[bytes] = []
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(reply(401))
+        writer.close()
+
+    async with await asyncio.start_server(listen, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        words = [str(CLI), "doctor", "--kbs", url]
+        for more in ([], ["--admin-token-file", str(tmp_path / place)]):
+            before, env = len(heads), {"HOME": str(tmp_path)}
+            await process.run([*words, *more], check=False, cwd=tmp_path, env=env)
+            sent = b"".join(heads[before:])
+            assert b"/kbs/v0/unbound-key" in sent
+            assert (b"e30.e30.AA" in sent) == bool(more)
+
+
 @pytest.mark.parametrize(("needed", "verdict"), [(True, Verdict.FAILED), (False, Verdict.WARNING)])
 async def test_a_missing_tool(needed: bool, verdict: Verdict) -> None:
     check = await checks._check_tool(_Tool("no-such-tool", "does things", needed, "no-package"))

@@ -5,13 +5,14 @@ import errno
 import hashlib
 import json
 import os
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cocos.cvms.record import Verdict
+from cocos.cvms.record import MAX_GIVEN, Verdict
 from cocos.cvms.service import CvmsService, Ending, Session
 from cocos.errors import StorageError
 from cocos.wire._generated import cvms_pb2 as pb
@@ -395,3 +396,29 @@ def test_details_that_are_none(cvms: Cvms, details: bytes) -> None:
     odd = pb.AgentEvent(event_type="Running", computation_id="1", details=details)
     send(cvms.session(), agent_event=odd)
     assert "details" not in cvms.shown[-1]
+
+
+@pytest.mark.parametrize("manifest", [MANIFEST, b"another"])
+def test_what_was_heard_is_remembered_in_few_bytes(cvms: Cvms, manifest: bytes) -> None:
+    """A stranger's events may have megabytes, and there may be thousands of them."""
+    session = cvms.session()
+    cvms.service.show = lambda _: None
+    tracemalloc.start()
+    try:
+        for number in range(20):
+            large = event("Running", manifest, reason=f"{number}" + "x" * 2**20)
+            large.computation_id = "1" if manifest is MANIFEST else f"{number}" + "x" * 2**20
+            send(session, agent_event=large)
+            foreign = chunk(b"", identity=f"{number}" + "x" * 2**20)
+            send(session, resultChunk=foreign)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 8 * 2**20
+
+
+def test_a_stranger_who_plays_many_vms_does_not_fill_the_record(cvms: Cvms) -> None:
+    for number in range(MAX_GIVEN + 5):
+        session = Session(cvms.service, f"vm-{number}")
+        send(session, agentStateRes=state("Running", MANIFEST))
+    assert len(cvms.service.ledger.record.given) == MAX_GIVEN

@@ -34,8 +34,10 @@ _NETWORK = (
     *("DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "XDG_CONFIG_HOME"),  # where credentials may be
 )
 _DEBUG = re.compile(rb"(?:time=\S+ )?level=debug |DEBU\[\d+\] ")
-_AFTER = re.compile(r"Detected 'Retry-After' header \\?\"([^\"\\]+)")
-_PAUSE = re.compile(r"Too many requests to (\S+): sleeping for ([\d.]+) seconds")
+# From the line's beginning: further on Skopeo quotes what registries say.
+_SAYS = r"(?:(?:time=\S+ )?level=debug msg=\"|DEBU\[\d+\] )"
+_AFTER = re.compile(_SAYS + r"Detected 'Retry-After' header \\?\"([^\"\\]+)")
+_PAUSE = re.compile(_SAYS + r"Too many requests to (\S+): sleeping for (\d{1,9}(?:\.\d+)?) seconds")
 
 
 class Meter:
@@ -92,7 +94,7 @@ class _Heard:
             del self.text[:-_KEPT_BYTES]
             return
         words = line.decode(errors="replace")
-        after, pause = _AFTER.search(words), _PAUSE.search(words)
+        after, pause = _AFTER.match(words), _PAUSE.match(words)
         if after is not None:
             self.after = after[1]
         if pause is not None and float(pause[2]) >= _LONG_PAUSE_SECONDS:

@@ -25,6 +25,8 @@ def ask_again(url: str) -> str:
 
     Blocks, for seconds at most.
     """
+    if not url.startswith(("http://", "https://")):
+        return ""  # urllib would open files, too
     opener = urllib.request.build_opener(_Stay)
     try:
         with opener.open(url, timeout=_SECONDS):
