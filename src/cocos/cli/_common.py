@@ -207,6 +207,7 @@ def load_settings(
     shape: type[Settings],
     *,
     file: Path | None = None,
+    members: Mapping[str, object] | None = None,
     environment: Mapping[str, str] | None = None,
     flags: Mapping[str, object],
 ) -> Settings:
@@ -215,6 +216,8 @@ def load_settings(
     Args:
         shape: Frozen pydantic model; unknown members are an error.
         file: TOML, or JSON if its name ends in ``.json``.
+        members: Setting name → value, as somebody else read them of a file or of the
+            environment; None means not given.
         environment: Setting name → variable name.
         flags: Setting name → value; None means not given.
 
@@ -225,6 +228,7 @@ def load_settings(
     values: dict[str, object] = {}
     if file is not None:
         values.update(read_settings(file))
+    values.update({name: value for name, value in (members or {}).items() if value is not None})
     for setting, variable in (environment or {}).items():
         if os.environ.get(variable):
             values[setting] = os.environ[variable]

@@ -56,6 +56,10 @@ def _server(text: str) -> object:
     return _loaded("wire.address", "parse_address")(text, what="a server", default_port=1)
 
 
+def _listens(text: str) -> object:
+    return _loaded("transport.http_server", "split_address")(text)
+
+
 def _kbc(text: str) -> object:
     return _loaded("wire.aa_kbc_params", "AaKbcParams").parse(text)
 
@@ -121,7 +125,7 @@ GRAMMAR: Final[dict[str, Callable[[str], object]]] = {
     "envelope kid": _uri,
     "fingerprint": _fingerprint,
     "for_algorithm": _algorithm,
-    "http_socket": _server,
+    "http_socket": _listens,
     "initdata_digest": _base64,
     "kbs": _kbs,
     "key": _key,

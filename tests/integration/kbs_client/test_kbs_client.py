@@ -186,7 +186,7 @@ async def test_a_policy_file(kbs: Desk) -> None:
 
 
 @pytest.mark.parametrize(
-    "flags", [[], ["--allow-all", "--deny-all"], ["--default", "--policy-file", "x"]]
+    "flags", [[], ["--allow-all", "--deny-all"], ["--default", "--policy-file", __file__]]
 )
 async def test_exactly_one_policy_must_be_chosen(desk: Desk, flags: list[str]) -> None:
     desk.url = "http://127.0.0.1:9"

@@ -371,7 +371,7 @@ async def test_a_read_only_disk_stops_the_start(tmp_path: Path) -> None:
     words = [*BWRAP, "--ro-bind", tmp_path / "kbs", tmp_path / "kbs", KBS]
     argv = [*words, "--insecure-http", "--insecure-api", *brokers.storage_flags]
     done = await process.run(argv, check=False, timeout=60)
-    assert done.exit_status == 78
+    assert done.exit_status == 74
     assert "Read-only file system" in done.stderr.decode()
 
 

@@ -24,8 +24,8 @@ level = "debug"
 """
 
 
-def load(**flags: object) -> Settings:
-    return load_settings(Settings, flags=flags)
+def load(**members: object) -> Settings:
+    return load_settings(Settings, members=members, flags={})
 
 
 def test_nothing_insecure_by_default() -> None:

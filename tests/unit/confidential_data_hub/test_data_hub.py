@@ -246,7 +246,7 @@ def test_the_guest_components_file(tmp_path: Path) -> None:
 )
 def test_settings_that_are_refused(flags: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        load_settings(Settings, flags=flags)
+        load_settings(Settings, members=flags, flags={})
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_without_kbc_the_parameters_count(params: str | None, name: str | None) 
 def test_credentials_stay_in_their_folder(path: str) -> None:
     credential = {"resource_uri": "kbs:///a/b/c", "path": path}
     with pytest.raises(ConfigError, match="credentials"):
-        load_settings(Settings, flags={"credentials": [credential]})
+        load_settings(Settings, members={"credentials": [credential]}, flags={})
 
 
 async def test_credentials_are_files_for_their_owner_only(files: Path) -> None:

@@ -180,8 +180,8 @@ async def test_many_at_once(tmp_path: Path) -> None:
     assert await asyncio.gather(*(unwrap(own, packet) for _ in range(200))) == [OPTIONS] * 200
 
 
-def load(**flags: object) -> Settings:
-    return load_settings(Settings, flags=flags)
+def load(**members: object) -> Settings:
+    return load_settings(Settings, members=members, flags={})
 
 
 def test_nothing_insecure_by_default() -> None:

@@ -81,6 +81,15 @@ def offline_files() -> tuple[Path, ...]:
     return (*FILES, *(Path(name.strip()) for name in more.split(",") if name.strip()))
 
 
+def members() -> dict[str, object]:
+    """Return what the environment and the kernel's command line set, as ``load_settings`` wants.
+
+    Raises:
+        FormatError: they say different things.
+    """
+    return {"aa_kbc_params": aa_kbc_params(), "offline_files": offline_files()}
+
+
 def read_init_data(path: Path) -> tuple[InitData, bytes]:
     """Read init data, TOML or JSON, from a file or a disk; returns it with its digest.
 

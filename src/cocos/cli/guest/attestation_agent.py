@@ -98,10 +98,9 @@ def main_command(
     file = common.load_settings(ConfigFile, file=config_file, flags={})
     settings = common.load_settings(
         Settings,
+        members={**dict(file), "aa_kbc_params": guest.aa_kbc_params()},
         environment=ENVIRONMENT,
         flags={
-            **dict(file),
-            "aa_kbc_params": guest.aa_kbc_params(),
             "attestation_sock": attestation_sock,
             "initdata_digest": initdata_digest,
             "initdata_toml": initdata_toml,

@@ -177,12 +177,11 @@ def main_command(
     settings = common.load_settings(
         Settings,
         file=config_file,
+        members=guest.members(),
         environment=ENVIRONMENT | (admin.ENVIRONMENT if key_policy else {}),
         flags={
             "socket": socket,
             "kbs": kbs,
-            "aa_kbc_params": guest.aa_kbc_params(),
-            "offline_files": guest.offline_files(),
             "kbs_ca": kbs_ca,
             **_made(auth_private_key, admin_token_file, role, issuer, audience, key_policy, keys),
             "aa": aa,

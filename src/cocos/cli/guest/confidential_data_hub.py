@@ -79,13 +79,14 @@ def main_command(
     listed = [each.model_dump() for each in file.credentials]
     settings = common.load_settings(
         Settings,
-        flags={
+        members={
             **dict(file),
-            **({} if aa is None else {"aa": {"aa_socket": aa}}),
             "credentials": [*listed, *credentials.of_command_line(guest.command_line())],
+            **guest.members(),
+        },
+        flags={
+            **({} if aa is None else {"aa": {"aa_socket": aa}}),
             "allow_users": allow_user,
-            "aa_kbc_params": guest.aa_kbc_params(),
-            "offline_files": guest.offline_files(),
             "insecure_skip_sealed_secret_verification": insecure_unverified,
             "insecure_ctr": insecure_ctr,
         },

@@ -127,8 +127,8 @@ def main_command(
     server, service = _split(common.read_settings(config_file) if config_file else {})
     server_settings = common.load_settings(
         ServerSettings,
-        flags=server
-        | _given(
+        members=server,
+        flags=_given(
             socket=socket,
             http_socket=http_socket,
             certificate=https_pubkey_cert,
@@ -139,7 +139,7 @@ def main_command(
     )
     server_settings.check()
     service |= _given(**{name: os.environ.get(place) for name, place in ENVIRONMENT.items()})
-    service |= _given(
+    flags = _given(
         insecure_allow_sample=insecure_allow_sample,
         tpm_ek_ca=tpm_ek_ca or None,
         tpm_vendor_ca=tpm_vendor_ca or None,
@@ -147,9 +147,9 @@ def main_command(
         storage=without_password(storage, "--storage", "AS_STORAGE, PGPASSWORD or ~/.pgpass"),
         storage_key=storage_key or None,
     )
-    if "storage_backend" not in service:
+    if "storage_backend" not in service | flags:
         service.setdefault("storage", str(data_folder(NAME)))
-    settings = common.load_settings(Settings, flags=service)
+    settings = common.load_settings(Settings, members=service, flags=flags)
     common.run_async(_serve(server_settings, settings, as_json=as_json))
 
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from cocos.cli import _common
 from cocos.cli.owner.keys import keys
 from cocos.crypto.sealed import open_sealed, seal
-from cocos.errors import ConfigError, UsageError
+from cocos.errors import UsageError
 
 # Not cocos-cli's own application: that one sets up logs for the whole process.
 app = _common.make_app("keys")
@@ -70,6 +70,7 @@ def test_nothing_is_overwritten(tmp_path: Path, name: str) -> None:
     assert (tmp_path / name).read_text() != "precious"
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="absent"):
-        make(tmp_path / "absent", "-k", "ecdsa")
+def test_a_folder_that_is_not_there_is_made(tmp_path: Path) -> None:
+    make(tmp_path / "absent" / "folder", "-k", "ecdsa")
+    made = sorted(path.name for path in (tmp_path / "absent" / "folder").iterdir())
+    assert made == ["private.pem", "public.pem"]
