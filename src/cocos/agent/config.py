@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from cocos.errors import FormatError
 from cocos.host.containers.container import MIB, Limits
@@ -80,6 +80,14 @@ class AgentSettings(BaseModel):
     """How long an algorithm may run; None: for ever."""
     result_mib: int = Field(default=512, ge=1)
     """Largest result, in MiB."""
+
+    @field_validator(
+        "keyprovider_config", "registries", "authfile", "extra_root_certificates", "work_folder"
+    )
+    @classmethod
+    def _from_anywhere(cls, path: Path | None) -> Path | None:
+        """Tools that are given these paths work in folders of their own."""
+        return path and path.absolute()
 
     @model_validator(mode="after")
     def _credentials_have_a_kbs(self) -> Self:
