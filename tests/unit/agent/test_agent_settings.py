@@ -15,7 +15,7 @@ from cocos.agent.config import AgentSettings
 def test_paths_hold_in_every_folder(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """runc was told of a root filesystem relative to a bundle that lies in it."""
+    """The bundle of runc lies elsewhere: its root filesystem was not found there."""
     monkeypatch.chdir(tmp_path)
     settings = AgentSettings.model_validate({name: "work"})
     assert getattr(settings, name) == tmp_path / "work"
