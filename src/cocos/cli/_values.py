@@ -52,6 +52,10 @@ def _image(text: str) -> object:
     return _loaded("wire.oci", "Reference").parse(text)
 
 
+def _subject(text: str) -> object:
+    return Path(text).exists() or _image(text)
+
+
 def _server(text: str) -> object:
     return _loaded("wire.address", "parse_address")(text, what="a server", default_port=1)
 
@@ -82,6 +86,10 @@ def _algorithm(text: str) -> object:
 
 def _fingerprint(text: str) -> object:
     return _loaded("evidence.endorsement", "parse_fingerprint")(text)
+
+
+def _duration(text: str) -> object:
+    return _loaded("wire.duration", "parse_duration")(text, "the time")
 
 
 def _root_key(text: str) -> object:
@@ -134,10 +142,13 @@ GRAMMAR: Final[dict[str, Callable[[str], object]]] = {
     "manager_url": _server,
     "path": _resource,
     "registry": _server,
+    "registry_credentials": _uri,
     "session_storage": _of_schemes("redis", "rediss", "unix"),
     "source": _image,
     "storage": _of_schemes("sqlite", "postgresql", "postgres"),
     "storage_key": _root_key,
+    "subject": _subject,
+    "ttl": _duration,
     "url": _kbs,
     "vault kid": _uri,
     "vault name": _uri,
@@ -146,7 +157,10 @@ GRAMMAR: Final[dict[str, Callable[[str], object]]] = {
 
 
 def install(command: Any) -> None:
-    """Have every parameter of a program, whose class Typer shows to nobody, looked at."""
+    """Have every parameter of a program, whose class Typer shows to nobody, looked at.
+
+    What nobody gave is not: an empty default stands for nothing.
+    """
     for each in _commands(command):
         for parameter in each.params:
             kind = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)

@@ -35,6 +35,8 @@ ANY = {
     *("audience", "issuer", "role", "vm_id", "vm_ids", "resource", "prefix", "policy_id"),
     *("name", "value", "event", "init_data", "revoke kid", "allow_user"),
     *("grpc_host", "http_host"),
+    # the manager judges what it is passed
+    *("ca_url", "aws_region", "aws_endpoint_url", "aws_access_key_id"),
     "attestation",  # a name, a URL of two protocols or a socket: judged where it is opened
 }
 """Parameters for which every text is a value; with their command where others judge."""
@@ -125,3 +127,21 @@ def test_a_value_that_is_none(
     bad = BAD.get(ALL[name][2].name, "?? \x01:")
     code, line = ended(monkeypatch, tmp_path, name, bad)
     assert code == 2, (line, capsys.readouterr().err)
+
+
+def test_what_nobody_gave_is_not_looked_at(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An empty default stands for nothing: ``agent create`` without --aa-kbs-params begins."""
+    [name] = [
+        name
+        for name in ALL
+        if name.startswith("cocos-cli agent create") and ALL[name][2].name == "cvms_url"
+    ]
+    code, line = ended(monkeypatch, tmp_path, name, "localhost:7001")
+    assert code == 70, line
+    assert "AssertionError" in capsys.readouterr().err
+    code, line = ended(
+        monkeypatch, tmp_path, "cocos-cli checksum subject", "docker://localhost/a:1"
+    )
+    assert code == 70, line

@@ -63,7 +63,7 @@ def result(
 
 
 def checksum(
-    path: Annotated[
+    subject: Annotated[
         str, typer.Argument(metavar="PATH", help="File, folder, or image (docker://…, oci:…).")
     ],
     *,
@@ -84,12 +84,12 @@ def checksum(
     it is measured and shown to a KBS's policy. File or folder: SHA3-256, as in the original.
     """
     if manifest:
-        text = read_input(Path(path), "the manifest", limit=MAX_MANIFEST_BYTES)
+        text = read_input(Path(subject), "the manifest", limit=MAX_MANIFEST_BYTES)
         what, digest = "manifest file", Computation.from_json(text).digest()
-    elif Path(path).exists():
-        what, digest = "file", archive.checksum(Path(path))
+    elif Path(subject).exists():
+        what, digest = "file", archive.checksum(Path(subject))
     else:
-        what, digest = "image", common.run_async(_image_hash(_reference(path)))
+        what, digest = "image", common.run_async(_image_hash(_reference(subject)))
     shown = base64.b64encode(digest).decode() if base64_ else digest.hex()
     common.emit(
         {"what": what, "hash": shown},
