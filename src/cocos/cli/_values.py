@@ -88,10 +88,6 @@ def _fingerprint(text: str) -> object:
     return _loaded("evidence.endorsement", "parse_fingerprint")(text)
 
 
-def _duration(text: str) -> object:
-    return _loaded("wire.duration", "parse_duration")(text, "the time")
-
-
 def _root_key(text: str) -> object:
     return _loaded("cli.kbs.storage", "root_key_source")(text)
 
@@ -119,13 +115,27 @@ def _denial(text: str) -> object:
     return text
 
 
+def _word(text: str) -> object:
+    if not text.isprintable() or " " in text:
+        raise UsageError("it has blanks or control characters")
+    return text
+
+
+def _duration(text: str) -> object:
+    return _loaded("wire.duration", "parse_duration")(text, "the time")
+
+
 _ID: Final = re.compile(r"[0-9a-f]{16}", re.ASCII)
 
 GRAMMAR: Final[dict[str, Callable[[str], object]]] = {
     "aa": _local,
     "aa_addr": _local,
     "aa_kbs_params": _kbc,
+    "aws_access_key_id": _word,
+    "aws_endpoint_url": _word,
+    "aws_region": _word,
     "backend": _backend,
+    "ca_url": _word,
     "cdh_addr": _local,
     "cvms_url": _server,
     "denial": _denial,

@@ -3,6 +3,7 @@
 
 import contextlib
 import datetime as dt
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Self, TypeVar
@@ -10,7 +11,7 @@ from typing import Any, Self, TypeVar
 import grpc
 from grpc import aio
 
-from cocos.errors import UnreachableError
+from cocos.errors import NotFoundError, UnreachableError, UnsupportedError
 from cocos.transport.rpc import calling, readable
 from cocos.wire._generated import manager_pb2 as pb
 from cocos.wire._generated import manager_pb2_grpc as pb_grpc
@@ -134,17 +135,28 @@ class ManagerClient:
         await self._call(self._stub.RemoveVm(pb.RemoveReq(cvm_id=vm_id), timeout=REMOVE_SECONDS))
 
     async def info(self, vm_id: str) -> pb.CVMInfoRes:
-        """Return what a VM is made of.
+        """Return what a VM is made of; a manager of ours adds the ``cvm``, see :func:`summary`.
 
         Raises:
             NotFoundError: there is no such VM.
         """
         return await self._call(self._stub.CVMInfo(pb.CVMInfoReq(id=vm_id), timeout=CALL_SECONDS))
 
+    async def check_followable(self) -> None:
+        """Find out, before there is a VM, whether one can be watched until it ends.
+
+        Raises:
+            UnsupportedError: the manager has no console or no list to show.
+        """
+        await self.vms()
+        with contextlib.suppress(NotFoundError):
+            async for _ in self.logs(str(uuid.UUID(int=0))):
+                pass
+
     async def vms(self) -> list[CvmSummary]:
         """Return the VMs that run or ended by themselves, oldest first."""
         answer = await self._call(self._stub.ListVms(pb.ListReq(), timeout=CALL_SECONDS))
-        return [_summary(cvm) for cvm in answer.cvms]
+        return [summary(cvm) for cvm in answer.cvms]
 
     async def logs(self, vm_id: str, *, follow: bool = False) -> AsyncIterator[bytes]:
         """Yield a VM's console; with ``follow`` also what comes until it ends.
@@ -170,13 +182,26 @@ class ManagerClient:
     def _calling(self) -> Iterator[None]:
         try:
             with calling(self._address, _WHAT):
-                yield
+                try:
+                    yield
+                except grpc.RpcError as error:
+                    self._check_known(error)
+                    raise
         except UnreachableError as error:
             error.hint = "start it with cocos-manager, or name it with --manager-url"
             raise
 
+    def _check_known(self, error: grpc.RpcError) -> None:
+        if isinstance(error, aio.AioRpcError) and error.code() is grpc.StatusCode.UNIMPLEMENTED:
+            raise UnsupportedError(
+                f"{_WHAT} at {self._address} cannot do this: {error.details() or 'no such method'}",
+                hint="managers of the original only create, show (with less to say) and remove "
+                "VMs; for the rest use a cocos-manager of ours",
+            ) from error
 
-def _summary(cvm: pb.Cvm) -> CvmSummary:
+
+def summary(cvm: pb.Cvm) -> CvmSummary:
+    """Return what a manager says of a VM."""
     return CvmSummary(
         id=cvm.id,
         backend=cvm.backend,

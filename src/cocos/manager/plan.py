@@ -10,13 +10,12 @@ from cryptography import x509
 from cocos.crypto import private_keys
 from cocos.errors import FormatError
 from cocos.wire.aa_kbc_params import KBS
-from cocos.wire.address import parse_address
+from cocos.wire.address import parse_cvms
 from cocos.wire.duration import parse_duration
 from cocos.wire.kbs.address import KbsAddress
 from cocos.wire.kbs.protocol import ResourceUri
 from cocos.wire.vm_init_data import CREDENTIALS
 
-CVMS_PORT = 7001
 LOG_LEVELS = ("debug", "info", "warn", "warning", "error")
 
 
@@ -74,18 +73,13 @@ def make_plan(request: CreateRequest) -> VmPlan:
     Raises:
         FormatError: names the field and what is wrong with it.
     """
-    cvms = parse_address(request.cvms_url, what="the CVMS", default_port=CVMS_PORT)
+    cvms = parse_cvms(request.cvms_url, ca=bool(request.server_ca))
     if request.server_ca:
         _check_certificates(request.server_ca, "the CVMS's CA certificate")
-    elif cvms.scheme == "https" or request.client_cert:
+    elif request.client_cert:
         raise FormatError(
             "TLS to the CVMS needs the CA certificate that its certificate must chain to",
             hint="give --server-ca",
-        )
-    if request.server_ca and cvms.scheme == "http":
-        raise FormatError(
-            f"{request.cvms_url} says plaintext, but a CA certificate was given",
-            hint="write https://, or leave --server-ca out",
         )
     _check_client(request.client_cert, request.client_key)
     if request.registry_ca:

@@ -53,6 +53,7 @@ class ManagerServicer(pb_grpc.ManagerServiceServicer):
             cpu_type=hardware.cpu_type,
             kernel_cmd=hardware.kernel_command,
             eos_version=self._eos_version,
+            cvm=_cvm(record, self._service.problem(record.id)),
         )
 
     async def AttestationPolicy(  # noqa: N802 - wire name

@@ -4,9 +4,12 @@
 import ipaddress
 import re
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from cocos.errors import FormatError
+
+CVMS_PORT: Final = 7001
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _PLACE = re.compile(r"(?:\[[0-9A-Fa-f.]*:[^\[\]]*\]|[^\[\]:]*)(?::[0-9]*)?")
@@ -53,6 +56,30 @@ def parse_address(text: str, *, what: str, default_port: int) -> Address:
     if parts.scheme not in {"", "http", "https"} or extra or not port:
         raise problem
     return Address(parts.scheme, check_host(parts.hostname or "", problem), port)
+
+
+def parse_cvms(text: str, *, ca: bool) -> Address:
+    """Parse the address of a CVMS, whose connection has TLS where there is a CA for it.
+
+    Args:
+        text: What somebody wrote.
+        ca: Whether they gave a CA that its certificate must chain to.
+
+    Raises:
+        FormatError: no address, or its scheme says something else than ``ca``.
+    """
+    cvms = parse_address(text, what="the CVMS", default_port=CVMS_PORT)
+    if cvms.scheme == "https" and not ca:
+        raise FormatError(
+            "TLS to the CVMS needs the CA certificate that its certificate must chain to",
+            hint="give --server-ca",
+        )
+    if cvms.scheme == "http" and ca:
+        raise FormatError(
+            f"{text[:200]} says plaintext, but a CA certificate was given",
+            hint="write https://, or leave --server-ca out",
+        )
+    return cvms
 
 
 def split(text: str, problem: FormatError) -> tuple[SplitResult, int | None]:

@@ -11,10 +11,11 @@ import typer
 
 from cocos.cli import _common as common
 from cocos.cli._screen import Screen
-from cocos.clients.manager import DEFAULT_URL, CvmSummary, ManagerClient, Tls
+from cocos.clients.manager import DEFAULT_URL, CvmSummary, ManagerClient, Tls, summary
 from cocos.errors import ComputationError, NotFoundError, PeerError, UsageError
 from cocos.host.files import read_certificates, read_file
 from cocos.wire._generated import manager_pb2 as pb
+from cocos.wire.address import parse_cvms
 
 app = common.make_app("Agents: VMs that run a computation, started by a cocos-manager.")
 
@@ -134,8 +135,9 @@ def create(
     as_json: common.JsonFlag = False,
 ) -> None:
     """Start a VM whose agent dials a CVMS for its computation; it ends with that."""
+    # Other managers hand the address to a dialler that knows no schemes: the CA says TLS.
     request = pb.CreateReq(
-        agent_cvm_server_url=cvms_url,
+        agent_cvm_server_url=str(parse_cvms(cvms_url, ca=server_ca is not None)),
         ttl=ttl,
         agent_log_level=log_level,
         agent_cvm_server_ca_cert=_read(server_ca, "the CVMS's CA certificate", read_certificates),
@@ -191,9 +193,8 @@ def show(
     async def main() -> None:
         async with _client(manager_url, manager_ca, manager_crt, manager_key) as manager:
             info = await manager.info(vm_id)
-            found = await _find(manager, vm_id)
         facts: dict[str, object] = {
-            **(found.to_dict() if found else {"id": vm_id}),
+            **(summary(info.cvm).to_dict() if info.HasField("cvm") else {"id": vm_id}),
             "cpus": info.cpu_num,
             "cpu_type": info.cpu_type,
             "ovmf_version": info.ovmf_version,
@@ -254,6 +255,8 @@ async def _create(
     client: ManagerClient, request: pb.CreateReq, *, wait: bool, as_json: bool
 ) -> None:
     async with client as manager:
+        if wait:
+            await manager.check_followable()
         with common.stderr.status("starting the VM"):
             created = await manager.create(request)
         vm_id, port = created.cvm_id, created.forwarded_port

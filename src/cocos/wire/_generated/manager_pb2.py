@@ -26,7 +26,7 @@ from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#cocos/wire/_generated/manager.proto\x12\x07manager\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa8\x03\n\tCreateReq\x12\x17\n\x0f\x61gent_log_level\x18\x01 \x01(\t\x12 \n\x18\x61gent_cvm_server_ca_cert\x18\x02 \x01(\x0c\x12\x1c\n\x14\x61gent_cvm_client_key\x18\x03 \x01(\x0c\x12\x1d\n\x15\x61gent_cvm_client_cert\x18\x04 \x01(\x0c\x12\x1c\n\x14\x61gent_cvm_server_url\x18\x05 \x01(\t\x12\x18\n\x10\x61gent_cvm_ca_url\x18\x06 \x01(\t\x12\x0b\n\x03ttl\x18\x07 \x01(\t\x12\x19\n\x11\x61gent_certs_token\x18\x08 \x01(\t\x12\x19\n\x11\x61ws_access_key_id\x18\t \x01(\t\x12\x1d\n\x15\x61ws_secret_access_key\x18\n \x01(\t\x12\x18\n\x10\x61ws_endpoint_url\x18\x0b \x01(\t\x12\x12\n\naws_region\x18\x0c \x01(\t\x12\x15\n\raa_kbs_params\x18\r \x01(\t\x12\x18\n\x10registry_ca_cert\x18\x64 \x01(\x0c\x12\x1c\n\x14registry_credentials\x18\x65 \x01(\t\x12\x0c\n\x04keep\x18\x66 \x01(\x08\"3\n\tCreateRes\x12\x16\n\x0e\x66orwarded_port\x18\x01 \x01(\t\x12\x0e\n\x06\x63vm_id\x18\x02 \x01(\t\"\x1b\n\tRemoveReq\x12\x0e\n\x06\x63vm_id\x18\x01 \x01(\t\"\x18\n\nCVMInfoReq\x12\n\n\x02id\x18\x01 \x01(\t\"z\n\nCVMInfoRes\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0covmf_version\x18\x02 \x01(\t\x12\x0f\n\x07\x63pu_num\x18\x03 \x01(\x05\x12\x10\n\x08\x63pu_type\x18\x04 \x01(\t\x12\x12\n\nkernel_cmd\x18\x05 \x01(\t\x12\x13\n\x0b\x65os_version\x18\x06 \x01(\t\"\"\n\x14\x41ttestationPolicyReq\x12\n\n\x02id\x18\x01 \x01(\t\"0\n\x14\x41ttestationPolicyRes\x12\x0c\n\x04info\x18\x01 \x01(\x0c\x12\n\n\x02id\x18\x02 \x01(\t\"\t\n\x07ListReq\"\xe7\x01\n\x03\x43vm\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x16\n\x0e\x66orwarded_port\x18\x04 \x01(\t\x12+\n\x07\x63reated\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07\x65xpires\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x63vms_url\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x0f\n\x07outcome\x18\t \x01(\t\x12\x0f\n\x07problem\x18\n \x01(\t\"%\n\x07ListRes\x12\x1a\n\x04\x63vms\x18\x01 \x03(\x0b\x32\x0c.manager.Cvm\")\n\x07LogsReq\x12\x0e\n\x06\x63vm_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\"\x17\n\x07LogsRes\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x32\xe1\x02\n\x0eManagerService\x12\x32\n\x08\x43reateVm\x12\x12.manager.CreateReq\x1a\x12.manager.CreateRes\x12\x36\n\x08RemoveVm\x12\x12.manager.RemoveReq\x1a\x16.google.protobuf.Empty\x12\x33\n\x07\x43VMInfo\x12\x13.manager.CVMInfoReq\x1a\x13.manager.CVMInfoRes\x12Q\n\x11\x41ttestationPolicy\x12\x1d.manager.AttestationPolicyReq\x1a\x1d.manager.AttestationPolicyRes\x12-\n\x07ListVms\x12\x10.manager.ListReq\x1a\x10.manager.ListRes\x12,\n\x04Logs\x12\x10.manager.LogsReq\x1a\x10.manager.LogsRes0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#cocos/wire/_generated/manager.proto\x12\x07manager\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa8\x03\n\tCreateReq\x12\x17\n\x0f\x61gent_log_level\x18\x01 \x01(\t\x12 \n\x18\x61gent_cvm_server_ca_cert\x18\x02 \x01(\x0c\x12\x1c\n\x14\x61gent_cvm_client_key\x18\x03 \x01(\x0c\x12\x1d\n\x15\x61gent_cvm_client_cert\x18\x04 \x01(\x0c\x12\x1c\n\x14\x61gent_cvm_server_url\x18\x05 \x01(\t\x12\x18\n\x10\x61gent_cvm_ca_url\x18\x06 \x01(\t\x12\x0b\n\x03ttl\x18\x07 \x01(\t\x12\x19\n\x11\x61gent_certs_token\x18\x08 \x01(\t\x12\x19\n\x11\x61ws_access_key_id\x18\t \x01(\t\x12\x1d\n\x15\x61ws_secret_access_key\x18\n \x01(\t\x12\x18\n\x10\x61ws_endpoint_url\x18\x0b \x01(\t\x12\x12\n\naws_region\x18\x0c \x01(\t\x12\x15\n\raa_kbs_params\x18\r \x01(\t\x12\x18\n\x10registry_ca_cert\x18\x64 \x01(\x0c\x12\x1c\n\x14registry_credentials\x18\x65 \x01(\t\x12\x0c\n\x04keep\x18\x66 \x01(\x08\"3\n\tCreateRes\x12\x16\n\x0e\x66orwarded_port\x18\x01 \x01(\t\x12\x0e\n\x06\x63vm_id\x18\x02 \x01(\t\"\x1b\n\tRemoveReq\x12\x0e\n\x06\x63vm_id\x18\x01 \x01(\t\"\x18\n\nCVMInfoReq\x12\n\n\x02id\x18\x01 \x01(\t\"\x95\x01\n\nCVMInfoRes\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0covmf_version\x18\x02 \x01(\t\x12\x0f\n\x07\x63pu_num\x18\x03 \x01(\x05\x12\x10\n\x08\x63pu_type\x18\x04 \x01(\t\x12\x12\n\nkernel_cmd\x18\x05 \x01(\t\x12\x13\n\x0b\x65os_version\x18\x06 \x01(\t\x12\x19\n\x03\x63vm\x18\x64 \x01(\x0b\x32\x0c.manager.Cvm\"\"\n\x14\x41ttestationPolicyReq\x12\n\n\x02id\x18\x01 \x01(\t\"0\n\x14\x41ttestationPolicyRes\x12\x0c\n\x04info\x18\x01 \x01(\x0c\x12\n\n\x02id\x18\x02 \x01(\t\"\t\n\x07ListReq\"\xe7\x01\n\x03\x43vm\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x16\n\x0e\x66orwarded_port\x18\x04 \x01(\t\x12+\n\x07\x63reated\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07\x65xpires\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x63vms_url\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x0f\n\x07outcome\x18\t \x01(\t\x12\x0f\n\x07problem\x18\n \x01(\t\"%\n\x07ListRes\x12\x1a\n\x04\x63vms\x18\x01 \x03(\x0b\x32\x0c.manager.Cvm\")\n\x07LogsReq\x12\x0e\n\x06\x63vm_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\"\x17\n\x07LogsRes\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x32\xe1\x02\n\x0eManagerService\x12\x32\n\x08\x43reateVm\x12\x12.manager.CreateReq\x1a\x12.manager.CreateRes\x12\x36\n\x08RemoveVm\x12\x12.manager.RemoveReq\x1a\x16.google.protobuf.Empty\x12\x33\n\x07\x43VMInfo\x12\x13.manager.CVMInfoReq\x1a\x13.manager.CVMInfoRes\x12Q\n\x11\x41ttestationPolicy\x12\x1d.manager.AttestationPolicyReq\x1a\x1d.manager.AttestationPolicyRes\x12-\n\x07ListVms\x12\x10.manager.ListReq\x1a\x10.manager.ListRes\x12,\n\x04Logs\x12\x10.manager.LogsReq\x1a\x10.manager.LogsRes0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,22 +41,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REMOVEREQ']._serialized_end=617
   _globals['_CVMINFOREQ']._serialized_start=619
   _globals['_CVMINFOREQ']._serialized_end=643
-  _globals['_CVMINFORES']._serialized_start=645
-  _globals['_CVMINFORES']._serialized_end=767
-  _globals['_ATTESTATIONPOLICYREQ']._serialized_start=769
-  _globals['_ATTESTATIONPOLICYREQ']._serialized_end=803
-  _globals['_ATTESTATIONPOLICYRES']._serialized_start=805
-  _globals['_ATTESTATIONPOLICYRES']._serialized_end=853
-  _globals['_LISTREQ']._serialized_start=855
-  _globals['_LISTREQ']._serialized_end=864
-  _globals['_CVM']._serialized_start=867
-  _globals['_CVM']._serialized_end=1098
-  _globals['_LISTRES']._serialized_start=1100
-  _globals['_LISTRES']._serialized_end=1137
-  _globals['_LOGSREQ']._serialized_start=1139
-  _globals['_LOGSREQ']._serialized_end=1180
-  _globals['_LOGSRES']._serialized_start=1182
-  _globals['_LOGSRES']._serialized_end=1205
-  _globals['_MANAGERSERVICE']._serialized_start=1208
-  _globals['_MANAGERSERVICE']._serialized_end=1561
+  _globals['_CVMINFORES']._serialized_start=646
+  _globals['_CVMINFORES']._serialized_end=795
+  _globals['_ATTESTATIONPOLICYREQ']._serialized_start=797
+  _globals['_ATTESTATIONPOLICYREQ']._serialized_end=831
+  _globals['_ATTESTATIONPOLICYRES']._serialized_start=833
+  _globals['_ATTESTATIONPOLICYRES']._serialized_end=881
+  _globals['_LISTREQ']._serialized_start=883
+  _globals['_LISTREQ']._serialized_end=892
+  _globals['_CVM']._serialized_start=895
+  _globals['_CVM']._serialized_end=1126
+  _globals['_LISTRES']._serialized_start=1128
+  _globals['_LISTRES']._serialized_end=1165
+  _globals['_LOGSREQ']._serialized_start=1167
+  _globals['_LOGSREQ']._serialized_end=1208
+  _globals['_LOGSRES']._serialized_start=1210
+  _globals['_LOGSRES']._serialized_end=1233
+  _globals['_MANAGERSERVICE']._serialized_start=1236
+  _globals['_MANAGERSERVICE']._serialized_end=1589
 # @@protoc_insertion_point(module_scope)

@@ -163,12 +163,17 @@ class CVMInfoRes(_message.Message):
     CPU_TYPE_FIELD_NUMBER: _builtins.int
     KERNEL_CMD_FIELD_NUMBER: _builtins.int
     EOS_VERSION_FIELD_NUMBER: _builtins.int
+    CVM_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     ovmf_version: _builtins.str
     cpu_num: _builtins.int
     cpu_type: _builtins.str
     kernel_cmd: _builtins.str
     eos_version: _builtins.str
+    @_builtins.property
+    def cvm(self) -> Global___Cvm:
+        """ours: what ListVms says of it"""
+
     def __init__(
         self,
         *,
@@ -178,10 +183,11 @@ class CVMInfoRes(_message.Message):
         cpu_type: _builtins.str = ...,
         kernel_cmd: _builtins.str = ...,
         eos_version: _builtins.str = ...,
+        cvm: Global___Cvm | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cvm", b"cvm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_num", b"cpu_num", "cpu_type", b"cpu_type", "eos_version", b"eos_version", "id", b"id", "kernel_cmd", b"kernel_cmd", "ovmf_version", b"ovmf_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_num", b"cpu_num", "cpu_type", b"cpu_type", "cvm", b"cvm", "eos_version", b"eos_version", "id", b"id", "kernel_cmd", b"kernel_cmd", "ovmf_version", b"ovmf_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
