@@ -129,7 +129,8 @@ def _arity(streaming: bool) -> str:
 async def _abort(context: aio.ServicerContext[Any, Any], method: str, error: Exception) -> None:
     if isinstance(error, aio.AbortError):
         raise error
-    more: list[tuple[str, str]] = []
+    # What the method has set goes along: abort's own metadata takes its place otherwise.
+    more: list[Any] = list(context.trailing_metadata() or ())
     if isinstance(error, CocosError):
         more.append((_CODE, error.code))
         wait = getattr(error, "retry_after", None)
