@@ -142,7 +142,8 @@ class Attester(abc.ABC):
         """Return fresh evidence, as JSON.
 
         Args:
-            report_data: Up to :data:`MAX_REPORT_DATA` bytes that the evidence must carry.
+            report_data: What the evidence must carry; hardware has room for
+                :data:`MAX_REPORT_DATA` bytes.
             challenge: ``extra-params`` of the KBS's challenge, if one asked for it.
             events: Log of the events that were measured at run time.
 

@@ -76,7 +76,9 @@ def verify(
     algorithm = header.get("alg")
     if not isinstance(algorithm, str) or algorithm not in wanted:
         raise AuthenticationError(f"the token is not signed with {' or '.join(wanted)}")
-    if "crit" in header or "b64" in header:
+    # RFC 7797: b64 true is a payload as every JWS has it; upstream's sealed secrets say so.
+    known = header.get("b64", True) is True and ("crit" not in header or "b64" in header)
+    if not known or header.get("crit", ["b64"]) != ["b64"]:
         raise AuthenticationError("the token needs a header extension that we do not know")
     made = base64url.decode(signature_text, "the token's signature")
     signature.verify(made, f"{header_text}.{claims_text}".encode("ascii"), key, algorithm)

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import base64
 import json
 
 import pytest
@@ -6,7 +7,8 @@ from structlog.testing import capture_logs
 
 from cocos import attesters
 from cocos.attesters import ATTESTERS, InsecureSampleAttester
-from cocos.errors import FormatError, UnsupportedError
+from cocos.attesters.sample_device import InsecureSampleDevice
+from cocos.errors import UnsupportedError
 from cocos.wire.kbs import protocol as kbs
 
 NONCE = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
@@ -50,11 +52,15 @@ async def test_sample_evidence_is_trustees() -> None:
     }
 
 
-async def test_report_data_that_the_hardware_has_no_room_for_is_refused() -> None:
-    attester = InsecureSampleAttester()
-    await attester.evidence(bytes(64))
-    with pytest.raises(FormatError, match="65 bytes"):
-        await attester.evidence(bytes(65))
+@pytest.mark.parametrize("size", [0, 64, 96, 100])
+async def test_no_hardware_limits_what_a_sample_carries(size: int) -> None:
+    """Peers ask for 96 and 100 bytes, and upstream's sample answers; a TPM's limit is a TPM's."""
+    report_data = bytes(range(size))
+    for evidence in (
+        await InsecureSampleAttester().evidence(report_data),
+        await InsecureSampleDevice().evidence(report_data),
+    ):
+        assert base64.b64decode(evidence["report_data"]) == report_data
 
 
 async def test_sample_measures_nothing_and_says_so() -> None:

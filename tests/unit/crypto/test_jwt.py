@@ -121,6 +121,13 @@ def test_huge_integer_times() -> None:
         {"alg": ["EdDSA"]},
         {"alg": "EdDSA", "crit": ["exp"]},
         {"alg": "EdDSA", "b64": False},
+        {"alg": "EdDSA", "b64": 1},
+        {"alg": "EdDSA", "b64": None},
+        {"alg": "EdDSA", "crit": ["b64"]},
+        {"alg": "EdDSA", "crit": [], "b64": True},
+        {"alg": "EdDSA", "crit": "b64", "b64": True},
+        {"alg": "EdDSA", "crit": ["b64", "exp"], "b64": True},
+        {"alg": "EdDSA", "crit": ["b64"], "b64": False},
         ["alg"],
         "alg",
         1,
@@ -130,6 +137,12 @@ def test_huge_integer_times() -> None:
 def test_headers_that_are_refused(header: object) -> None:
     with pytest.raises(AuthenticationError):
         admin_jwt.verify(raw_token(header, {"exp": EXP}), PUBLIC, NOW)
+
+
+@pytest.mark.parametrize("more", [{"b64": True}, {"b64": True, "crit": ["b64"]}])
+def test_a_payload_in_base64url_as_upstreams_secrets_name_it(more: dict[str, object]) -> None:
+    token = raw_token({"alg": "EdDSA", **more}, {"exp": EXP})
+    assert admin_jwt.verify(token, PUBLIC, NOW) == {"exp": EXP}
 
 
 def test_alg_none_without_signature() -> None:

@@ -102,7 +102,9 @@ def _signer(path: Path) -> SigningKey:
 def _print(payload: Payload, signing_key: Path, kid: str, *, as_json: bool) -> None:
     text = sealed_secret.seal(payload, _signer(signing_key), kid)
     SealedSecret.parse(text.encode())  # a kid that no hub would look up
-    common.emit({"sealed_secret": text}, lambda: print(text), as_json=as_json)  # noqa: T201
+    # Upstream's hub takes a file as it is: a newline would be part of the signature.
+    end = "\n" if common.stdout.is_terminal else ""
+    common.emit({"sealed_secret": text}, lambda: print(text, end=end), as_json=as_json)  # noqa: T201
 
 
 def _b64(data: bytes) -> str:
