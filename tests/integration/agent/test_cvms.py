@@ -270,7 +270,7 @@ async def test_refusals_of_the_command_line(tmp_path: Path, public: Path) -> Non
     assert "attested TLS is not available yet" in await refused("-attested-tls-bool", "true", *url)
     assert "'python' is not available yet" in await refused("-algo-type", "python", *url)
     assert "No such option" in await refused("-no-such-flag")
-    assert "nothing.json, is not there" in await refused("-manifest", "nothing.json")
+    assert "nothing.json is not there" in await refused("-manifest", "nothing.json")
 
 
 async def test_local_run_of_the_guides_json(
