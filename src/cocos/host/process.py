@@ -100,8 +100,8 @@ async def spawn(
     """
     words = [os.fspath(word) for word in argv]
     _log.debug("process.start", argv0=words[0])
-    try:
-        process = await asyncio.create_subprocess_exec(
+    making = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
             *words,
             env=environment(env, inherit=inherit),
             cwd=cwd,
@@ -112,13 +112,25 @@ async def spawn(
             start_new_session=True,
             limit=limit,
         )
+    )
+    try:
+        process = await asyncio.shield(making)
     except (FileNotFoundError, PermissionError) as error:
         raise ToolMissingError(f"cannot start {words[0]}: {error.strerror}") from error
+    except asyncio.CancelledError:
+        # asyncio itself would kill the leader alone, and wait for those who hold its pipes.
+        await asyncio.shield(_stop_once_made(making))
+        raise
     try:
         yield process
     finally:
         # Shielded: a second cancellation must not leave the child behind.
         await asyncio.shield(_stop(process))
+
+
+async def _stop_once_made(making: asyncio.Future[asyncio.subprocess.Process]) -> None:
+    with contextlib.suppress(OSError):  # there is no such program
+        await _stop(await making)
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:

@@ -3,6 +3,7 @@
 
 import asyncio
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,25 @@ async def test_cancellation_reaps(tmp_path: Path) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not alive(int(pid_file.read_text()))
+
+
+@pytest.mark.parametrize("steps", range(1, 10))
+async def test_cancellation_while_it_is_made(tmp_path: Path, steps: int) -> None:
+    """The child may run, with children of its own, before the loop has heard of it."""
+    pid_file = tmp_path / "pid"
+    words = f"sleep 600 & echo $! > {pid_file}.new; mv {pid_file}.new {pid_file}; wait"
+    task = asyncio.create_task(process.run(["sh", "-c", words]))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    deadline = time.monotonic() + 2
+    while not pid_file.exists() and time.monotonic() < deadline:
+        pass  # the loop, too, stands still
+    task.cancel()
+    async with asyncio.timeout(60):
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    if pid_file.exists():
+        await gone(int(pid_file.read_text()))
 
 
 async def test_lines_are_handed_on_and_only_the_tail_is_kept() -> None:
