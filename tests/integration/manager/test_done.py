@@ -142,10 +142,10 @@ async def test_a_cvms_that_cannot_be_reached_is_named(host: Host) -> None:
         (("--cvms-url", "h:1", "--aa-kbs-params", "http://x"), b"cc_kbc::"),
         (("--cvms-url", "h:1", "--aa-kbs-params", "cc_kbc::x"), b"KBS"),
         (("--cvms-url", "h:1", "--aa-kbs-params", "cc_kbc:http://x"), b"cc_kbc::"),
-        (("--cvms-url", "ftp://h:1"), b"no address of the CVMS"),
-        (("--cvms-url", "http://h:0"), b"no address of the CVMS"),
-        (("--cvms-url", "http://no host:7001"), b"no address of the CVMS"),
-        (("--cvms-url", "http://127.1:7001"), b"no address of the CVMS"),
+        (("--cvms-url", "ftp://h:1"), b"no address of"),
+        (("--cvms-url", "http://h:0"), b"no address of"),
+        (("--cvms-url", "http://no host:7001"), b"no address of"),
+        (("--cvms-url", "http://127.1:7001"), b"no address of"),
     ],
 )
 async def test_the_form_is_checked_before_anything_starts(

@@ -178,8 +178,8 @@ async def test_what_says_too_little_or_nothing(plain: str, tmp_path: Path) -> No
         (["--for", tmp_path / "nobody.json"], "not-found"),
         (["--for-image", empty], "malformed"),
         (["--for-image", tmp_path / "nobody"], "not-found"),
-        (["--for-algorithm", "sha256:abc"], "malformed"),
-        (["--for-algorithm", "a" * 64 + '"'], "malformed"),
+        (["--for-algorithm", "sha256:abc"], "bad-request"),
+        (["--for-algorithm", "a" * 64 + '"'], "bad-request"),
         (["--for", unpinned, "--any-computation"], "bad-request"),
         (["--for-algorithm", "a" * 64, "--any-computation"], "bad-request"),
     ]
@@ -379,7 +379,7 @@ async def test_a_file_of_credentials_that_is_not_there(plain: str, tmp_path: Pat
     words: list[str | Path] = [plain, f"oci:{tmp_path}/out", "--keys", tmp_path / "keys"]
     words += ["--authfile", "nope.json"]
     error = await encrypt(*words, check=False)
-    assert (error["error"], error["message"]) == ("not-found", "there is no nope.json")
+    assert (error["error"], error["message"]) == ("not-found", "--authfile: nope.json is not there")
     assert KeyFolder(tmp_path / "keys").read(KEY) is None
 
 
