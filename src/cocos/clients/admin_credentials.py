@@ -8,6 +8,7 @@ from typing import Final
 
 from cocos._clock import Clock
 from cocos.crypto import admin_jwt
+from cocos.errors import ConfigError
 
 LIFETIME: Final = dt.timedelta(minutes=5)
 
@@ -39,9 +40,12 @@ class Credentials:
         """
         if self.private_key is None:
             return self.token
-        return admin_jwt.mint(
-            self.private_key, now=clock(), lifetime=lifetime, claims=dict(self.claims)
-        )
+        try:
+            return admin_jwt.mint(
+                self.private_key, now=clock(), lifetime=lifetime, claims=dict(self.claims)
+            )
+        except ConfigError as error:
+            raise ConfigError(f"{self.source}: {error.message}", hint=error.hint) from error
 
     @property
     def advice(self) -> str:

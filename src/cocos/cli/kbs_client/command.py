@@ -30,7 +30,13 @@ from cocos.cli.kbs_client.admin import (
 from cocos.clients.kbs import EvidenceSource, KbsClient, TokenSource
 from cocos.crypto import jwt
 from cocos.crypto.tee_key import TeeKeyPair
-from cocos.errors import AuthenticationError, TooManyRequestsError, UsageError
+from cocos.errors import (
+    AuthenticationError,
+    ConfigError,
+    FormatError,
+    TooManyRequestsError,
+    UsageError,
+)
 from cocos.host.files import read_file
 from cocos.wire.agent_token import AgentToken
 from cocos.wire.kbs.generations import Generation
@@ -312,7 +318,8 @@ class _Passport:
 def _tee_key(file: Path | None) -> TeeKeyPair | None:
     if file is None:
         return None
-    return TeeKeyPair.from_pem(read_file(file, "the TEE's private key", limit=2**16))
+    with common.reading(ConfigError, FormatError, path=file):
+        return TeeKeyPair.from_pem(read_file(file, "the TEE's private key", limit=2**16))
 
 
 def _init_data(text: str | None, file: Path | None) -> InitData | None:

@@ -13,7 +13,7 @@ from cocos.cli import _common as common
 from cocos.crypto import kek
 from cocos.crypto.kek import WrapType
 from cocos.crypto.signing import SigningKey
-from cocos.errors import NotFoundError, TooLargeError
+from cocos.errors import ConfigError, NotFoundError, TooLargeError
 from cocos.host.files import read_file
 from cocos.host.key_folder import KeyFolder
 from cocos.wire import sealed_secret
@@ -96,7 +96,8 @@ def envelope(
 
 
 def _signer(path: Path) -> SigningKey:
-    return SigningKey.from_pem(read_file(path, "the signing key", limit=2**16))
+    with common.reading(ConfigError, path=path):
+        return SigningKey.from_pem(read_file(path, "the signing key", limit=2**16))
 
 
 def _print(payload: Payload, signing_key: Path, kid: str, *, as_json: bool) -> None:
