@@ -226,7 +226,9 @@ async def test_a_registry_that_is_killed_over_a_layer(place: Place, tmp_path: Pa
                 await life.aclose()
                 gate.open()
                 said = await place.until_it_waits(service)
-                assert (said["step"], said["resource"]) == ("fetch", "algorithm")
+                assert said["step"] == "fetch"
+                # What the gate had of the layer's answer goes on; it may have been all.
+                assert said["resource"] in {"algorithm", "datasets[0]"}
                 async with docker_registry(argv, folder, registry.rpartition(":")[2]):
                     await place.completes(service)
 
