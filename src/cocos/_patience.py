@@ -33,6 +33,15 @@ def may_pass(error: CocosError) -> bool:
     return isinstance(error, UnreachableError | TooManyRequestsError)
 
 
+def back_off(failures: int, longest: float, jitter: Callable[[], float]) -> float:
+    """Return the seconds until the next try, after so many that failed before the last one.
+
+    Half of the pause is random, so that many do not come back all at once.
+    """
+    pause = min(FIRST_SECONDS * float(2 ** min(failures, 16)), longest)
+    return pause * (1 + jitter()) / 2
+
+
 @dataclass(frozen=True, slots=True)
 class Wait:
     """Why and how long somebody waits.
@@ -112,7 +121,6 @@ class Patience:
             await self._sleep(pause)
 
     def _pause(self, failures: int, error: CocosError) -> float:
-        # Half of the pause is random; the peer's own word is a lower bound.
-        longest = min(FIRST_SECONDS * float(2 ** min(failures, 16)), LONGEST_SECONDS)
+        # The peer's own word is a lower bound.
         asked = getattr(error, "retry_after", None) or 0.0
-        return max(longest * (1 + self._jitter()) / 2, asked)
+        return max(back_off(failures, LONGEST_SECONDS, self._jitter), asked)

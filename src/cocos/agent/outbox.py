@@ -157,13 +157,12 @@ class Outbox:
 def result_chunks(kept: Kept) -> Iterator[pb.ClientStreamMessage]:
     """Cut a result into messages of at most :data:`CHUNK_BYTES`; the last says so."""
     data = kept.package
-    manifest = bytes.fromhex(kept.identity.manifest)
     starts = range(0, max(len(data), 1), CHUNK_BYTES)
     for start in starts:
         yield pb.ClientStreamMessage(
             resultChunk=pb.ResultChunk(
                 computation_id=kept.identity.id,
-                manifest=manifest,
+                manifest=kept.identity.digest,
                 data=data[start : start + CHUNK_BYTES],
                 is_last=start == starts[-1],
             )

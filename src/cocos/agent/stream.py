@@ -11,6 +11,7 @@ from typing import Protocol
 import structlog
 
 from cocos._clock import Clock
+from cocos._patience import back_off
 from cocos.agent.kept import Keep, Kept
 from cocos.agent.outbox import Outbox, Parcel
 from cocos.agent.pieces import Pieces
@@ -23,7 +24,6 @@ from cocos.wire.json import encode
 from cocos.wire.manifest.computation import Computation
 from cocos.wire.manifest.identity import Identity
 
-FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
 
 _ENDS = frozenset({State.COMPLETE, State.FAILED})  # after an interruption a manifest may come
@@ -200,15 +200,8 @@ class CvmsLoop:
                 _log.error("cvms.crashed", exc_info=error)
             else:
                 _log.info("cvms.ended", pending=len(self._outbox))
-            await self._sleep(self._pause())
+            await self._sleep(back_off(self._failures, LONGEST_PAUSE_SECONDS, self._jitter))
             self._failures += 1
-
-    def _pause(self) -> float:
-        # Half of the pause is random, so that many agents do not come back all at once.
-        longest = min(
-            FIRST_PAUSE_SECONDS * float(2 ** min(self._failures, 16)), LONGEST_PAUSE_SECONDS
-        )
-        return longest * (1 + self._jitter()) / 2
 
     async def _serve(self, stream: Stream) -> None:
         """Send and receive until the stream ends or breaks."""
@@ -268,7 +261,7 @@ class CvmsLoop:
                     _log.warning("cvms.unknown-message", kind=kind)
 
     def _stored(self, receipt: pb.Stored) -> None:
-        identity = Identity(receipt.computation_id, receipt.manifest.hex())
+        identity = Identity.received(receipt.computation_id, receipt.manifest)
         if receipt.result:
             counts = self._outbox.result_stored(identity, receipt.result)
         else:
@@ -282,7 +275,7 @@ class CvmsLoop:
         answer = pb.AgentStateRes(id=identity, state=self._service.state)
         if (present := self._service.present) is not None:
             answer.computation_id = present.id
-            answer.manifest = bytes.fromhex(present.manifest)
+            answer.manifest = present.digest
         self._answer(pb.ClientStreamMessage(agentStateRes=answer))
 
     def _chunk(self, chunk: pb.RunReqChunks, collected: Pieces) -> None:

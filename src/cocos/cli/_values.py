@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,25 +32,30 @@ def _level(text: str) -> object:
 
 def _loaded(module: str, name: str) -> Any:
     """Return a parser of ours; most programs have no value for it and need not load it."""
-    return getattr(import_module(f"cocos.{module}"), name)
+    return attrgetter(name)(import_module(f"cocos.{module}"))
 
 
-def _kbs(text: str) -> object:
-    return _loaded("wire.kbs.address", "KbsAddress").parse(text)
+def _by(module: str, name: str) -> Callable[[str], object]:
+    def parse(text: str) -> object:
+        return _loaded(module, name)(text)  # now, not when the table is made
+
+    return parse
+
+
+_image: Final = _by("wire.oci", "Reference.parse")
+_kbs: Final = _by("wire.kbs.address", "KbsAddress.parse")
+_local: Final = _by("transport.loopback", "local_address")
+_uri: Final = _by("wire.kbs.protocol", "ResourceUri.parse")
 
 
 def _key(text: str) -> object:
-    return _loaded("wire.kbs.protocol", "ResourcePath").parse(text.removeprefix("kbs:///"))
+    return _loaded("wire.kbs.protocol", "ResourcePath.parse")(text.removeprefix("kbs:///"))
 
 
 def _resource(text: str) -> object:
     if "://" in text:
-        return _loaded("wire.kbs.protocol", "ResourceUri").parse(text)
+        return _uri(text)
     return _key(text.lstrip("/"))
-
-
-def _image(text: str) -> object:
-    return _loaded("wire.oci", "Reference").parse(text)
 
 
 def _subject(text: str) -> object:
@@ -60,36 +66,12 @@ def _server(text: str) -> object:
     return _loaded("wire.address", "parse_address")(text, what="a server", default_port=1)
 
 
-def _listens(text: str) -> object:
-    return _loaded("transport.http_server", "split_address")(text)
-
-
-def _kbc(text: str) -> object:
-    return _loaded("wire.aa_kbc_params", "AaKbcParams").parse(text)
-
-
-def _uri(text: str) -> object:
-    return _loaded("wire.kbs.protocol", "ResourceUri").parse(text)
-
-
-def _local(text: str) -> object:
-    return _loaded("transport.loopback", "local_address")(text)
-
-
 def _base64(text: str) -> object:
     return _loaded("wire.json", "b64decode")(text, "the digest")
 
 
 def _algorithm(text: str) -> object:
     return _loaded("wire.oci", "parse_digest")(f"sha256:{text.removeprefix('sha256:')}")
-
-
-def _fingerprint(text: str) -> object:
-    return _loaded("evidence.endorsement", "parse_fingerprint")(text)
-
-
-def _root_key(text: str) -> object:
-    return _loaded("cli.kbs.storage", "root_key_source")(text)
 
 
 def _backend(text: str) -> object:
@@ -130,7 +112,7 @@ _ID: Final = re.compile(r"[0-9a-f]{16}", re.ASCII)
 GRAMMAR: Final[dict[str, Callable[[str], object]]] = {
     "aa": _local,
     "aa_addr": _local,
-    "aa_kbs_params": _kbc,
+    "aa_kbs_params": _by("wire.aa_kbc_params", "AaKbcParams.parse"),
     "aws_access_key_id": _word,
     "aws_endpoint_url": _word,
     "aws_region": _word,
@@ -141,9 +123,9 @@ GRAMMAR: Final[dict[str, Callable[[str], object]]] = {
     "denial": _denial,
     "destination": _image,
     "envelope kid": _uri,
-    "fingerprint": _fingerprint,
+    "fingerprint": _by("evidence.endorsement", "parse_fingerprint"),
     "for_algorithm": _algorithm,
-    "http_socket": _listens,
+    "http_socket": _by("transport.http_server", "split_address"),
     "initdata_digest": _base64,
     "kbs": _kbs,
     "key": _key,
@@ -156,7 +138,7 @@ GRAMMAR: Final[dict[str, Callable[[str], object]]] = {
     "session_storage": _of_schemes("redis", "rediss", "unix"),
     "source": _image,
     "storage": _of_schemes("sqlite", "postgresql", "postgres"),
-    "storage_key": _root_key,
+    "storage_key": _by("cli.kbs.storage", "root_key_source"),
     "subject": _subject,
     "ttl": _duration,
     "url": _kbs,

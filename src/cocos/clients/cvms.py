@@ -12,9 +12,8 @@ from grpc import aio
 from cocos.transport.rpc import calling
 from cocos.wire._generated import cvms_pb2 as pb
 from cocos.wire._generated import cvms_pb2_grpc as pb_grpc
-from cocos.wire.address import Address, parse_address
+from cocos.wire.address import CVMS_PORT, Address, parse_address
 
-DEFAULT_PORT = 7001
 STORES_RESULTS = ("cocos-stored", "1")
 """Initial metadata of a CVMS that says what it has stored; those of the original do not."""
 CONNECT_SECONDS = 30.0
@@ -59,7 +58,7 @@ class Endpoint:
         Raises:
             FormatError: none of these, or plaintext is asked for and certificates are given.
         """
-        address = parse_address(url, what=_WHAT, default_port=DEFAULT_PORT)
+        address = parse_address(url, what=_WHAT, default_port=CVMS_PORT)
         if tls is None and address.scheme == "https":
             tls = Tls()
         return cls(address, cvm_id, tls)

@@ -6,6 +6,8 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cocos.wire.address import CVMS_PORT
+
 ENVIRONMENT: Final = {
     "host": "HOST",
     "port": "PORT",
@@ -23,7 +25,7 @@ class CvmsSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     host: str = "localhost"
-    port: int = Field(default=7001, ge=0, le=65535)
+    port: int = Field(default=CVMS_PORT, ge=0, le=65535)
     """0: any free one."""
     server_cert: Path | None = None
     """PEM certificate chain; turns TLS on."""

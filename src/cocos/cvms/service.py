@@ -236,7 +236,7 @@ class Session:
 
         Its events and its result came before: if they had told how ours ended, we knew.
         """
-        identity = Identity(answer.computation_id or answer.id, answer.manifest.hex())
+        identity = Identity.received(answer.computation_id or answer.id, answer.manifest)
         shown: JsonObject = {"state": answer.state}
         ours = self._service.is_ours(self._job, identity)
         if answer.computation_id and not ours:
@@ -306,7 +306,7 @@ class Session:
             self._service.show({"accepted": True, "error": ""})
 
     def _chunk(self, chunk: pb.ResultChunk) -> Iterator[pb.ServerStreamMessage]:
-        identity = Identity(chunk.computation_id, chunk.manifest.hex())
+        identity = Identity.received(chunk.computation_id, chunk.manifest)
         if identity != self._service.identity:
             if self._service.is_first("result", self._job, *identity):
                 shown = {name: value[:MAX_SHOWN] for name, value in identity._asdict().items()}
@@ -332,8 +332,7 @@ class Session:
 
 
 def _stored(identity: Identity, result: bytes = b"") -> list[pb.ServerStreamMessage]:
-    manifest = bytes.fromhex(identity.manifest)
-    told = pb.Stored(computation_id=identity.id, manifest=manifest, result=result)
+    told = pb.Stored(computation_id=identity.id, manifest=identity.digest, result=result)
     return [pb.ServerStreamMessage(stored=told)]
 
 

@@ -5,8 +5,7 @@ import base64
 import datetime as dt
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -28,7 +27,6 @@ from cocos.errors import EvidenceError, FormatError, NotFoundError, TooLargeErro
 from cocos.policy import defaults
 from cocos.policy.appraisal import INSECURE
 from cocos.stores.base import Namespace, Store
-from cocos.stores.sql import SqlStore
 from cocos.tokens.check import tee_public_key
 from cocos.wire import init_data
 from cocos.wire.init_data import InitDocument
@@ -70,13 +68,6 @@ Make = Callable[..., AttestationService]
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-@pytest.fixture
-async def store(tmp_path: Path, clock: Clock) -> AsyncIterator[Store]:
-    opened = await SqlStore.open(f"sqlite:///{tmp_path}/store.sqlite3", clock=clock)
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture

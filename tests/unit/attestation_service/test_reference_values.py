@@ -4,7 +4,6 @@
 import base64
 import datetime as dt
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from cocos.attestation_service.reference_values import MAX_BYTES, MAX_COUNT, Ref
 from cocos.errors import FormatError, NotFoundError, StateError, TooLargeError, UnsupportedError
 from cocos.policy.documents import BaseDocuments
 from cocos.stores.base import Store
-from cocos.stores.sql import SqlStore
 
 START = dt.datetime(2026, 11, 23, 12, 0, 0, 999_999, tzinfo=dt.UTC)
 END = dt.datetime(2027, 11, 23, 12, tzinfo=dt.UTC)
@@ -33,13 +31,6 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-@pytest.fixture
-async def store(tmp_path: Path, clock: Clock) -> AsyncIterator[Store]:
-    opened = await SqlStore.open(f"sqlite:///{tmp_path}/store.sqlite3", clock=clock)
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@
 import asyncio
 import datetime as dt
 import math
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +22,6 @@ from cocos.errors import (
     StorageError,
 )
 from cocos.stores.base import Namespace, Store
-from cocos.stores.sql import SqlStore
 from cocos.tokens.key_ring import CLOCKS
 from cocos.tokens.signer import Signer
 from cocos.wire import json
@@ -43,13 +40,6 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-@pytest.fixture
-async def store(tmp_path: Path, clock: Clock) -> AsyncIterator[Store]:
-    opened = await SqlStore.open(f"sqlite:///{tmp_path}/store.sqlite3", clock=clock)
-    yield opened
-    await opened.close()
 
 
 def replica(store: Store, clock: Clock, own: Signer | None = None) -> SigningKeys:

@@ -169,9 +169,12 @@ def run(
 
 
 def _settings(config_file: Path | None, **flags: object) -> AgentSettings:
-    flags["aa_kbc_params"] = guest.aa_kbc_params()
     return common.load_settings(
-        AgentSettings, file=config_file, environment=ENVIRONMENT, flags=flags
+        AgentSettings,
+        file=config_file,
+        members={"aa_kbc_params": guest.aa_kbc_params()},
+        environment=ENVIRONMENT,
+        flags=flags,
     )
 
 

@@ -20,3 +20,13 @@ class Identity(NamedTuple):
     def of(cls, computation: Computation) -> "Identity":
         """Return a computation's."""
         return cls(computation.id, computation.digest().hex())
+
+    @classmethod
+    def received(cls, computation_id: str, manifest: bytes) -> "Identity":
+        """Return what a message names, whose digest is bytes."""
+        return cls(computation_id, manifest.hex())
+
+    @property
+    def digest(self) -> bytes:
+        """Digest of the manifest, as messages have it."""
+        return bytes.fromhex(self.manifest)
