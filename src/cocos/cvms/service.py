@@ -5,6 +5,7 @@ It sees events, logs and a sealed result; it is trusted with none of the data. W
 or a result is follows from id and manifest (:mod:`cocos.cvms.record`), never from when it comes.
 """
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -92,6 +93,10 @@ class CvmsService:
             self.ledger.forget_result()
         # An agent that has it, and is not there any more, is missed from the beginning.
         self.presence.seen = bool(self.ledger.record.given)
+        self.heard = asyncio.Event()
+        """Set when an agent has been told that the end of the computation is stored."""
+        self.is_over = False
+        """All that is left is that an agent hears so: nobody gets the manifest."""
 
     @property
     def result_path(self) -> Path:
@@ -195,7 +200,10 @@ class Session:
             StorageError: the disk cannot take it; everybody has been told.
         """
         try:
-            yield from self._receive(message)
+            for answer in self._receive(message):
+                yield answer
+                if answer.HasField("stored") and not answer.stored.result:
+                    self._service.heard.set()
         except StorageError as error:
             self._service.on_end(Ending(Verdict.FAILED, error.message, error))
             raise
@@ -244,13 +252,18 @@ class Session:
         self._service.show(shown)
         if self._log_only:
             return
-        if answer.state == _READY_FOR_MANIFEST:
+        if answer.state == _READY_FOR_MANIFEST and self._service.is_over:
+            if self._job in self._ledger.record.given:  # started again, and keeps nothing
+                self._service.heard.set()
+        elif answer.state == _READY_FOR_MANIFEST:
             self._gave = True
             yield from self._service.manifest_chunks()
         elif ours and answer.state not in _ENDED:
             self._ledger.given_to(self._job)
         elif answer.state in _ENDED and not (ours and self._ledger.record.verdict):
             self._done(answer.computation_id)
+        elif answer.state in _ENDED:  # and it has nothing to say any more
+            self._service.heard.set()
 
     def _done(self, computation: str) -> None:
         """This VM takes no computation any more; unless another one has ours, nobody does."""

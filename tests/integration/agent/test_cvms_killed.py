@@ -205,6 +205,36 @@ async def killed_and_again(
         return first.shown + second.shown
 
 
+@pytest.mark.parametrize(
+    "case",
+    [("echo 42", GOOD["stored"], 0), ("exit 3", BAD["failed"], 1)],
+    ids=["good", "fails"],
+)
+async def test_a_cvms_started_again_waits_for_an_agent_that_is_slow_to_hear(
+    place: Bed,
+    attestation: Running,
+    registry: str,
+    tmp_path: Path,
+    case: tuple[str, When, int],
+) -> None:
+    """It knows the outcome before the agent is there, which waits to hear that it is kept."""
+    script, when, expected = case
+    order = Order(tmp_path, await pushed(place, registry, "slow", script))
+    async with contextlib.AsyncExitStack() as stack:
+        first = await stack.enter_async_context(order.cvms())
+        address = f"127.0.0.1:{order.port}"
+        agent = await stack.enter_async_context(agent_process(place, address, attestation.address))
+        await first.until(when)
+        agent.send_signal(signal.SIGSTOP)
+        first.child.kill()
+        await first.child.wait()
+        second = await stack.enter_async_context(order.cvms())
+        await second.until(lambda entry: "result" in entry or entry.get("event") == "Failed")
+        agent.send_signal(signal.SIGCONT)
+        assert await second.ended() == expected, second.shown
+    assert not (place.work / "kept").exists()
+
+
 async def test_an_agent_killed_at_any_point_of_a_good_computation(
     place: Bed, attestation: Running, registry: str, tmp_path: Path
 ) -> None:

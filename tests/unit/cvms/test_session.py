@@ -162,6 +162,42 @@ def test_killed_once_the_result_is_stored(cvms: Cvms) -> None:
     assert again.shown == [{"result": str(again.service.result_path)}]
 
 
+def test_killed_before_the_agent_heard_of_its_result(cvms: Cvms) -> None:
+    """Only the end's receipt lets an agent go, and only once it has left us."""
+    send(cvms.session(), resultChunk=chunk(b"r", last=True))
+    again = cvms.again()
+    again.service.is_over = True
+    session = Session(again.service, "vm")
+    send(session, resultChunk=chunk(b"r", last=True))
+    assert not again.service.heard.is_set()
+    answers = session.receive(pb.ClientStreamMessage(agent_event=event("Complete")))
+    assert [next(answers)] == receipt()
+    assert not again.service.heard.is_set()
+    assert list(answers) == []
+    assert again.service.heard.is_set()
+
+
+@pytest.mark.parametrize(("of", "heard"), [(MANIFEST, True), (b"\0" * 32, False)])
+def test_killed_when_the_agent_had_heard(cvms: Cvms, of: bytes, *, heard: bool) -> None:
+    send(cvms.session(), agent_event=event("Failed", reason="because"))
+    again = cvms.again()
+    send(Session(again.service, "vm"), agentStateRes=state("Failed", of))
+    assert again.service.heard.is_set() is heard
+
+
+@pytest.mark.parametrize(("job", "heard"), [("vm", True), ("another", False)])
+def test_killed_with_the_result_and_the_agent_lost_everything(
+    cvms: Cvms, job: str, *, heard: bool
+) -> None:
+    """Nobody computes again what has its result."""
+    send(cvms.session(), resultChunk=chunk(b"r", last=True))
+    again = cvms.again()
+    again.service.is_over = True
+    session = Session(again.service, job)
+    assert send(session, agentStateRes=state("ReceivingManifest")) == []
+    assert again.service.heard.is_set() is heard
+
+
 def test_killed_between_the_result_and_the_record_of_it(
     cvms: Cvms, monkeypatch: pytest.MonkeyPatch
 ) -> None:

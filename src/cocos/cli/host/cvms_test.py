@@ -2,6 +2,7 @@
 """cvms-test: gives one computation to every agent that connects, and shows what it does."""
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ from cocos.wire.manifest.computation import MAX_MANIFEST_BYTES, Computation
 NAME = "cvms-test"
 FAILED = 1
 LOST_SECONDS = 60.0  # of silence, twice: an agent whose machine has vanished, or sleeps
+HEARING_SECONDS = 45.0  # for an agent to come back; its pauses are shorter
 
 app = common.make_app(
     "Give one computation to every agent that connects; show its events and logs, store its "
@@ -220,11 +222,12 @@ async def _serve(
     ) as address:
         common.announce(NAME, address, as_json=as_json)
         service.resume()
-        if endings.empty():
+        service.is_over = once and not endings.empty()
+        if not service.is_over:
             show({"waiting": f"for an agent to connect to {address}"})
         asked = asyncio.create_task(common.wait_for_signal())
-        ended = asyncio.create_task(_first(endings, once=once))
-        alone = asyncio.create_task(_alone(service, patience))
+        ended = asyncio.create_task(_outcome(service, endings, once=once))
+        alone = asyncio.create_task(_alone(service, None if service.is_over else patience))
         try:
             await asyncio.wait({asked, ended, alone}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -251,10 +254,17 @@ async def _alone(service: CvmsService, patience: float | None) -> None:
     )
 
 
-async def _first(endings: asyncio.Queue[Ending], *, once: bool) -> Ending:
-    """Return the first ending, or show them until one is of this CVMS itself."""
+async def _outcome(service: CvmsService, endings: asyncio.Queue[Ending], *, once: bool) -> Ending:
+    """Return the first ending, or show them until one is of this CVMS itself.
+
+    If an earlier run of ours had the ending, the agent may not have heard that, and keeps what
+    it has until it does.
+    """
     while True:
         ending = await endings.get()
+        if service.is_over:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(service.heard.wait(), HEARING_SECONDS)
         if once or ending.error is not None:
             return ending
 
