@@ -172,7 +172,7 @@ class Demo:
             for name in ("algo-key", "dataset-key"):
                 await self._shell.run(
                     f"(umask 077; openssl rand -base64 32 > keys/default/key/{name})",
-                    f"{config} set-resource --path default/key/{name}"
+                    f"{config} set-resource --resource default/key/{name}"
                     f" --resource-file keys/default/key/{name}",
                 )
             await self._shell.run("cocos-cli keys")

@@ -112,7 +112,7 @@ class SealedOutlet:
             raise FormatError(
                 "the manifest is refused: result_consumers: without one nobody could open the "
                 "result",
-                hint="cvms-test -public-key-path FILE names one",
+                hint="cvms-test -public-key FILE names one",
             )
 
     def consumers(self, computation: Computation) -> Sequence[bytes]:

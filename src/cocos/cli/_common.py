@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 from typer.exceptions import TyperException
 
 from cocos import __version__
-from cocos.cli import _values
+from cocos.cli import _names, _values
 from cocos.cli._anywhere import in_place
 from cocos.cli._screen import Screen
 from cocos.errors import (
@@ -87,6 +87,7 @@ def run_app(app: typer.Typer, name: str) -> None:
         command.params.append(_version_option(name))
         _values.install(command)
         arguments = in_place(command, sys.argv[1:])
+        _names.install(command)
         status = command(arguments, prog_name=name, standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
     except typer.Exit as exit_:

@@ -26,7 +26,7 @@ OPTIONS: Final = (
 
 _IN_CLEAR: Final = (
     "a manifest has no result_consumers: only cocos-agent run, which leaves the result in clear, "
-    "measures that; cvms-test -public-key-path would run another computation"
+    "measures that; cvms-test -public-key would run another computation"
 )
 
 For = Annotated[

@@ -66,6 +66,12 @@ def _server(text: str) -> object:
     return _loaded("wire.address", "parse_address")(text, what="a server", default_port=1)
 
 
+def _kbc(text: str) -> object:
+    if text.startswith(("http://", "https://")):
+        return _kbs(text)
+    return _loaded("wire.aa_kbc_params", "AaKbcParams.parse")(text)
+
+
 def _base64(text: str) -> object:
     return _loaded("wire.json", "b64decode")(text, "the digest")
 
@@ -112,7 +118,7 @@ _ID: Final = re.compile(r"[0-9a-f]{16}", re.ASCII)
 GRAMMAR: Final[dict[str, Callable[[str], object]]] = {
     "aa": _local,
     "aa_addr": _local,
-    "aa_kbs_params": _by("wire.aa_kbc_params", "AaKbcParams.parse"),
+    "aa_kbs_params": _kbc,
     "aws_access_key_id": _word,
     "aws_endpoint_url": _word,
     "aws_region": _word,

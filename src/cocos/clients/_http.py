@@ -157,7 +157,7 @@ class HttpServer:
                 f"the certificate of {self._what} at {self.url} is not trusted: "
                 f"{error.verify_message}",
                 hint="name the CA that signed it, or itself if self-signed, as PEM "
-                "(kbs-client: --cert-file)",
+                "(kbs-client: --kbs-ca)",
             )
         if isinstance(error, ssl.SSLError) and error.reason in _NO_TLS:
             return UntrustedError(

@@ -78,7 +78,7 @@ def from_manifest(computation: Computation, key: bytes | None) -> Computation:
     if key is None:
         raise UsageError(
             "nobody could open the result: the manifest lists no result_consumers",
-            hint="-public-key-path FILE names one",
+            hint="-public-key FILE names one",
         )
     return replace(computation, result_consumers=(key,))
 
@@ -103,7 +103,7 @@ def from_flags(order: Order, key: bytes | None) -> Computation:
     if not order.algo_source_url:
         raise UsageError("-algo-source-url is missing", hint="or give a whole -manifest FILE")
     if key is None:
-        raise UsageError("-public-key-path is missing: nobody could open the result")
+        raise UsageError("-public-key is missing: nobody could open the result")
     kind, source_type = order.algo_type or OCI_IMAGE, order.algo_source_type
     algorithm = Algorithm(
         make_source(
@@ -142,8 +142,8 @@ def _datasets(order: Order, key: bytes) -> tuple[Dataset, ...]:
     count = len(urls)
     if not all(urls):
         raise UsageError("-dataset-source-urls has an empty entry")
-    paths = _per_dataset("-dataset-kbs-paths", _split(order.dataset_kbs_paths), count)
-    kbs_urls = _per_dataset("-dataset-kbs-urls", _split(order.dataset_kbs_urls), count)
+    paths = _per_dataset("-dataset-keys", _split(order.dataset_kbs_paths), count)
+    kbs_urls = _per_dataset("-dataset-kbs", _split(order.dataset_kbs_urls), count)
     hashes = _per_dataset("-dataset-hash", _split(order.dataset_hashes), count)
     types = _split([order.dataset_type])
     if len(types) == 1:

@@ -288,7 +288,7 @@ class KbsService:
         if secret is None:
             raise NotFoundError(
                 f"there is no resource {path}",
-                hint=f"its owner stores it with kbs-client config set-resource --path {path}",
+                hint=f"its owner stores it with kbs-client config set-resource --resource {path}",
             )
         key = tee_public_key(claims, self._tee_key_paths)
         encrypt = jwe.encrypt if shown.generation.header_sealed else early_jwe.encrypt

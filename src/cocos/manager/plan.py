@@ -79,7 +79,7 @@ def make_plan(request: CreateRequest) -> VmPlan:
     elif request.client_cert:
         raise FormatError(
             "TLS to the CVMS needs the CA certificate that its certificate must chain to",
-            hint="give --server-ca",
+            hint="give --cvms-ca",
         )
     _check_client(request.client_cert, request.client_key)
     if request.registry_ca:
@@ -141,7 +141,7 @@ def _credentials(request: CreateRequest) -> str:
     text = request.registry_credentials
     if text and not request.kbs_params:
         raise FormatError(
-            "the registries' credentials are at a KBS, but none is named", hint="--aa-kbs-params"
+            "the registries' credentials are at a KBS, but none is named", hint="--kbs"
         )
     return str(ResourceUri.parse(text)) if text else ""
 
@@ -163,7 +163,7 @@ def _check_client(cert: bytes, key: bytes) -> None:
     if bool(cert) != bool(key):
         raise FormatError(
             "a client certificate and its key belong together",
-            hint="give both --client-crt and --client-key, or none",
+            hint="give both --agent-certificate and --agent-private-key, or none",
         )
     if not cert:
         return

@@ -82,10 +82,10 @@ async def test_show_tells_what_happened(auditor: Auditor) -> None:
 async def test_verify_finds_what_was_done_to_it(auditor: Auditor, tmp_path: Path) -> None:
     key = await auditor.keep("audit.pub", "public-key")
     checkpoint = await auditor.keep("checkpoint", "checkpoint")
-    pinned = ("--public-key", key, "--checkpoint", checkpoint)
+    pinned = ("--checkpoint-key", key, "--checkpoint", checkpoint)
     assert "3 entries" in await auditor.output("verify", *pinned)
     unpinned = await auditor.output("verify")
-    assert "no --public-key" in unpinned
+    assert "no --checkpoint-key" in unpinned
     assert "no --checkpoint" in unpinned
     assert json.loads(await auditor.output("verify", "--json"))["ok"] is True
     auditor.edit("CREATE TABLE kept AS SELECT * FROM audit")
@@ -112,7 +112,7 @@ async def test_verify_finds_what_was_done_to_it(auditor: Auditor, tmp_path: Path
 
 async def test_another_key_is_found(auditor: Auditor, tmp_path: Path) -> None:
     wrong = tmp_path / "admin.pub"  # an Ed25519 key as good as any
-    done = await auditor.run("verify", "--public-key", wrong)
+    done = await auditor.run("verify", "--checkpoint-key", wrong)
     assert done.exit_status == 77
     assert "the newest checkpoint of the log: not signed by the public key" in done.stderr.decode()
 
@@ -121,12 +121,12 @@ async def test_an_export_is_verified_without_the_kbs(auditor: Auditor, tmp_path:
     file = tmp_path / "audit.jsonl"
     key = await auditor.keep("audit.pub", "public-key")
     assert "wrote 3 entries" in await auditor.output("export", file)
-    assert "3 entries" in await auditor.output("verify", "--file", file, "--public-key", key)
+    assert "3 entries" in await auditor.output("verify", "--file", file, "--checkpoint-key", key)
     lines = file.read_text().splitlines()
     shutil.copy(file, tmp_path / "whole")
     for changed in (lines[:-1], lines[:1] + lines[2:], [*lines[:2], lines[3], lines[2]]):
         file.write_text("\n".join(changed) + "\n")
-        done = await auditor.run("verify", "--file", file, "--public-key", key)
+        done = await auditor.run("verify", "--file", file, "--checkpoint-key", key)
         assert done.exit_status == 65, changed
     file.write_text("junk\n")
     done = await auditor.run("verify", "--file", file)

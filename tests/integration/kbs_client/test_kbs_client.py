@@ -294,13 +294,13 @@ async def test_only_a_known_certificate_is_trusted(desk: Desk) -> None:
         attest = ("attest", "--insecure-sample")
         by_system = await desk.run(*attest)
         by_wrong = await desk.run("--cert-file", wrong, *attest)
-        by_right = await desk.run("--cert-file", right, *attest)
+        by_right = await desk.run("--kbs-ca", right, *attest)
         # Plain HTTP to a port that speaks TLS.
         desk.url = desk.url.replace("https:", "http:")
         in_clear = await desk.run(*attest)
     assert by_system.exit_status == by_wrong.exit_status == 69
     assert "not trusted" in by_system.stderr.decode()
-    assert "--cert-file" in by_system.stderr.decode()
+    assert "--kbs-ca" in by_system.stderr.decode()
     assert by_right.exit_status == 0, by_right.stderr
     assert in_clear.exit_status in {69, 76}
     assert program.address.replace("https:", "http:") in in_clear.stderr.decode()

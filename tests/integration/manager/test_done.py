@@ -139,8 +139,8 @@ async def test_a_cvms_that_cannot_be_reached_is_named(host: Host) -> None:
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (("--cvms-url", "h:1", "--aa-kbs-params", "http://x"), b"cc_kbc::"),
-        (("--cvms-url", "h:1", "--aa-kbs-params", "cc_kbc::x"), b"KBS"),
+        (("--cvms-url", "h:1", "--aa-kbs-params", "x"), b"cc_kbc::"),
+        (("--cvms-url", "h:1", "--aa-kbs-params", "cc_kbc::x"), b"--kbs"),
         (("--cvms-url", "h:1", "--aa-kbs-params", "cc_kbc:http://x"), b"cc_kbc::"),
         (("--cvms-url", "ftp://h:1"), b"no address of"),
         (("--cvms-url", "http://h:0"), b"no address of"),

@@ -67,10 +67,10 @@ def test_the_file_of_a_key_or_checkpoint_that_is_none_is_named(tmp_path: Path) -
     head = {"log": "l", "checkpoint": "", "public_key": pem.decode()}
     log.write_text(json.dumps(head))
     verify = ("audit", "verify", "--file", log)
-    error = failure(*verify, "--public-key", junk, program=audit)
+    error = failure(*verify, "--checkpoint-key", junk, program=audit)
     assert isinstance(error, ConfigError)
-    assert error.message.startswith(f"--public-key {junk}:")
-    error = failure(*verify, "--public-key", key, "--checkpoint", junk, program=audit)
+    assert error.message.startswith(f"--checkpoint-key {junk}:")
+    error = failure(*verify, "--checkpoint-key", key, "--checkpoint", junk, program=audit)
     assert isinstance(error, FormatError)
     assert error.message.startswith(f"--checkpoint {junk}:")
 

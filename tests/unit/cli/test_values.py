@@ -35,6 +35,9 @@ ANY = {
     *("audience", "issuer", "role", "vm_id", "vm_ids", "resource", "prefix", "policy_id"),
     *("name", "value", "event", "init_data", "revoke kid", "allow_user"),
     *("grpc_host", "http_host"),
+    # what the manager judges
+    *("ttl", "registry_credentials", "ca_url"),
+    *("aws_access_key_id", "aws_endpoint_url", "aws_region"),
     "attestation",  # a name, a URL of two protocols or a socket: judged where it is opened
 }
 """Parameters for which every text is a value; with their command where others judge."""

@@ -106,7 +106,7 @@ def test_other_types_are_refused_by_name(kind: str) -> None:
 
 
 def test_nobody_could_open_the_result() -> None:
-    with pytest.raises(UsageError, match="-public-key-path"):
+    with pytest.raises(UsageError, match="-public-key"):
         from_flags(GUIDE, None)
     computation = Computation.from_json(b'{"computation_id":"1","algorithm":{"uri":"h:1/a"}}')
     with pytest.raises(UsageError, match="result_consumers"):

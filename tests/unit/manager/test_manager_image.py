@@ -58,7 +58,7 @@ def test_an_image_built_without_any(image: Image) -> None:
 def test_more_processors_than_the_reference_values_know(image: Image) -> None:
     with pytest.raises(ConfigError, match="up to 4 processors") as caught:
         image.firmware("snp", 5)
-    assert caught.value.hint == "cocos-cli image build --cpus 5"
+    assert caught.value.hint == "cocos-cli image build --max-cpus 5"
     image.firmware("tdx", 5)  # they do not show in its measurements
 
 

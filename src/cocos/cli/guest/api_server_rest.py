@@ -29,6 +29,7 @@ def main_command(
     bind: Annotated[
         str | None,
         typer.Option(
+            "--socket",
             "-b",
             "--bind",
             metavar="HOST:PORT",
@@ -42,6 +43,7 @@ def main_command(
     cdh_addr: Annotated[
         str | None,
         typer.Option(
+            "--cdh",
             "-c",
             "--cdh_addr",
             "--cdh-addr",
@@ -53,6 +55,7 @@ def main_command(
     aa_addr: Annotated[
         str | None,
         typer.Option(
+            "--aa",
             "-a",
             "--aa_addr",
             "--aa-addr",

@@ -50,6 +50,11 @@ app = common.make_app(
 
 _log = structlog.get_logger(__name__)
 
+InitDataFile = Annotated[
+    Path | None,
+    typer.Option("--initdata", "--initdata-toml", "-t", help="Init data; wins over the digest."),
+]
+
 
 @app.command()
 def main_command(
@@ -57,6 +62,7 @@ def main_command(
     attestation_sock: Annotated[
         str | None,
         typer.Option(
+            "--socket",
             "-a",
             "--attestation_sock",
             "--attestation-sock",
@@ -71,10 +77,7 @@ def main_command(
         str | None,
         typer.Option("-i", "--initdata-digest", help="Digest of the init data, as base64."),
     ] = None,
-    initdata_toml: Annotated[
-        Path | None,
-        typer.Option("-t", "--initdata-toml", help="Init data; wins over the digest."),
-    ] = None,
+    initdata_toml: InitDataFile = None,
     insecure_sample: Annotated[
         bool | None,
         typer.Option(

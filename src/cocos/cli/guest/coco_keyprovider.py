@@ -120,7 +120,11 @@ Agent = Annotated[
 ]
 InitDataToml = Annotated[
     Path | None,
-    typer.Option(help="Init data for sample evidence; an attestation agent has its own."),
+    typer.Option(
+        "--initdata",
+        "--initdata-toml",
+        help="Init data for sample evidence; an attestation agent has its own.",
+    ),
 ]
 InsecureSample = Annotated[
     bool | None,

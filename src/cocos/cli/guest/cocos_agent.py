@@ -129,7 +129,8 @@ def run(
     *,
     manifest: Annotated[Path, typer.Option("-m", "--manifest", help="What to run, as JSON.")],
     results: Annotated[
-        Path, typer.Option("-r", "--results", help="New or empty folder for the result.")
+        Path,
+        typer.Option("--output-dir", "--results", "-r", help="New or empty folder for the result."),
     ],
     insecure_unmeasured: Annotated[
         bool,

@@ -53,9 +53,17 @@ Config = Annotated[Path | None, _option("Settings, as TOML.", "-c", "--config-fi
 GrpcHost = Annotated[str | None, _option("API: host. [MANAGER_GRPC_HOST, else localhost]")]
 GrpcPort = Annotated[int | None, _option("API: port, 0: any. [MANAGER_GRPC_PORT, else 7020]")]
 ServerCert = Annotated[
-    Path | None, _option("API: PEM certificate chain, for TLS. [MANAGER_GRPC_SERVER_CERT]")
+    Path | None,
+    _option(
+        "API: PEM certificate chain, for TLS. [MANAGER_GRPC_SERVER_CERT]",
+        "--certificate",
+        "--server-cert",
+    ),
 ]
-ServerKey = Annotated[Path | None, _option("API: PEM private key. [MANAGER_GRPC_SERVER_KEY]")]
+ServerKey = Annotated[
+    Path | None,
+    _option("API: PEM private key. [MANAGER_GRPC_SERVER_KEY]", "--private-key", "--server-key"),
+]
 ClientCa = Annotated[
     Path | None,
     _option("API: PEM certificates that clients must chain to. [MANAGER_GRPC_CLIENT_CA_CERTS]"),

@@ -44,7 +44,10 @@ def _flag(text: str, *names: str, hidden: bool = False) -> Any:
 
 
 PublicKey = Annotated[
-    Path | None, _flag("PEM public key, rsa or ecdsa, that can open the result.", "public-key-path")
+    Path | None,
+    _flag(
+        "PEM public key, rsa or ecdsa, that can open the result.", "public-key", "public-key-path"
+    ),
 ]
 Manifest = Annotated[
     Path | None, _flag("The whole computation, as JSON, instead of the flags below.", "manifest")
@@ -56,6 +59,7 @@ KbsUrl = Annotated[
     _flag(
         "KBS of resources without their own, with #token-key= (or #cert-sha256=, #ca=) that it is "
         "known by; else the CVM's.",
+        "kbs",
         "kbs-url",
     ),
 ]
@@ -63,9 +67,12 @@ AlgoType = Annotated[str, _flag("oci-image: an image, run as a container.", "alg
 AlgoSourceType = Annotated[str, _flag("Algorithm: oci-image.", "algo-source-type")]
 AlgoUrl = Annotated[str, _flag("Algorithm: docker://HOST:PORT/NAME:TAG.", "algo-source-url")]
 AlgoKey = Annotated[
-    str, _flag("Algorithm: key that it is encrypted to, repository/type/tag.", "algo-kbs-path")
+    str,
+    _flag(
+        "Algorithm: key that it is encrypted to, repository/type/tag.", "algo-key", "algo-kbs-path"
+    ),
 ]
-AlgoKbs = Annotated[str, _flag("Algorithm: KBS that has the key.", "algo-kbs-url")]
+AlgoKbs = Annotated[str, _flag("Algorithm: KBS that has the key.", "algo-kbs", "algo-kbs-url")]
 AlgoArgs = Annotated[
     str, _flag("Algorithm: its arguments; else the paths of the datasets.", "algo-args")
 ]
@@ -76,20 +83,37 @@ DataUrls = Annotated[
 ]
 DataKeys = Annotated[
     list[str] | None,
-    _flag("Datasets: keys; an empty entry: plain.", "dataset-kbs-paths", "dataset-kbs-path"),
+    _flag(
+        "Datasets: keys; an empty entry: plain.",
+        "dataset-keys",
+        "dataset-kbs-paths",
+        "dataset-kbs-path",
+    ),
 ]
 DataKbs = Annotated[
     list[str] | None,
-    _flag("Datasets: KBSs that have the keys.", "dataset-kbs-urls", "dataset-kbs-url"),
+    _flag(
+        "Datasets: KBSs that have the keys.", "dataset-kbs", "dataset-kbs-urls", "dataset-kbs-url"
+    ),
 ]
 DataHashes = Annotated[
     list[str] | None,
     _flag("Datasets: hashes that the images must have, hex.", "dataset-hash", "dataset-hashes"),
 ]
-ClientCa = Annotated[str, _flag("For the agent: CA file of its clients.", "client-ca-file")]
+ClientCa = Annotated[
+    str, _flag("For the agent: CA file of its clients.", "agent-client-ca", "client-ca-file")
+]
 AgentLogLevel = Annotated[
     str, _flag("For the agent: with debug you see what the algorithm prints.", "agent-log-level")
 ]
+_NAMES = {
+    "kbs_url": "kbs",
+    "algo_kbs_path": "algo_key",
+    "algo_kbs_url": "algo_kbs",
+    "dataset_kbs_paths": "dataset_keys",
+    "dataset_kbs_urls": "dataset_kbs",
+    "client_ca_file": "agent_client_ca",
+}
 # Known, so that a reader of the original's guide gets a reason instead of "no such option".
 AlgoPath = Annotated[str, _flag("Not available yet.", "algo-path", hidden=True)]
 DataPaths = Annotated[str, _flag("Not available yet.", "data-paths", hidden=True)]
@@ -106,7 +130,7 @@ AgentTimeout = Annotated[
     ),
 ]
 ResultsDir = Annotated[
-    Path | None, _flag("Where ID.zip.jwe is stored; here by default.", "results-dir")
+    Path | None, _flag("Where ID.zip.jwe is stored; here by default.", "output-dir", "results-dir")
 ]
 Host = Annotated[str | None, _flag("Listen there. [HOST, else localhost]", "host")]
 Port = Annotated[int | None, _flag("0: any. [PORT, else 7001]", "port")]
@@ -180,7 +204,7 @@ def _computation(
         return from_flags(order, key)
     extra = [name for name in names if name not in {"id", "attested_tls"}]
     if extra:
-        flags = ", ".join("-" + name.replace("_", "-") for name in extra)
+        flags = ", ".join("-" + _NAMES.get(name, name).replace("_", "-") for name in extra)
         raise UsageError(f"-manifest says all there is; leave out {flags}")
     text = read_input(manifest, "the manifest", limit=MAX_MANIFEST_BYTES)
     return from_manifest(Computation.from_json(text), key)

@@ -71,9 +71,12 @@ HttpSocket = Annotated[
     ),
 ]
 Certificate = Annotated[
-    Path | None, _option("TLS: certificate chain, PEM.", "-t", "--https-pubkey-cert")
+    Path | None,
+    _option("TLS: certificate chain, PEM.", "--certificate", "--https-pubkey-cert", "-t"),
 ]
-PrivateKey = Annotated[Path | None, _option("TLS: its private key, PEM.", "-k", "--https-prikey")]
+PrivateKey = Annotated[
+    Path | None, _option("TLS: its private key, PEM.", "--private-key", "--https-prikey", "-k")
+]
 ClientCa = Annotated[
     Path | None, _option("Serve only whom this CA certified, PEM; needs TLS.", "--client-ca")
 ]

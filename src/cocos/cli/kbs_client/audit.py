@@ -31,6 +31,7 @@ app = common.make_app("Read and verify the audit log of a KBS.")
 PublicKey = Annotated[
     Path | None,
     typer.Option(
+        "--checkpoint-key",
         "--public-key",
         help="The key of its checkpoints, as kept when it was set up. [what the KBS says]",
     ),
@@ -56,8 +57,8 @@ def admin_options(
 ) -> None:
     """Read and verify what a KBS has released, denied and let change.
 
-    Example: kbs-client --url https://kbs.example:8080 audit --auth-private-key admin.key
-    verify --public-key audit.pub --checkpoint yesterday.txt
+    Example: kbs-client --kbs https://kbs.example:8080 audit --auth-private-key admin.key
+    verify --checkpoint-key audit.pub --checkpoint yesterday.txt
     """
     connection: Connection = context.obj
     made_with = admin.claims(role, issuer, audience)
@@ -156,7 +157,7 @@ def verify(
     """Find entries that were removed, changed, moved or made up; exit code 65 if there are.
 
     Without --checkpoint nobody can tell whether the newest entries were cut off, and without
-    --public-key whether it is the same log at all.
+    --checkpoint-key whether it is the same log at all.
     """
     pinned = None if public_key is None else _public_key(public_key)
     kept = {
@@ -191,7 +192,7 @@ def _public_key(file: Path) -> Ed25519PublicKey:
         return load_public_key(pem)
     except ConfigError as error:
         raise ConfigError(
-            f"--public-key {file}: this is no Ed25519 public key in PEM",
+            f"--checkpoint-key {file}: this is no Ed25519 public key in PEM",
             hint="kbs-client audit public-key prints the KBS's",
         ) from error
 
@@ -290,6 +291,6 @@ def _say(done: Verification, *, pinned: bool, kept: int) -> None:
         return
     common.stdout.print(f"{done.seq} entries of the log {done.log} hold", markup=False)
     if not pinned:
-        common.stdout.print("  by the key that the KBS itself names (no --public-key)")
+        common.stdout.print("  by the key that the KBS itself names (no --checkpoint-key)")
     if not kept:
         common.stdout.print("  cut off or not: unknown (no --checkpoint)")

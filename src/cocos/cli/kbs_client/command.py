@@ -104,11 +104,12 @@ def global_options(
     context: typer.Context,
     *,
     url: Annotated[
-        str, typer.Option("--url", envvar="KBS_URL", help="The KBS.")
+        str, typer.Option("--kbs", "--url", metavar="URL", envvar="KBS_URL", help="The KBS.")
     ] = "http://127.0.0.1:8080",
     cert_file: Annotated[
         Path | None,
         typer.Option(
+            "--kbs-ca",
             "--cert-file",
             envvar="KBS_CERT_FILE",
             help="The only CA, or self-signed certificate, to trust, as PEM.",
@@ -186,7 +187,10 @@ def get_resource(
     init_data: InitDataText = None,
     *,
     path: Annotated[
-        str, typer.Option("--path", help="The resource: repository/type/tag, or kbs:///….")
+        str,
+        typer.Option(
+            "--resource", "--path", help="The resource: repository/type/tag, or kbs:///…."
+        ),
     ],
     initdata: InitDataFile = None,
     tee_key_file: TeeKeyFile = None,
@@ -204,7 +208,7 @@ def get_resource(
 ) -> None:
     """Attest this machine, or show a token, and print a resource, as base64.
 
-    Example: kbs-client get-resource --path default/key/1 | base64 -d > 1.key
+    Example: kbs-client get-resource --resource default/key/1 | base64 -d > 1.key
     """
     uri = _resource(path)
     key = _tee_key(tee_key_file)
@@ -227,7 +231,7 @@ def get_resource(
 def token_keys(context: typer.Context, *, as_json: common.JsonFlag = False) -> None:
     """Print the keys that verify the KBS's tokens: a JWK set, for whoever is to trust them.
 
-    Example: kbs-client --url https://kbs.example:8080 token-keys > jwks.json
+    Example: kbs-client --kbs https://kbs.example:8080 token-keys > jwks.json
     """
     found: JsonObject = run_admin(context.obj, lambda kbs: kbs.token_keys())
     common.emit(found, lambda: print(json.dumps(found)), as_json=as_json)  # noqa: T201

@@ -24,7 +24,9 @@ app.add_typer(config_policies.app)
 app.add_typer(config_values.app)
 app.add_typer(config_tpms.app)
 
-PathOption = Annotated[str, typer.Option("--path", help="The resource, as repository/type/tag.")]
+PathOption = Annotated[
+    str, typer.Option("--resource", "--path", help="The resource, as repository/type/tag.")
+]
 
 
 @app.callback()
@@ -39,8 +41,8 @@ def admin_options(
 ) -> None:
     """Change what the KBS knows: resources, policies, reference values.
 
-    Example: kbs-client --url https://kbs.example:8080 config --auth-private-key admin.key
-    set-resource --path default/key/1 --resource-file 1.key
+    Example: kbs-client --kbs https://kbs.example:8080 config --auth-private-key admin.key
+    set-resource --resource default/key/1 --resource-file 1.key
     """
     connection: Connection = context.obj
     made_with = admin.claims(role, issuer, audience)

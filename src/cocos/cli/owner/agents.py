@@ -15,6 +15,7 @@ from cocos.clients.manager import DEFAULT_URL, CvmSummary, ManagerClient, Tls, s
 from cocos.errors import ComputationError, NotFoundError, PeerError, UsageError
 from cocos.host.files import read_certificates, read_file
 from cocos.wire._generated import manager_pb2 as pb
+from cocos.wire.aa_kbc_params import KBS
 from cocos.wire.address import parse_cvms
 
 app = common.make_app("Agents: VMs that run a computation, started by a cocos-manager.")
@@ -36,11 +37,21 @@ ManagerCa = Annotated[
 ]
 ManagerCrt = Annotated[
     Path | None,
-    typer.Option(envvar="MANAGER_GRPC_CLIENT_CERT", help="Our PEM certificate for the manager."),
+    typer.Option(
+        "--certificate",
+        "--manager-crt",
+        envvar="MANAGER_GRPC_CLIENT_CERT",
+        help="Our PEM certificate for the manager.",
+    ),
 ]
 ManagerKey = Annotated[
     Path | None,
-    typer.Option(envvar="MANAGER_GRPC_CLIENT_KEY", help="Our PEM private key for the manager."),
+    typer.Option(
+        "--private-key",
+        "--manager-key",
+        envvar="MANAGER_GRPC_CLIENT_KEY",
+        help="Our PEM private key for the manager.",
+    ),
 ]
 VmId = Annotated[str, typer.Argument(metavar="ID", help="The VM, as create printed it.")]
 CvmsUrl = Annotated[
@@ -53,19 +64,38 @@ CvmsUrl = Annotated[
 ]
 Ttl = Annotated[str, typer.Option(help="End the VM after that time, such as 90s or 1h30m.")]
 GuestLog = Annotated[
-    str, typer.Option("--log-level", help="Of the guest: debug, info, warning or error.")
+    str,
+    typer.Option(
+        "--agent-log-level", "--log-level", help="Of the guest: debug, info, warning or error."
+    ),
 ]
 ServerCa = Annotated[
-    Path | None, typer.Option(help="PEM certificates that the CVMS's must chain to.")
+    Path | None,
+    typer.Option(
+        "--cvms-ca", "--server-ca", help="PEM certificates that the CVMS's must chain to."
+    ),
 ]
-ClientKey = Annotated[Path | None, typer.Option(help="The agent's PEM private key for the CVMS.")]
-ClientCrt = Annotated[Path | None, typer.Option(help="The agent's PEM certificate for the CVMS.")]
+ClientKey = Annotated[
+    Path | None,
+    typer.Option(
+        "--agent-private-key", "--client-key", help="The agent's PEM private key for the CVMS."
+    ),
+]
+ClientCrt = Annotated[
+    Path | None,
+    typer.Option(
+        "--agent-certificate", "--client-crt", help="The agent's PEM certificate for the CVMS."
+    ),
+]
 KbsParams = Annotated[
     str,
     typer.Option(
-        help="The KBS for the guest, and what it is known by: "
-        "cc_kbc::http://HOST:8080#token-key=KID, cc_kbc::https://HOST#cert-sha256=HEX. Without # "
-        "the guest believes whoever answers at http://. The manifest may name others."
+        "--kbs",
+        "--aa-kbs-params",
+        metavar="URL",
+        help="The KBS for the guest, and what it is known by: http://HOST:8080#token-key=KID, "
+        "https://HOST#cert-sha256=HEX; or cc_kbc:: before it, as the original writes. Without # "
+        "the guest believes whoever answers at http://. The manifest may name others.",
     ),
 ]
 RegistryCa = Annotated[
@@ -143,7 +173,7 @@ def create(
         agent_cvm_server_ca_cert=_read(server_ca, "the CVMS's CA certificate", read_certificates),
         agent_cvm_client_key=_read(client_key, "the agent's key"),
         agent_cvm_client_cert=_read(client_crt, "the agent's certificate"),
-        aa_kbs_params=aa_kbs_params,
+        aa_kbs_params=_kbs_params(aa_kbs_params),
         registry_ca_cert=_read(registry_ca, "the registries' CA certificate", read_certificates),
         registry_credentials=registry_credentials,
         agent_cvm_ca_url=ca_url,
@@ -293,7 +323,7 @@ async def _print_logs(manager: ManagerClient, vm_id: str, *, follow: bool, to: S
 
 def _client(url: str, ca: Path | None, crt: Path | None, key: Path | None) -> ManagerClient:
     if (crt is None) != (key is None) or (crt is not None and ca is None):
-        raise UsageError("--manager-crt needs --manager-key and --manager-ca beside it")
+        raise UsageError("--certificate needs --private-key and --manager-ca beside it")
     if ca is None:
         return ManagerClient(url)
     tls = Tls(
@@ -302,6 +332,11 @@ def _client(url: str, ca: Path | None, crt: Path | None, key: Path | None) -> Ma
         key=_read(key, "our key") or None,
     )
     return ManagerClient(url, tls=tls)
+
+
+def _kbs_params(text: str) -> str:
+    """Return how a manager is told of a KBS, from that or its URL alone."""
+    return f"{KBS}::{text}" if text.startswith(("http://", "https://")) else text
 
 
 def _read(path: Path | None, what: str, read: Callable[[Path, str], bytes] = read_file) -> bytes:

@@ -28,6 +28,7 @@ def build(
         Path | None,
         typer.Option(
             "-o",
+            "--output-dir",
             "--output",
             help="Folder of the image. [default: cocos or cocos-debug in the cache, where the "
             "manager looks]",
@@ -36,6 +37,7 @@ def build(
     debug_image: Annotated[
         bool,
         typer.Option(
+            "--debug-image",
             "--debug",
             help="With a root shell on the serial console and SSH; it measures differently, "
             "and policies refuse it.",
@@ -54,6 +56,8 @@ def build(
     cpus: Annotated[
         int,
         typer.Option(
+            "--max-cpus",
+            "--cpus",
             min=1,
             max=255,
             help="Most processors of a VM with SEV-SNP: their number shows in its measurement, "
@@ -85,7 +89,10 @@ def inspect(
         Path | None, typer.Argument(help="Folder of the image.", show_default=False)
     ] = None,
     debug_image: Annotated[
-        bool, typer.Option("--debug", help="Show the debug image, if no folder is named.")
+        bool,
+        typer.Option(
+            "--debug-image", "--debug", help="Show the debug image, if no folder is named."
+        ),
     ] = False,
     as_json: common.JsonFlag = False,
 ) -> None:

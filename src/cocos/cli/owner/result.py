@@ -30,7 +30,10 @@ def result(
     file: Annotated[Path, typer.Argument(help="Sealed result, as cvms-test stores it.")],
     *,
     key: Annotated[
-        Path, typer.Option("-k", "--key", help="Private key, PEM, of a result consumer.")
+        Path,
+        typer.Option(
+            "--private-key", "--key", "-k", help="Private key, PEM, of a result consumer."
+        ),
     ],
     output_dir: Annotated[
         Path | None,
@@ -68,7 +71,8 @@ def checksum(
     ],
     *,
     manifest: Annotated[
-        bool, typer.Option("-m", "--manifest", help="PATH is a manifest in JSON.")
+        bool,
+        typer.Option("--of-manifest", "--manifest", "-m", help="PATH is a manifest in JSON."),
     ] = False,
     base64_: Annotated[
         bool, typer.Option("-b", "--base64", help="Print base64 instead of hex.")

@@ -89,7 +89,7 @@ class Image:
         if memory == "snp" and isinstance(most, int) and cpus > most:
             raise ConfigError(
                 f"the image's reference values are for VMs with up to {most} processors",
-                hint=f"cocos-cli image build --cpus {cpus}",
+                hint=f"cocos-cli image build --max-cpus {cpus}",
             )
         return path
 
