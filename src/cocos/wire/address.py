@@ -72,12 +72,12 @@ def parse_cvms(text: str, *, ca: bool) -> Address:
     if cvms.scheme == "https" and not ca:
         raise FormatError(
             "TLS to the CVMS needs the CA certificate that its certificate must chain to",
-            hint="give --server-ca",
+            hint="give --cvms-ca",
         )
     if cvms.scheme == "http" and ca:
         raise FormatError(
             f"{text[:200]} says plaintext, but a CA certificate was given",
-            hint="write https://, or leave --server-ca out",
+            hint="write https://, or leave --cvms-ca out",
         )
     return cvms
 

@@ -146,7 +146,7 @@ async def test_a_scheme_that_is_not_sent_still_counts(tmp_path: Path) -> None:
         # Sent without its scheme it would have been plaintext.
         done = await manager.agent("create", "--cvms-url", "https://10.0.0.1:7001")
         assert done.exit_status != 0
-        assert b"hint: give --server-ca" in done.stderr
+        assert b"hint: give --cvms-ca" in done.stderr
         done = await manager.agent("create", "--cvms-url", "http://h:1", "--server-ca", ca)
         assert done.exit_status != 0
         assert b"says plaintext" in done.stderr
