@@ -9,6 +9,10 @@ from typing import Any
 
 import typer
 
+from cocos.cli._anywhere import in_place
+from cocos.cli._values import GRAMMAR
+from cocos.errors import CocosError
+
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 PROGRAMS = {
@@ -29,3 +33,42 @@ def walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
 
 
 COMMANDS = dict(commands())
+
+
+def parse(words: list[str]) -> str:
+    """Read a command line as its program does, down to each value; run nothing.
+
+    Returns:
+        The command.
+
+    Raises:
+        AssertionError: what the program would say is wrong.
+    """
+    name, command = words[0], COMMANDS[words[0]]
+    left = in_place(command, words[1:])
+    context: Any = None
+    while True:
+        context = command.context_class(command, info_name=name, parent=context)
+        try:
+            given, left, _ = command.make_parser(context).parse_args(left)
+            for each in command.params:
+                _judge(command, each, given.get(each.name), context)
+        except (CocosError, typer.exceptions.TyperException) as error:
+            raise AssertionError(f"{name}: {error}") from error
+        children = getattr(command, "commands", {})
+        if not left:
+            assert not children or command.invoke_without_command, f"{name}: of its commands none"
+            return name
+        assert left[0] in children, f"{name}: {left} is too much"
+        name, command = f"{name} {left[0]}", children[left.pop(0)]
+
+
+def _judge(command: Any, parameter: Any, given: Any, context: Any) -> None:
+    if given is None or given == []:
+        assert not parameter.required or parameter.envvar, f"{parameter.name} is missing"
+        return
+    parameter.get_runtime_param().coerce(given, param=parameter, ctx=context)
+    judge = GRAMMAR.get(f"{command.name} {parameter.name}", GRAMMAR.get(parameter.name))
+    for text in given if isinstance(given, list | tuple) else [given]:
+        if judge is not None and text != "":
+            judge(text)

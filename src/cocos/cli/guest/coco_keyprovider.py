@@ -320,7 +320,7 @@ def _init_data(settings: Settings) -> InitData | None:
     if settings.aa is not None or not settings.insecure_sample:
         raise UsageError(
             "with an attestation agent it is the agent that is told the init data",
-            hint="give --initdata-toml to attestation-agent",
+            hint="give --initdata to attestation-agent",
         )
     return guest.read_init_data(path)[0]
 

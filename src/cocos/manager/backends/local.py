@@ -179,7 +179,7 @@ def programs(vm_id: str, plan: VmPlan, folder: Path) -> list[Program]:
     return [
         Program(
             "attestation-agent",
-            ("--attestation_sock", _AGENT_ADDRESS, "--insecure-sample"),
+            ("--socket", _AGENT_ADDRESS, "--insecure-sample"),
             common,
             narrow,
         ),
