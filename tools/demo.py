@@ -258,7 +258,7 @@ class Demo:
         with self._step("agent: run the algorithm on the dataset, seal the result"):
             await cvms.ends_well()
         with self._step("result: open it with the owner's private key"):
-            await shell.run("cocos-cli result 1.zip.jwe --key private.pem")
+            await shell.run("cocos-cli result 1.zip.jwe --private-key private.pem")
         printed = (self._folder / "1-results" / "stdout.log").read_text()
         if "Coefficients:" not in printed or "Intercept:" not in printed:
             raise ProtocolError(f"the result holds no coefficients, but: {printed[:500]}")

@@ -5,12 +5,14 @@ import importlib
 import re
 import shlex
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+
+from cocos.cli._names import shown
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
@@ -60,8 +62,20 @@ def commands(line: str) -> Iterator[list[str]]:
         yield found
 
 
-def wrong(command: list[str]) -> str | None:
-    """Say what is not there."""
+def every(option: Any) -> set[str]:
+    return {*getattr(option, "opts", ()), *getattr(option, "secondary_opts", ())}
+
+
+def told(option: Any) -> set[str]:
+    """Return the names that help shows, with one dash, too, as Go has them."""
+    if option.param_type_name != "option":
+        return set()
+    names = {*shown(option.opts), *option.secondary_opts}
+    return names | ({name.removeprefix("-") for name in names} & set(option.opts))
+
+
+def wrong(command: list[str], names: Callable[[Any], set[str]] = every) -> str | None:
+    """Say what is not there, by these names of an option."""
     module = importlib.import_module(SCRIPTS[command[0]].partition(":")[0])
     levels: list[Any] = [typer.main.get_command(module.app)]
     left = command[1:]
@@ -73,10 +87,7 @@ def wrong(command: list[str]) -> str | None:
             continue
         if word.startswith("-"):
             options = [
-                option
-                for level in levels
-                for option in level.params
-                if name in {*getattr(option, "opts", ()), *getattr(option, "secondary_opts", ())}
+                option for level in levels for option in level.params if name in names(option)
             ]
             if not options and name not in {"--help", "-h"}:
                 return name
@@ -100,6 +111,12 @@ SHOWN = [
 @pytest.mark.parametrize("command", SHOWN)
 def test_a_command_that_a_page_shows_is_there(command: list[str]) -> None:
     assert wrong(command) is None
+
+
+@pytest.mark.parametrize("command", [each for each in SHOWN if "docs/guide.md" not in str(each.id)])
+def test_a_page_calls_options_as_help_does(command: list[str]) -> None:
+    """The guide may not: it shows the original's command lines, too."""
+    assert wrong(command, told) is None
 
 
 def test_pages_show_commands() -> None:
