@@ -35,9 +35,9 @@ the cause travels as ``__cause__`` and goes to the log only.
 import difflib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 MAX_FINDING: Final = 1000
 """Characters of each text of a :class:`Finding`."""
@@ -45,6 +45,21 @@ MAX_FINDING: Final = 1000
 _OPENS_A_DOOR: Final = re.compile(
     r"-*(?:insecure|allow[-_]?all|any[-_]computation|replace[-_]policy)", re.IGNORECASE
 )
+
+
+_LIMITS: Final = {
+    "greater_than_equal": ("ge", "less than"),
+    "greater_than": ("gt", "not more than"),
+    "less_than_equal": ("le", "more than"),
+    "less_than": ("lt", "not less than"),
+}
+_KINDS: Final = {
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_parsing", "float_type", "finite_number"), "a number"),
+    **dict.fromkeys(("bool_parsing", "bool_type"), "true or false"),
+    "ip_any_network": "a network, such as 10.0.0.0/8",
+}
+"""Pydantic's kinds of errors, in plain words."""
 
 
 def proposable(names: Iterable[str]) -> list[str]:
@@ -59,6 +74,25 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """Return a hint at the name that somebody may have meant; see :func:`proposable`."""
     found = difflib.get_close_matches(word, proposable(known), n=1)
     return f"did you mean {found[0]}?" if found else None
+
+
+def problem_of(details: Mapping[str, Any]) -> str:
+    """Say in plain words why a setting cannot have a value.
+
+    Args:
+        details: One of the errors of pydantic. The value is shown where it is one of a few
+            words, a number or a network; any other may be a secret.
+    """
+    kind, value, more = details["type"], details["input"], details.get("ctx", {})
+    shown = repr(value if isinstance(value, int | float) else str(value)[:64])
+    if kind in {"literal_error", "enum"}:
+        return f"{shown} is not {more['expected']}"
+    if kind in _LIMITS:
+        limit, words = _LIMITS[kind]
+        return f"{shown} is {words} {more[limit]}"
+    if kind in _KINDS:
+        return f"{shown} is not {_KINDS[kind]}"
+    return str(details["msg"]).removeprefix("Value error, ")
 
 
 def retry_after(text: str | None) -> float | None:

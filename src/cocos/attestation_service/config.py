@@ -3,13 +3,18 @@
 
 import datetime as dt
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from cocos.errors import ConfigError
 from cocos.tokens.ear import Issuer
-from cocos.transport.http_server import split_address
+from cocos.transport.http_server import listening
 from cocos.transport.loopback import local_address
+
+
+def _socket(text: str) -> str:
+    return text if text.startswith("unix:") else listening(text)
 
 
 class AttestationServiceConfig(BaseModel):
@@ -66,8 +71,8 @@ class ServerSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    socket: str = "127.0.0.1:50004"
-    http_socket: str | None = None
+    socket: Annotated[str, AfterValidator(_socket)] = "127.0.0.1:50004"
+    http_socket: Annotated[str, AfterValidator(listening)] | None = None
     certificate: Path | None = None
     private_key: Path | None = None
     client_ca: Path | None = None
@@ -78,10 +83,7 @@ class ServerSettings(BaseModel):
 
         Raises:
             ConfigError: says which, and what to do.
-            UsageError: an address does not parse.
         """
-        if not self.socket.startswith("unix:"):
-            split_address(self.socket)
         if (self.certificate is None) != (self.private_key is None):
             raise ConfigError("a certificate and its key go together")
         if self.client_ca is not None and self.certificate is None:

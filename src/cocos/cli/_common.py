@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeVar
 
 import structlog
 import typer
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from typer.exceptions import TyperException
 
 from cocos import __version__
@@ -29,6 +29,7 @@ from cocos.errors import (
     InternalError,
     UsageError,
     did_you_mean,
+    problem_of,
     proposable,
 )
 from cocos.host.disk import disk_error, translated
@@ -101,6 +102,10 @@ def run_app(app: typer.Typer, name: str) -> None:
         usage = UsageError(error.format_message(), hint=_usage_hint(error, name))
         report(name, usage, as_json=as_json)
         sys.exit(usage.exit_code)
+    except _FlagError as error:
+        error.message = f"{_names.option_of(command, error.setting)}: {error.problem}"
+        report(name, error, as_json=as_json)
+        sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader of our output has gone; that is not our failure.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -160,7 +165,7 @@ def report(name: str, error: CocosError, *, as_json: bool) -> None:
 
 
 def configure_logs(level: str, *, debug: bool = False) -> None:
-    """Send structured logs to standard error: key=value on a terminal, else JSON.
+    """Send structured logs to standard error, as key=value.
 
     Raises:
         ConfigError: no such level.
@@ -233,7 +238,9 @@ def load_settings(
     for setting, variable in (environment or {}).items():
         if os.environ.get(variable):
             values[setting] = os.environ[variable]
-    values.update({setting: value for setting, value in flags.items() if value is not None})
+    given = {setting: value for setting, value in flags.items() if value is not None}
+    _judge(shape, given)
+    values.update(given)
     try:
         return shape.model_validate(values)
     except ValidationError as error:
@@ -242,10 +249,28 @@ def load_settings(
         if first["type"] == "extra_forbidden":
             hint = did_you_mean(place, shape.model_fields)
             raise ConfigError(f"there is no setting {place}", hint=hint) from error
-        problem = first["msg"].removeprefix("Value error, ")
-        given = bool(first["loc"]) and flags.get(str(first["loc"][0])) is not None
-        wrong = UsageError if given else ConfigError
-        raise wrong(f"{place}: {problem}") from error
+        raise ConfigError(f"{place}: {problem_of(first)}") from error
+
+
+class _FlagError(UsageError):
+    """A setting that was given on the command line, whose option the handler knows."""
+
+    def __init__(self, setting: str, problem: str) -> None:
+        super().__init__(f"{setting}: {problem}")
+        self.setting = setting
+        self.problem = problem
+
+
+def _judge(shape: type[BaseModel], flags: Mapping[str, object]) -> None:
+    """Refuse a flag's value by itself, before it can contradict what a file says."""
+    for setting, value in flags.items():
+        if setting not in shape.model_fields:
+            continue
+        kind: Any = shape.model_fields[setting].rebuild_annotation()
+        try:
+            TypeAdapter(kind).validate_python(value)
+        except ValidationError as error:
+            raise _FlagError(setting, problem_of(error.errors()[0])) from error
 
 
 def read_settings(file: Path) -> dict[str, Any]:

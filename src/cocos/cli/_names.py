@@ -25,6 +25,15 @@ def shown(names: list[str]) -> list[str]:
     return [*(name for name in names if SHORT.get(name) == long), long]
 
 
+def option_of(command: Any, parameter: str) -> str:
+    """Return what people call a parameter of a program; its own name if it is none."""
+    for each in command.params:
+        if each.name == parameter and each.param_type_name == "option":
+            return shown(each.opts)[-1]
+    below = [option_of(child, parameter) for child in getattr(command, "commands", {}).values()]
+    return next((name for name in below if name != parameter), parameter)
+
+
 def install(command: Any) -> None:
     """Have help, errors and hints of a program speak of one name, whatever is typed.
 

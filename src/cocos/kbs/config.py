@@ -6,9 +6,10 @@ A file may use either; sections are translated to the flat names before validati
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -18,10 +19,10 @@ from pydantic import (
     model_validator,
 )
 
-from cocos.errors import ConfigError
+from cocos.errors import ConfigError, problem_of
 from cocos.kbs.settings import trustee as trustee_config
 from cocos.kbs.settings.table import together
-from cocos.transport.http_server import split_address
+from cocos.transport.http_server import listening
 from cocos.transport.tls_files import MAKE, TlsFiles
 from cocos.wire.kbs.generations import Generation
 
@@ -41,6 +42,15 @@ _MAKE_ADMIN: Final = (
     "kbs-admin.key && openssl pkey -in kbs-admin.key -pubout -out kbs-admin.pub; or "
     "--insecure-api to let everybody in"
 )
+
+
+def _appraiser(text: str) -> str:
+    if text not in {BUILTIN, NO_ATTESTATION} and not text.startswith(_SERVERS):
+        raise ValueError(
+            f"{text!r} is nobody who could appraise evidence; builtin, https://HOST:PORT, "
+            "http://HOST:PORT, unix:/PATH, or none"
+        )
+    return text
 
 
 class AccessRule(BaseModel):
@@ -133,7 +143,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    sockets: tuple[str, ...] = ()
+    sockets: tuple[Annotated[str, AfterValidator(listening)], ...] = ()
     insecure_http: bool = False
     certificate: Path | None = None
     private_key: Path | None = None
@@ -151,7 +161,7 @@ class Settings(BaseModel):
     tpm_ek_ca: tuple[Path, ...] = ()
     tpm_vendor_ca: tuple[Path, ...] = ()
     tpm_ek_allow: tuple[Path, ...] = ()
-    attestation: str = BUILTIN
+    attestation: Annotated[str, AfterValidator(_appraiser)] = BUILTIN
     attestation_ca: Path | None = None
     attestation_certificate: Path | None = None
     attestation_key: Path | None = None
@@ -198,8 +208,7 @@ class Settings(BaseModel):
             for each in error.errors():
                 name, *inner = map(str, each["loc"])
                 place = ".".join([places.get(name, name), *inner])
-                message = each["msg"].removeprefix("Value error, ")
-                problems.append(ConfigError(f"{place}: {message}"))
+                problems.append(ConfigError(f"{place}: {problem_of(each)}"))
                 flat.pop(name, None)
             settings = build(flat)
         if problems:
@@ -224,10 +233,7 @@ class Settings(BaseModel):
 
         Raises:
             ConfigError: says which, all at once, and what to do.
-            UsageError: an address does not parse.
         """
-        for address in self.addresses:
-            split_address(address)
         if problems := list(self.contradictions()):
             raise together(problems)
 
@@ -241,13 +247,6 @@ class Settings(BaseModel):
         if not self.insecure_http and len(given) != len(files):
             yield ConfigError("HTTPS needs a certificate and its key", hint=_MAKE_CERTIFICATE)
         yield from self._about_admins()
-        known = self.attestation in {BUILTIN, NO_ATTESTATION}
-        if not known and not self.attestation.startswith(_SERVERS):
-            yield ConfigError(
-                f"{self._said('attestation')}: {self.attestation!r} is nobody who could appraise "
-                "evidence",
-                hint="builtin, https://HOST:PORT, http://HOST:PORT, unix:/PATH, or none",
-            )
         ours = [name for name in _BUILTIN_ONLY if getattr(self, name)]
         if ours and self.attestation != BUILTIN:
             yield ConfigError(

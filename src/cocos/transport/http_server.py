@@ -132,6 +132,19 @@ def split_address(address: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def listening(address: str) -> str:
+    """Return an address that :func:`split_address` takes, for settings.
+
+    Raises:
+        ValueError: it does not.
+    """
+    try:
+        split_address(address)
+    except UsageError as error:
+        raise ValueError(f"{error.message}: {error.hint}") from error
+    return address
+
+
 def _bind(address: str, host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:

@@ -364,7 +364,7 @@ async def test_the_storage_is_the_owner_s_alone(operator: Operator) -> None:
         (["--insecure-http", "--insecure-api", "--session-storage", "redis://:b@h"], "_SESSION_S"),
         (["--insecure-http", "--insecure-api", "--session-storage", "http://h"], "redis://"),
         (["--insecure-http", "--insecure-api", "--config-file", "/nowhere"], "/nowhere"),
-        (["--insecure-http", "--insecure-api", "--attestation-token-type", "X"], "token_type"),
+        (["--insecure-http", "--insecure-api", "--attestation-token-type", "X"], "-token-type"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, flags: list[str], said: str) -> None:

@@ -2,15 +2,17 @@
 """A value that cannot be one ends with 2, a file that is not there with 66: every program's."""
 
 import importlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
-from _command_lines import PROGRAMS, walk
+from _command_lines import COMMANDS, PROGRAMS, walk
 
 from cocos.cli import _common, _values
+from cocos.cli._names import shown
 
 GOOD = {
     "cvms_url": "localhost:7001",
@@ -38,7 +40,6 @@ ANY = {
     # what the manager judges
     *("ttl", "registry_credentials", "ca_url"),
     *("aws_access_key_id", "aws_endpoint_url", "aws_region"),
-    "attestation",  # a name, a URL of two protocols or a socket: judged where it is opened
 }
 """Parameters for which every text is a value; with their command where others judge."""
 
@@ -62,6 +63,9 @@ def kind(parameter: Any) -> Any:
 
 
 ALL = {f"{path} {each.opts[-1]}": (path, command, each) for path, command, each in programs()}
+BY_NAME = {
+    f"{path} {shown(each.opts)[-1]}": (path, command, each) for path, command, each in programs()
+}
 FILES = [
     name
     for name, (_, command, each) in ALL.items()
@@ -73,14 +77,12 @@ FREE = [
     for name, (_, command, each) in ALL.items()
     if kind(each) in {Path, list[Path]} or ANY & {each.name, f"{command.name} {each.name}"}
 ]
-AT_ONCE = {"kbs --attestation-token-type", "kbs --oldest-protocol", "kbs --trusted-proxy"}
-"""The KBS tells all that is wrong at once, its file's settings among them, and ends with 78."""
-JUDGED = [name for name in ALL if name not in FREE and name not in AT_ONCE]
+JUDGED = [name for name in ALL if name not in FREE]
 
 
 def ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, bad: str) -> tuple[int, str]:
     """Run a command whose one parameter has a value; return how it ended before it did anything."""
-    path, command, parameter = ALL[name]
+    path, command, parameter = ALL.get(name) or BY_NAME[name]
     present = tmp_path / "present"
     present.write_text("x")
     words: list[str] = path.split()
@@ -128,6 +130,54 @@ def test_a_value_that_is_none(
     bad = BAD.get(ALL[name][2].name, "?? \x01:")
     code, line = ended(monkeypatch, tmp_path, name, bad)
     assert code == 2, (line, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("kbs", "--attestation-token-type", "attestation_token_type", "EAR", "'EAR' is not 'CoCo'"),
+        ("kbs", "--oldest-protocol", "oldest_protocol", "9", "'9' is not '0.1.1', '0.2"),
+        ("kbs", "--trusted-proxy", "trusted_proxies", ["h"], "'h' is not a network"),
+        ("kbs", "--attestation", "attestation", "ftp://h", "'ftp://h' is nobody"),
+        ("kbs", "--socket", "sockets", ["h:x"], "'h:x' is not an address"),
+        ("kbs", "--timeout", "timeout", 0, "0 is less than 1"),
+        ("kbs", "--auth-rate", "auth_rate", -1, "-1 is less than 0"),
+        ("kbs", "--denial-status", "denial_status", 200, "200 is not 401 or 403"),
+        ("grpc-as", "--socket", "socket", "h", "'h' is not an address"),
+        ("grpc-as", "--http-socket", "http_socket", "unix:/x", "'unix:/x' is not an address"),
+        ("cocos-manager", "--cpus", "cpus", 0, "0 is less than 1"),
+        ("cocos-manager", "--grpc-port", "grpc_port", 65536, "65536 is more than 65535"),
+        ("cocos-manager", "--accelerator", "accelerator", "hvf", "'hvf' is not 'auto', 'kvm'"),
+        ("cocos-agent", "--retry-seconds", "retry_seconds", -1, "less than 0"),
+        ("api-server-rest", "--socket", "socket", "h:1", "h can be reached"),
+        ("attestation-agent", "--socket", "attestation_sock", "h:1", "h can be reached"),
+        ("coco-keyprovider", "--socket", "socket", "h:1", "h can be reached"),
+        ("confidential-data-hub", "--socket", "socket", "h:1", "h can be reached"),
+    ],
+)
+def test_a_wrong_command_line_is_2_and_a_wrong_file_78(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    case: tuple[str, str, str, Any, str],
+) -> None:
+    program, option, setting, bad, problem = case
+    words = str(bad[0] if isinstance(bad, list) else bad)
+    code, line = ended(monkeypatch, tmp_path, f"{program} {option}", words)
+    told = capsys.readouterr().err
+    assert (code, f"{program}: {option}: " in told, problem in told) == (2, True, True), (
+        line,
+        told,
+    )
+    assert "Input should" not in told
+    names = {text for each in COMMANDS[program].params for text in each.opts}
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps({setting: bad}))
+    if "--config-file" not in names or program == "attestation-agent":  # its file has no address
+        return
+    code, line = ended(monkeypatch, tmp_path, f"{program} --config-file", str(file))
+    told = capsys.readouterr().err
+    assert (code, problem in told) == (78, True), (line, told)
 
 
 def test_what_nobody_gave_is_not_looked_at(

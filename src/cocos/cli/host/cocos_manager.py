@@ -112,7 +112,10 @@ ImageFolder = Annotated[
 ]
 Memory = Annotated[
     str | None,
-    _option("Memory of a VM (backend qemu), such as 4G. [MANAGER_QEMU_MEMORY_SIZE, else 2048M]"),
+    _option(
+        "Memory of a VM (backend qemu), such as 4G. [MANAGER_QEMU_MEMORY_SIZE, else 2048M]",
+        "--memory",
+    ),
 ]
 Cpus = Annotated[
     int | None, _option("Processors of a VM (backend qemu). [MANAGER_QEMU_SMP_COUNT, else 2]")
@@ -146,7 +149,7 @@ def main_command(
     state_folder: State = None,
     keep_vms: KeepVms = None,
     image_folder: ImageFolder = None,
-    memory: Memory = None,
+    memory_mib: Memory = None,
     cpus: Cpus = None,
     accelerator: AcceleratorName = None,
     authorized_keys: AuthorizedKeys = None,
@@ -171,7 +174,7 @@ def main_command(
         "state_folder": state_folder,
         "keep_vms": keep_vms,
         "image_folder": image_folder,
-        "memory_mib": memory,
+        "memory_mib": memory_mib,
         "cpus": cpus,
         "accelerator": accelerator,
         "authorized_keys": authorized_keys,

@@ -167,7 +167,7 @@ def main_command(
     context: typer.Context,
     *,
     config_file: Config = None,
-    socket: Sockets = None,
+    sockets: Sockets = None,
     insecure_http: InsecureHttp = None,
     certificate: Certificate = None,
     private_key: PrivateKey = None,
@@ -186,7 +186,7 @@ def main_command(
     oldest_protocol: OldestProtocol = None,
     auth_rate: AuthRate = None,
     denial_status: DenialStatus = None,
-    trusted_proxy: TrustedProxy = None,
+    trusted_proxies: TrustedProxy = None,
     log_level: LogLevel = None,
     as_json: common.JsonFlag = False,
     debug: common.DebugFlag = False,
@@ -198,7 +198,7 @@ def main_command(
     """
     common.configure_logs(level_of_logs(log_level), debug=debug)
     flags: dict[str, object] = {
-        "sockets": socket or None,
+        "sockets": sockets or None,
         "insecure_http": insecure_http,
         "certificate": certificate,
         "private_key": private_key,
@@ -213,7 +213,7 @@ def main_command(
         "timeout": timeout,
         **_places(storage, session_storage, storage_key),
         "oldest_protocol": oldest_protocol,
-        **_strangers(auth_rate, denial_status, trusted_proxy),
+        **_strangers(auth_rate, denial_status, trusted_proxies),
     }
     settings = common.load_settings(
         Settings, file=config_file, environment=ENVIRONMENT, flags=flags

@@ -69,15 +69,19 @@ def test_contradictions_are_refused(tmp_path: Path, flags: dict[str, Any]) -> No
 @pytest.mark.parametrize("socket", ["8080", ":8080", "host:", "host:99999", "::1:80", "a:b"])
 def test_addresses_are_checked(tmp_path: Path, socket: str) -> None:
     with pytest.raises(UsageError, match="not an address"):
-        load(tmp_path, insecure_http=True, insecure_api=True, sockets=[socket]).check()
+        load(tmp_path, insecure_http=True, insecure_api=True, sockets=[socket])
+    with pytest.raises(ConfigError, match="not an address"):
+        load(tmp_path, f"sockets = ['{socket}']", insecure_http=True, insecure_api=True)
 
 
 @pytest.mark.parametrize("attestation", ["bultin", "builtin:", "host:50004", "ftp://host", ""])
 def test_who_appraises_is_checked(tmp_path: Path, attestation: str) -> None:
     flags: dict[str, Any] = {"insecure_http": True, "insecure_api": True}
-    with pytest.raises(ConfigError, match="nobody who could appraise") as caught:
-        load(tmp_path, **flags, attestation=attestation).check()
-    assert "https://HOST:PORT" in (caught.value.hint or "")
+    with pytest.raises(UsageError, match="nobody who could appraise") as caught:
+        load(tmp_path, **flags, attestation=attestation)
+    assert "https://HOST:PORT" in caught.value.message
+    with pytest.raises(ConfigError, match="nobody who could appraise"):
+        load(tmp_path, f"attestation = '{attestation}'", **flags)
     for possible in ("builtin", "none", "https://h:1", "http://h:1", "unix:/a"):
         load(tmp_path, **flags, attestation=possible).check()
 
