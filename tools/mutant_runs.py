@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run a module's tests against its faults; started by ``mutants.py``, one process per module.
 
-Reads a JSON order from standard input and writes a list of outcomes. pytest collects once;
+Reads a JSON order from standard input and writes to a pipe, fault by fault, a line with its
+number in the order, what came of it, and the test that noticed. pytest collects once;
 where its loop would run the tests, every fault gets a fork of the process. A fault in a
 function replaces that function's code where it stands, whoever has imported it; one outside
 of functions needs an interpreter of its own kind, in which the module is imported with it.
@@ -49,6 +50,7 @@ class Order:
     module: str
     tests: list[str]
     jobs: int
+    answers: int
     faults: list[dict[str, Any]]
 
 
@@ -57,7 +59,7 @@ class Baseline:
     """What the tests do without a fault.
 
     Attributes:
-        tests: Node id → index of each function that it enters.
+        tests: Node id → the module's lines that it comes to.
         seconds: Node id → processor time.
     """
 
@@ -68,12 +70,19 @@ class Baseline:
 class Forks:
     """So many children at a time, each with a limit."""
 
-    def __init__(self, jobs: int) -> None:
+    def __init__(self, jobs: int, answers: int) -> None:
         self._jobs = jobs
+        self._answers = answers
         self._running: dict[int, tuple[int, int, float, Path]] = {}
-        self.outcomes: dict[int, str] = {}
+        self.settled: set[int] = set()
         self.killers: Counter[str] = Counter()
         """Node id → how many faults that test noticed."""
+
+    def settle(self, number: int, outcome: str, killer: str = "") -> None:
+        """Say what came of a fault."""
+        self.settled.add(number)
+        self.killers[killer] += 1
+        os.write(self._answers, json.dumps([number, outcome, killer]).encode() + b"\n")
 
     def start(self, number: int, seconds: float, work: Callable[[], int]) -> None:
         """Have ``work`` done in a fork as soon as there is room."""
@@ -83,6 +92,7 @@ class Forks:
         limit = int(TIMES * seconds + CPU_SECONDS)
         pid = os.fork()
         if pid == 0:
+            os.close(self._answers)
             _in_the_child(work, limit, folder)
         deadline = time.monotonic() + TIMES * limit + WAIT_SECONDS
         self._running[os.pidfd_open(pid)] = (pid, number, deadline, folder)
@@ -104,13 +114,15 @@ class Forks:
                 os.killpg(pid, signal.SIGKILL)
             _, status = os.waitpid(pid, 0)
             os.close(fd)
+            killer = ""
             with contextlib.suppress(FileNotFoundError):
-                self.killers[(folder / _KILLER).read_text("utf-8")] += 1
+                killer = (folder / _KILLER).read_text("utf-8")
             shutil.rmtree(folder, ignore_errors=True)
             code = os.waitstatus_to_exitcode(status)
-            self.outcomes[number] = SURVIVED if code == _SURVIVES else "killed"
+            outcome = SURVIVED if code == _SURVIVES else "killed"
             if fd in late and fd not in ended:
-                self.outcomes[number] = "timeout"
+                outcome = "timeout"
+            self.settle(number, outcome, killer)
 
 
 def _in_the_child(work: Callable[[], int], limit: int, folder: Path) -> None:
@@ -151,6 +163,9 @@ class Campaign:
         hypothesis.settings.load_profile("mutants")
         self.baseline = _baseline(session, self.order.source)
         functions = _live_functions(self.order.source)
+        # Children that collect garbage copy no page of what is there already.
+        gc.collect()
+        gc.freeze()
         for number, fault in enumerate(self.order.faults):
             if fault["index"] >= 0:
                 self._try(session, number, fault, functions.get(fault["index"], []))
@@ -165,17 +180,21 @@ class Campaign:
         functions: Sequence[FunctionType],
     ) -> None:
         assert self.baseline is not None
-        index, seconds = fault["index"], self.baseline.seconds
-        code = _codes(fault["source"], self.order.source)[index]
+        seconds = self.baseline.seconds
+        code = _codes(fault["source"], self.order.source)[fault["index"]]
         if any(len(each.__code__.co_freevars) != len(code.co_freevars) for each in functions):
             return
-        items = [item for item in session.items if index in self.baseline.tests[item.nodeid]]
+        lines = _statement(Path(self.order.source).read_text("utf-8"), fault["line"])
+        reached = self.baseline.tests
+        items = [item for item in session.items if not lines.isdisjoint(reached[item.nodeid])]
         if not items or not functions:
-            self.forks.outcomes[number] = UNREACHED
+            self.forks.settle(number, UNREACHED)
             return
-        # What noticed other faults may well notice this one.
-        killers = self.forks.killers
-        items.sort(key=lambda item: (-killers[item.nodeid], seconds[item.nodeid]))
+        # What noticed it before, or other faults, may well notice it now.
+        killers, killer = self.forks.killers, fault["killer"]
+        items.sort(
+            key=lambda each: (each.nodeid != killer, -killers[each.nodeid], seconds[each.nodeid])
+        )
         work = _Mutated(session, items, functions, code)
         self.forks.start(number, sum(seconds[item.nodeid] for item in items), work)
 
@@ -214,6 +233,20 @@ def _codes(text: str, path: str) -> list[CodeType]:
         found[code.co_name, code.co_firstlineno] = code
         todo += [each for each in code.co_consts if isinstance(each, CodeType)]
     return [found[place] for place in places]
+
+
+def _statement(text: str, line: int) -> frozenset[int]:
+    """Return the lines of the innermost statement on a line, without those of its blocks."""
+    best = frozenset[int]()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or 0):
+            begin, end = node.lineno, node.end_lineno or 0
+            body = getattr(node, "body", None)
+            if body and not isinstance(node, ast.Match) and line < body[0].lineno:
+                end = body[0].lineno - 1
+            lines = frozenset(range(begin, end + 1))
+            best = lines if not best or len(lines) < len(best) else best
+    return best
 
 
 def _first_line(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
@@ -258,29 +291,25 @@ def _baseline(session: pytest.Session, path: str) -> Baseline:
 
 
 def _traced(session: pytest.Session, path: str) -> Baseline:
-    ranges = [
-        range(_first_line(node), (node.end_lineno or 0) + 1)
-        for _, node in outermost(ast.parse(Path(path).read_text("utf-8")))
-    ]
-    entered: set[int] = set()
+    lines: set[int] = set()
 
-    def trace(frame: FrameType, event: str, argument: object) -> None:
+    def trace(frame: FrameType, event: str, argument: object) -> Callable[..., Any] | None:
         del event, argument
-        if frame.f_code.co_filename == path:
-            entered.add(frame.f_code.co_firstlineno)
+        if frame.f_code.co_filename != path:
+            return None
+        lines.add(frame.f_lineno)
+        return trace
 
     found = Baseline()
     threading.settrace(trace)
     for item, following in zip(session.items, [*session.items[1:], None], strict=True):
-        entered.clear()
+        lines.clear()
         begin = time.process_time()
         sys.settrace(trace)
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         sys.settrace(None)
         found.seconds[item.nodeid] = time.process_time() - begin
-        found.tests[item.nodeid] = [
-            index for index, lines in enumerate(ranges) if any(line in lines for line in entered)
-        ]
+        found.tests[item.nodeid] = sorted(lines)
     return found
 
 
@@ -333,10 +362,10 @@ def main() -> None:
     read, write = os.pipe()
     # A fork: this process must not have imported the module.
     if (pid := os.fork()) == 0:
-        forks = Forks(order.jobs)
+        forks = Forks(order.jobs, order.answers)
         found = _campaign(order, forks)
         with os.fdopen(write, "w") as pipe:
-            json.dump([list(forks.outcomes.items()), sum(found.seconds.values())], pipe)
+            json.dump([list(forks.settled), sum(found.seconds.values())], pipe)
         os._exit(0)
     os.close(write)
     with os.fdopen(read) as pipe:
@@ -344,14 +373,12 @@ def main() -> None:
     os.waitpid(pid, 0)
     if not text:
         raise SystemExit(1)
-    outcomes, seconds = json.loads(text)
-    forks = Forks(order.jobs)
-    forks.outcomes = dict(outcomes)
+    settled, seconds = json.loads(text)
+    forks = Forks(order.jobs, order.answers)
     for number, fault in enumerate(order.faults):
-        if number not in forks.outcomes:
+        if number not in settled:
             forks.start(number, seconds + CPU_SECONDS, _Imported(order, fault["source"]))
     forks.wait()
-    print(json.dumps([forks.outcomes[number] for number in range(len(order.faults))]))
 
 
 @dataclass

@@ -3,8 +3,9 @@
 
 ``tests/mutants.toml`` says which tests judge which module, and argues why some faults change
 nothing that a test could see. A module's tests are collected once; every fault then runs in
-a fork of that process, by the tests that enter the function it is in. Results are kept in
-``build/mutants`` until the module or its tests change.
+a fork of that process, by the tests that come to its line, first the one that noticed it last
+time. What comes out is written to ``build/mutants`` fault by fault: a run that was broken off
+goes on where it was, and what is known holds until the module or its tests change.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections import Counter
 from collections.abc import Sequence
@@ -27,7 +29,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 TABLE: Final = ROOT / "tests" / "mutants.toml"
 CACHE: Final = ROOT / "build" / "mutants"
 SURVIVED: Final = "survived"
-UNREACHED: Final = "no test enters it"
+UNREACHED: Final = "no test comes there"
 
 Name = tuple[str, str, str]
 """Function, line before, line after."""
@@ -98,40 +100,83 @@ def judge(module: Module, jobs: int) -> dict[Name, str]:
     Raises:
         SystemExit: the tests fail without any fault.
     """
-    cached = CACHE / f"{module.path.replace('/', '-')}.json"
-    key = module.key()
-    if cached.exists():
-        kept = json.loads(cached.read_text())
-        if kept["key"] == key:
-            return {tuple(name): outcome for name, outcome in kept["outcomes"]}
     faults = mutations(module.source.read_text("utf-8"))
-    outcomes = _run(module, faults, jobs)
+    record = Record(CACHE / f"{module.path.replace('/', '-')}.jsonl", module.key())
+    todo = [number for number in range(len(faults)) if number not in record.outcomes]
+    if todo:
+        _run(module, faults, todo, record, jobs)
     found: dict[Name, str] = {}
-    for fault, outcome in zip(faults, outcomes, strict=True):
+    for number, fault in enumerate(faults):
         # Of faults with one name, the worst decides.
         if found.get(fault.name, "killed") == "killed":
-            found[fault.name] = outcome
-    CACHE.mkdir(parents=True, exist_ok=True)
-    cached.write_text(json.dumps({"key": key, "outcomes": list(found.items())}))
+            found[fault.name] = record.outcomes[number]
     return found
 
 
-def _run(module: Module, faults: Sequence[Mutation], jobs: int) -> list[str]:
+class Record:
+    """What came of a module's faults, in a file.
+
+    Attributes:
+        outcomes: By the fault's number; those that are known of the module as it is now.
+        killers: Fault → the test that noticed it, be it in another state of the module.
+    """
+
+    def __init__(self, path: Path, key: str) -> None:
+        self.outcomes: dict[int, str] = {}
+        self.killers: dict[Name, str] = {}
+        self._path = path
+        lines = path.read_text("utf-8").splitlines() if path.exists() else ['""']
+        for line in lines[1:]:
+            number, function, before, after, outcome, killer = json.loads(line)
+            self.killers[function, before, after] = killer
+            if json.loads(lines[0]) == key:
+                self.outcomes[number] = outcome
+        if not self.outcomes:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(key) + "\n", "utf-8")
+
+    def add(self, number: int, fault: Mutation, outcome: str, killer: str) -> None:
+        """Write down what came of a fault."""
+        self.outcomes[number] = outcome
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps([number, *fault.name, outcome, killer]) + "\n")
+
+
+def _run(
+    module: Module, faults: Sequence[Mutation], todo: Sequence[int], record: Record, jobs: int
+) -> None:
+    read, write = os.pipe()
     order = {
         "source": str(module.source),
         "module": "cocos." + module.path.removesuffix("/__init__").replace("/", "."),
         "tests": [str(path) for path in module.test_paths],
         "jobs": jobs,
-        "faults": [dataclasses.asdict(fault) for fault in faults],
+        "answers": write,
+        "faults": [
+            dataclasses.asdict(faults[number])
+            | {"killer": record.killers.get(faults[number].name, "")}
+            for number in todo
+        ],
     }
     words = [sys.executable, str(ROOT / "tools" / "mutant_runs.py")]
-    done = subprocess.run(
-        words, input=json.dumps(order).encode(), capture_output=True, cwd=ROOT, check=False
-    )
-    if done.returncode:
-        raise SystemExit(done.stderr.decode(errors="replace"))
-    outcomes: list[str] = json.loads(done.stdout.splitlines()[-1])
-    return outcomes
+    with tempfile.TemporaryFile() as said:
+        run = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=said, stderr=said, cwd=ROOT, pass_fds=[write]
+        )
+        os.close(write)
+        assert run.stdin is not None
+        with run.stdin as pipe:
+            pipe.write(json.dumps(order).encode())
+        with os.fdopen(read, encoding="utf-8") as answers:
+            for line in answers:
+                place, outcome, killer = json.loads(line)
+                record.add(todo[place], faults[todo[place]], outcome, killer)
+                if sys.stdout.isatty():
+                    done = f"{module.path}: {len(record.outcomes)} of {len(faults)}"
+                    print(done, end="\r", flush=True)
+        if run.wait() or len(record.outcomes) != len(faults):
+            said.seek(0)
+            raise SystemExit(said.read().decode(errors="replace"))
 
 
 def complaints(module: Module, outcomes: dict[Name, str]) -> list[str]:

@@ -2,13 +2,15 @@
 """The harness that judges tests: its faults, and that it tells who lives from who dies."""
 
 import ast
+import dataclasses
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
-from mutants import SURVIVED, UNREACHED, Module, complaints, table
+from mutants import SURVIVED, UNREACHED, Module, Record, complaints, table
 from mutations import MODULE, mutations
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,7 +60,11 @@ LIMIT = 3
 
 
 def reached(number: int) -> bool:
-    return number < LIMIT
+    try:
+        return number < LIMIT
+    except TypeError:
+        number += 1
+        raise
 
 
 class Gate:
@@ -102,20 +108,24 @@ def test_who_dies_and_who_lives(tmp_path: Path) -> None:
         "module": "victim",
         "tests": [str(tests)],
         "jobs": 2,
-        "faults": [
-            {"index": each.index, "source": each.source, "name": each.name} for each in faults
-        ],
+        "faults": [dataclasses.asdict(each) | {"killer": ""} for each in faults],
     }
-    done = subprocess.run(
-        [sys.executable, ROOT / "tools" / "mutant_runs.py"],
-        input=json.dumps(order).encode(),
-        capture_output=True,
-        cwd=tmp_path,
-        check=True,
-    )
-    outcomes = json.loads(done.stdout.splitlines()[-1])
-    found = {each.after: outcome for each, outcome in zip(faults, outcomes, strict=True)}
-    assert found == {
+    with tempfile.TemporaryFile() as answers:
+        subprocess.run(
+            [sys.executable, ROOT / "tools" / "mutant_runs.py"],
+            input=json.dumps(order | {"answers": answers.fileno()}).encode(),
+            capture_output=True,
+            cwd=tmp_path,
+            pass_fds=[answers.fileno()],
+            check=True,
+        )
+        answers.seek(0)
+        lines = [json.loads(line) for line in answers]
+    killers = {faults[number].after: killer.partition("::")[2] for number, _, killer in lines}
+    assert killers["if False:"] == "test_gate"
+    assert killers["return (number <= LIMIT)"] == "test_reached"
+    assert len(lines) == len(faults)
+    assert {faults[number].after: outcome for number, outcome, _ in lines} == {
         "LIMIT = 4": "killed",
         "return (number <= LIMIT)": "killed",
         "if False:": "killed",
@@ -125,7 +135,22 @@ def test_who_dies_and_who_lives(tmp_path: Path) -> None:
         "if number > LIMIT or (number != -1):": "killed",
         "if number > LIMIT or number == -2:": SURVIVED,
         "return 2": UNREACHED,
+        "number += 2": UNREACHED,
+        "pass": UNREACHED,
     }
+
+
+def test_what_is_known_of_a_module_holds_until_it_changes(tmp_path: Path) -> None:
+    path = tmp_path / "record.jsonl"
+    one, two = mutations("x = a < b\ny = 7")
+    Record(path, "first").add(0, one, "killed", "test_x")
+    Record(path, "first").add(1, two, SURVIVED, "")
+    again = Record(path, "first")
+    assert again.outcomes == {0: "killed", 1: SURVIVED}
+    changed = Record(path, "second")
+    assert not changed.outcomes
+    assert changed.killers[one.name] == "test_x"
+    assert not Record(path, "first").outcomes
 
 
 ENTRY = """
