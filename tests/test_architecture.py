@@ -36,6 +36,7 @@ PURE = set().union(*LAYERS[:3])
 IMPURE_MODULES = {"socket", "subprocess", "http", "urllib.request", "httpx", "grpc", "sqlalchemy"}
 ROOMS_OF_HOST: dict[str, set[str]] = {
     "containers": set(),
+    "devices": set(),
     "images": {"containers", "tools"},
     "machines": set(),
     "policies": set(),

@@ -101,7 +101,9 @@ class EventLog:
             )
         log = await self.read()
         digest = hashlib.new(self._algorithm, event).digest()
-        entry = record(self._register, digest, event, algorithm=self._algorithm)
+        number = self._attester.logged_as
+        number = self._register if number is None else number
+        entry = record(number, digest, event, algorithm=self._algorithm)
         if len(log) + len(entry) > MAX_LOG_BYTES:
             raise StateError(f"the event log is full: {MAX_LOG_BYTES} bytes")
         expected = self._extended(self._replay(log), digest)

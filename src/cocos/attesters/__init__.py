@@ -12,8 +12,11 @@ from cocos.attesters._base import (
     SignedQuote,
     TpmDevice,
 )
+from cocos.attesters._devices import SnpDevice, SnpReport, TdxDevice
 from cocos.attesters.sample import InsecureSampleAttester
 from cocos.attesters.sample_device import InsecureSampleDevice
+from cocos.attesters.snp import SnpAttester
+from cocos.attesters.tdx import TdxAttester
 from cocos.attesters.tpm import TpmAttester
 from cocos.errors import UnsupportedError
 
@@ -26,13 +29,26 @@ __all__ = [
     "Devices",
     "InsecureSampleAttester",
     "SignedQuote",
+    "SnpAttester",
+    "SnpDevice",
+    "SnpReport",
+    "TdxAttester",
+    "TdxDevice",
     "TpmAttester",
     "TpmDevice",
     "detect",
 ]
 
-ATTESTERS: tuple[type[Attester], ...] = (TpmAttester, InsecureSampleAttester)
-"""Every attester, in the order of detection: hardware first, insecure ones last."""
+ATTESTERS: tuple[type[Attester], ...] = (
+    TdxAttester,
+    SnpAttester,
+    TpmAttester,
+    InsecureSampleAttester,
+)
+"""Every attester, in the order of detection.
+
+Processors come before TPMs: the TPM of a confidential VM may be one that its host emulates.
+Insecure ones come last."""
 
 _log = structlog.get_logger(__name__)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
 from cocos._types import JsonObject
+from cocos.attesters._devices import SnpDevice, TdxDevice
 from cocos.errors import FormatError, UnsupportedError
 from cocos.wire.json import encode
 from cocos.wire.kbs.protocol import Tee
@@ -88,6 +89,8 @@ class Devices:
     """The devices of this machine that attesters may use; None where there is none."""
 
     tpm: TpmDevice | None = None
+    snp: SnpDevice | None = None
+    tdx: TdxDevice | None = None
 
 
 class DeviceAttester(abc.ABC):
@@ -113,13 +116,15 @@ class Attester(abc.ABC):
         register_hash: Name of the hash of its runtime registers; None without registers
             that software cannot reset.
         default_register: Number of the register for events that name none.
+        logged_as: Its number in the event log, if that is another.
         devices: What is attested beside the CPU; one of each kind.
     """
 
     kind: ClassVar[Tee]
     insecure: ClassVar[bool] = False
-    register_hash: ClassVar[str | None] = None
+    register_hash: str | None = None
     default_register: ClassVar[int] = 17
+    logged_as: ClassVar[int | None] = None
     devices: tuple[DeviceAttester, ...] = ()
 
     @classmethod

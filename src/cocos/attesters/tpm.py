@@ -54,7 +54,7 @@ class TpmAttester(Attester):
     """
 
     kind: ClassVar[Tee] = Tee.TPM
-    register_hash: ClassVar[str | None] = "sha256"
+    register_hash: str | None = "sha256"
     default_register: ClassVar[int] = EVENT_REGISTER
 
     def __init__(self, device: TpmDevice) -> None:

@@ -7,6 +7,7 @@ runtime events as entries of the same form without the first one (AAEL).
 """
 
 import hashlib
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -29,6 +30,12 @@ _SHA1_BYTES: Final = 20
 _SPEC_ID: Final = b"Spec ID Event03\0"
 _MAX_DIGESTS: Final = 16
 _STARTUP: Final = b"StartupLocality\0"
+
+EMPTY_CC_LOG: Final = struct.pack("<II20sI", 0, 3, b"", 37) + struct.pack(
+    "<24sI4HB", b"", 2, 0x000C, 48, 0x0012, 32, 0
+)
+"""First entry of a TDX guest's log where the firmware wrote none, as the guest components
+write it: its signature is missing, and it names SHA-384 and SM3."""
 
 NO_ACTION: Final = 0x00000003
 """EV_NO_ACTION: informative, never extended."""
@@ -112,6 +119,17 @@ def parse_log(data: bytes) -> tuple[Event, ...]:
     reader = Reader(data, "the event log", "little")
     sizes = _first_entry(reader)
     return _entries(reader, sizes)
+
+
+def log_end(data: bytes) -> int:
+    """Return where the events of a firmware's log end and the rest of its table begins.
+
+    Raises:
+        FormatError: another form, cut short, or unreasonably large.
+    """
+    reader = Reader(data, "the event log", "little")
+    _entries(reader, _first_entry(reader))
+    return reader.position
 
 
 def parse_records(data: bytes) -> tuple[Event, ...]:

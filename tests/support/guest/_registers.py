@@ -24,7 +24,7 @@ class RegisterAttester(Attester):
     """
 
     kind: ClassVar[Tee] = Tee.TPM
-    register_hash: ClassVar[str | None] = "sha256"
+    register_hash: str | None = "sha256"
     default_register: ClassVar[int] = 14
 
     def __init__(self) -> None:

@@ -5,7 +5,6 @@
 import hashlib
 import stat
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 from _registers import RegisterAttester
@@ -212,7 +211,7 @@ async def test_a_folder_that_cannot_be_written_is_named(attester: RegisterAttest
 
 async def test_without_registers_there_is_no_log(path: Path) -> None:
     class Bare(RegisterAttester):
-        register_hash: ClassVar[str | None] = None
+        register_hash = None
 
     log = await opened(path, Bare())
     assert not log.supported

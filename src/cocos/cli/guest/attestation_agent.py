@@ -29,6 +29,7 @@ from cocos.clients.kbs import KbsClient
 from cocos.crypto.tee_key import EC_P256
 from cocos.errors import PeerError, UnsupportedError
 from cocos.host import tpm
+from cocos.host.devices import processors
 from cocos.host.files import read_certificates
 from cocos.wire.json import b64decode
 from cocos.wire.kbs.protocol import InitData
@@ -120,7 +121,7 @@ async def _serve(settings: Settings, *, as_json: bool) -> None:
     os.umask(0o077)  # callers get private keys: nobody else may open our socket
     async with contextlib.AsyncExitStack() as stack:
         attester = await detect(
-            Devices(tpm=await _tpm(settings, stack)),
+            await _devices(settings, stack),
             insecure_sample=settings.insecure_sample,
             sample_device=settings.sample_device,
         )
@@ -133,6 +134,14 @@ async def _serve(settings: Settings, *, as_json: bool) -> None:
         )
         common.announce(NAME, address, as_json=as_json)
         await common.wait_for_signal()
+
+
+async def _devices(settings: Settings, stack: contextlib.AsyncExitStack) -> Devices:
+    """Return what proves this machine; a TPM only where no processor does."""
+    found = processors.find()
+    if found.snp is not None or found.tdx is not None:
+        return Devices(snp=found.snp, tdx=found.tdx)
+    return Devices(tpm=await _tpm(settings, stack))
 
 
 async def _tpm(settings: Settings, stack: contextlib.AsyncExitStack) -> tpm.Tpm | None:

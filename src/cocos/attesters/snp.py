@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""AMD SEV-SNP: evidence is the secure processor's report, decoded, with the host's certificates."""
+
+from typing import Any, ClassVar, Final, Self
+
+import structlog
+
+from cocos._types import JsonObject
+from cocos.attesters._base import Attester, Devices, check_report_data
+from cocos.attesters._devices import SnpDevice, SnpReport, filled
+from cocos.attesters._snp_json import REPORT_BYTES, report_json
+from cocos.errors import FormatError, IntegrityError, ProtocolError
+from cocos.evidence.snp_table import parse_table
+from cocos.wire.kbs.protocol import Tee
+
+_REPORT_DATA: Final = slice(0x50, 0x90)
+_HOST_DATA: Final = slice(0xC0, 0xE0)
+_HOST_DATA_BYTES: Final = 32
+
+_log = structlog.get_logger(__name__)
+
+
+class SnpAttester(Attester):
+    """Makes evidence with the secure processor.
+
+    Args:
+        device: The secure processor.
+    """
+
+    kind: ClassVar[Tee] = Tee.SNP
+
+    def __init__(self, device: SnpDevice) -> None:
+        self._device = device
+
+    @classmethod
+    async def detect(cls, devices: Devices) -> Self | None:
+        """Return an attester if this is an SNP guest."""
+        return None if devices.snp is None else cls(devices.snp)
+
+    async def evidence(
+        self,
+        report_data: bytes,
+        challenge: JsonObject | None = None,  # noqa: ARG002 - of a TPM
+        *,
+        events: bytes = b"",  # noqa: ARG002
+    ) -> Any:
+        """Return a report that carries ``report_data``, and the certificates if there are any.
+
+        Raises:
+            FormatError: ``report_data`` is too long.
+            ProtocolError: the processor's answer is no report on it.
+            UnreachableError: the processor does not answer.
+        """
+        check_report_data(report_data)
+        found = await self._report(filled(report_data))
+        return {
+            "attestation_report": report_json(found.report),
+            "cert_chain": _certificates(found.certificates),
+        }
+
+    async def bind_init_data(self, digest: bytes) -> None:
+        """Compare with HOST_DATA, which the host gave at the launch: the first 32 bytes.
+
+        Raises:
+            IntegrityError: this machine was started with other init data, or without.
+        """
+        found = (await self._report(filled(b""))).report[_HOST_DATA]
+        wanted = filled(digest, _HOST_DATA_BYTES)
+        if found != wanted:
+            raise IntegrityError(
+                f"this machine was started with other init data: HOST_DATA is {found.hex()}, "
+                f"not {wanted.hex()}",
+                hint="the host sets it at the launch (QEMU: host-data=)",
+            )
+
+    async def _report(self, data: bytes) -> SnpReport:
+        found = await self._device.report(data)
+        if len(found.report) != REPORT_BYTES or found.report[_REPORT_DATA] != data:
+            raise ProtocolError("what the secure processor answered is no report on our data")
+        return found
+
+
+def _certificates(table: bytes) -> list[JsonObject] | None:
+    """Return the host's certificates; None without. Who verifies can have them elsewhere."""
+    try:
+        found = parse_table(table)
+    except FormatError as error:
+        _log.warning("attester.certificates", problem=error.message)
+        return None
+    named = {entry.kind: entry.data for entry in reversed(found) if entry.kind is not None}
+    return [{"cert_type": kind, "data": list(data)} for kind, data in named.items()] or None
