@@ -83,7 +83,7 @@ class Place:
     """Where in a run we are, for messages.
 
     Attributes:
-        step: ``measure``, ``fetch``, ``unpack``, ``run``, ``collect`` or ``deliver``.
+        step: ``resolve``, ``measure``, ``fetch``, ``unpack``, ``run``, ``collect`` or ``deliver``.
         resource: ``algorithm``, ``datasets[0]`` or empty.
         url: Where the resource comes from, or empty.
     """
@@ -91,6 +91,14 @@ class Place:
     step: str
     resource: str = ""
     url: str = ""
+
+
+class Narrator(Protocol):
+    """Is told where the work is and what it says."""
+
+    def at(self, place: Place, /) -> None: ...
+
+    def say(self, level: Level, message: str, /) -> None: ...
 
 
 def failure(place: Place, error: CocosError) -> JsonObject:

@@ -15,12 +15,13 @@ import structlog
 
 from cocos._patience import Patience, Wait
 from cocos._types import JsonObject
+from cocos.agent.binding import Register, measure, resolve
 from cocos.agent.config import AgentSettings
 from cocos.agent.fetch import Fetcher
 from cocos.agent.kept import Kept
 from cocos.agent.report import INTERRUPTED, Happening, Level, Place, Reporter, Status, failure
 from cocos.agent.states import Event, Machine, State
-from cocos.agent.steps import Bench, Register, interrupted, make_bench, measure, resolve
+from cocos.agent.steps import Bench, interrupted, make_bench
 from cocos.errors import CocosError, InternalError, StateError
 from cocos.host import trees
 from cocos.host.containers.runtime import Runtime

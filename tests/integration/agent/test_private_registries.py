@@ -21,10 +21,9 @@ from _programs import docker_registry, running
 from cocos._clock import system_clock
 from cocos._types import JsonObject
 from cocos.agent.registries import KbsCredentials, reached
-from cocos.agent.registry_credentials import RegistryCredentials
 from cocos.clients.kbs import KbsAdmin
 from cocos.crypto import admin_jwt
-from cocos.errors import AuthenticationError, CocosError, FormatError, ProtocolError
+from cocos.errors import AuthenticationError, CocosError, ProtocolError
 from cocos.host import process
 from cocos.host.images import skopeo as skopeo_tools
 from cocos.host.images.skopeo import Skopeo, registries_conf
@@ -253,49 +252,3 @@ async def test_another_registry_gets_nothing(tool: Skopeo, tmp_path: Path) -> No
                 await reaching.resolve(reference)
         assert heard
         assert not any(LOGIN in each for each in heard)
-
-
-@pytest.mark.parametrize(
-    ("key", "image", "given"),
-    [
-        ("r.example", "docker://r.example/a", True),
-        ("r.example/a", "docker://r.example/a", True),
-        ("r.example/a", "docker://r.example/a/b", True),
-        ("r.example/a", "docker://r.example/ab", False),
-        ("r.example", "docker://r.example.evil/a", False),
-        ("r.example", "docker://r.example:5000/a", False),
-        ("r.example:5000", "docker://r.example/a", False),
-        ("example", "docker://r.example/a", False),
-        ("", "docker://r.example/a", False),
-        ("https://index.docker.io/v1/", "docker://busybox", True),
-        ("docker.io", "docker://user/a", True),
-        ("user", "docker://user/a", False),
-    ],
-)
-def test_whom_an_entry_is_for(key: str, image: str, given: bool) -> None:
-    reference = oci.Reference.parse(image)
-    document = {"auths": {key: {"auth": LOGIN}, "other.example": {"auth": "b3RoZXI="}}}
-    chosen = RegistryCredentials.choose(json.dumps(document).encode(), reference, "they")
-    assert (chosen is not None) == given
-    if chosen is not None:
-        assert b"other" not in chosen.authfile
-        assert LOGIN not in repr(chosen)
-
-
-@pytest.mark.parametrize(
-    "document",
-    [
-        [],
-        {},
-        {"auths": []},
-        {"auths": {"r.example": {}}},
-        {"auths": {"r.example": {"auth": 1}}},
-        {"auths": {"r.example": {"auth": LOGIN}}, "extra_root_certificates": "-----BEGIN"},
-        {"auths": {"r.example": {"auth": LOGIN}}, "extra_root_certificates": ["/etc/ca.pem"]},
-    ],
-)
-def test_what_are_no_credentials(document: object) -> None:
-    reference = oci.Reference.parse("docker://r.example/a")
-    with pytest.raises(FormatError, match=r"^the things ") as caught:
-        RegistryCredentials.choose(json.dumps(document).encode(), reference, "the things")
-    assert LOGIN not in f"{caught.value} {caught.value.hint}"
