@@ -61,11 +61,7 @@ class EventLog:
         """
         if not self.supported:
             return
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._path.touch(mode=0o600)
-        except OSError as error:
-            raise disk_error(error, f"cannot write the event log {self._path}") from error
+        self._make()
         found = await self._attester.read_register(self._register)
         expected = self._replay(await self.read())
         if found != expected:
@@ -94,18 +90,9 @@ class EventLog:
             CallerError: another register.
             IntegrityError: the register was extended by somebody else.
         """
-        if register not in {None, self._register}:
-            raise CallerError(
-                f"runtime events are measured into register {self._register}, not {register}",
-                hint="name that one or none; others belong to the boot, or software resets them",
-            )
+        self._check(register)
         log = await self.read()
-        digest = hashlib.new(self._algorithm, event).digest()
-        number = self._attester.logged_as
-        number = self._register if number is None else number
-        entry = record(number, digest, event, algorithm=self._algorithm)
-        if len(log) + len(entry) > MAX_LOG_BYTES:
-            raise StateError(f"the event log is full: {MAX_LOG_BYTES} bytes")
+        digest, entry = self._entry(log, event)
         expected = self._extended(self._replay(log), digest)
         write_atomic(self._note, struct.pack(">Q", len(log)) + expected + entry)
         try:
@@ -115,6 +102,30 @@ class EventLog:
                 raise
         else:
             await self._settle()
+
+    def _make(self) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._path.touch(mode=0o600)
+        except OSError as error:
+            raise disk_error(error, f"cannot write the event log {self._path}") from error
+
+    def _check(self, register: int | None) -> None:
+        if register not in {None, self._register}:
+            raise CallerError(
+                f"runtime events are measured into register {self._register}, not {register}",
+                hint="name that one or none; others belong to the boot, or software resets them",
+            )
+
+    def _entry(self, log: bytes, event: bytes) -> tuple[bytes, bytes]:
+        """Return an event's digest, and its entry if the log has room for it."""
+        digest = hashlib.new(self._algorithm, event).digest()
+        number = self._attester.logged_as
+        number = self._register if number is None else number
+        entry = record(number, digest, event, algorithm=self._algorithm)
+        if len(log) + len(entry) > MAX_LOG_BYTES:
+            raise StateError(f"the event log is full: {MAX_LOG_BYTES} bytes")
+        return digest, entry
 
     async def _settle(self) -> None:
         """Follow a note, if there is one."""

@@ -115,6 +115,8 @@ class Attester(abc.ABC):
         insecure: The evidence proves nothing; the attester is used only when allowed by name.
         register_hash: Name of the hash of its runtime registers; None without registers
             that software cannot reset.
+        events_in_report: Without registers, evidence itself carries the log of events, bound
+            to its report data.
         default_register: Number of the register for events that name none.
         logged_as: Its number in the event log, if that is another.
         devices: What is attested beside the CPU; one of each kind.
@@ -123,6 +125,7 @@ class Attester(abc.ABC):
     kind: ClassVar[Tee]
     insecure: ClassVar[bool] = False
     register_hash: str | None = None
+    events_in_report: ClassVar[bool] = False
     default_register: ClassVar[int] = 17
     logged_as: ClassVar[int | None] = None
     devices: tuple[DeviceAttester, ...] = ()

@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""AMD SEV-SNP: evidence is the secure processor's report, decoded, with the host's certificates."""
+"""AMD SEV-SNP: evidence is the secure processor's report, decoded, with the host's certificates.
 
+There is no register for runtime events. Once there are any, the log of them goes along and
+the report data is over both (ADR 0040); until then evidence is the guest components'.
+"""
+
+import base64
 from typing import Any, ClassVar, Final, Self
 
 import structlog
@@ -10,6 +15,7 @@ from cocos.attesters._base import Attester, Devices, check_report_data
 from cocos.attesters._devices import SnpDevice, SnpReport, filled
 from cocos.attesters._snp_json import REPORT_BYTES, report_json
 from cocos.errors import FormatError, IntegrityError, ProtocolError
+from cocos.evidence.snp_binding import bind, mimics
 from cocos.evidence.snp_table import parse_table
 from cocos.wire.kbs.protocol import Tee
 
@@ -28,6 +34,8 @@ class SnpAttester(Attester):
     """
 
     kind: ClassVar[Tee] = Tee.SNP
+    register_hash: str | None = "sha384"
+    events_in_report: ClassVar[bool] = True
 
     def __init__(self, device: SnpDevice) -> None:
         self._device = device
@@ -42,21 +50,31 @@ class SnpAttester(Attester):
         report_data: bytes,
         challenge: JsonObject | None = None,  # noqa: ARG002 - of a TPM
         *,
-        events: bytes = b"",  # noqa: ARG002
+        events: bytes = b"",
     ) -> Any:
-        """Return a report that carries ``report_data``, and the certificates if there are any.
+        """Return a report that carries ``report_data`` and ``events``, and the certificates.
 
         Raises:
-            FormatError: ``report_data`` is too long.
+            FormatError: ``report_data`` is too long, or reads as if it carried events.
             ProtocolError: the processor's answer is no report on it.
             UnreachableError: the processor does not answer.
         """
         check_report_data(report_data)
-        found = await self._report(filled(report_data))
-        return {
+        if mimics(report_data):
+            # Whoever may ask for evidence could else claim any computation.
+            raise FormatError(
+                "report data must not end as if it carried runtime events",
+                hint="pass a digest of at most 48 bytes",
+            )
+        data = bind(report_data, events) if events else filled(report_data)
+        found = await self._report(data)
+        evidence: JsonObject = {
             "attestation_report": report_json(found.report),
             "cert_chain": _certificates(found.certificates),
         }
+        if events:
+            evidence["aael"] = base64.b64encode(events).decode("ascii")
+        return evidence
 
     async def bind_init_data(self, digest: bytes) -> None:
         """Compare with HOST_DATA, which the host gave at the launch: the first 32 bytes.

@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evidence of SNP guests is the guest components' JSON, whatever the host puts beside it."""
 
+import base64
+import hashlib
 import struct
 import uuid
 
 import pytest
 from _tsm import ROOT, FakeTsm
 from _vectors import vector
+from hypothesis import given
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from cocos.attesters import Devices, SnpAttester, SnpReport, detect
 from cocos.attesters._snp_json import report_json
 from cocos.errors import FormatError, IntegrityError, ProtocolError, UnsupportedError
+from cocos.evidence.snp_binding import bind, mimics
 from cocos.evidence.snp_table import KINDS
 from cocos.host.devices.configfs_tsm import SNP
 from cocos.host.devices.processors import find
@@ -153,6 +158,48 @@ async def test_init_data_are_compared_with_host_data() -> None:
 
 async def test_there_is_no_runtime_register() -> None:
     attester = SnpAttester(Processor())
-    assert attester.register_hash is None
     with pytest.raises(UnsupportedError, match="snp has no runtime"):
         await attester.extend_register(17, bytes(48))
+
+
+async def test_events_go_along_and_every_byte_of_them_is_bound() -> None:
+    attester = SnpAttester(Processor())
+    plain = await attester.evidence(DATA)
+    evidence = await attester.evidence(DATA, events=b"events")
+    assert "aael" not in plain
+    assert base64.b64decode(evidence["aael"]) == b"events"
+    found = bytes(evidence["attestation_report"]["report_data"])
+    log = hashlib.sha384(b"events").digest()
+    assert found == hashlib.sha384(log + DATA).digest() + b"cocos runtime v1"
+
+
+@pytest.mark.parametrize("events", [b"", b"events"])
+async def test_nobody_chooses_report_data_that_reads_as_if_it_carried_events(
+    events: bytes,
+) -> None:
+    """Whoever may ask the agent for evidence would else claim any computation."""
+    forged = bind(DATA, b"somebody else's computation")
+    asked: list[bytes] = []
+
+    class Watched(Processor):
+        async def report(self, data: bytes) -> SnpReport:
+            asked.append(data)
+            return await super().report(data)
+
+    with pytest.raises(FormatError, match="must not end"):
+        await SnpAttester(Watched()).evidence(forged, events=events)
+    assert asked == []
+
+
+@given(st.binary(max_size=64), st.binary(min_size=1, max_size=64))
+def test_what_a_caller_chooses_is_never_what_carries_events(chosen: bytes, log: bytes) -> None:
+    assert mimics(bind(chosen, log))
+    assert mimics(chosen) == chosen.ljust(64, b"\0").endswith(b"cocos runtime v1")
+
+
+@given(st.binary(max_size=64), st.binary(max_size=64), st.binary(), st.binary())
+def test_no_other_session_or_log_has_the_same_binding(
+    one: bytes, other: bytes, log: bytes, longer: bytes
+) -> None:
+    same = (one, log) == (other, longer)
+    assert (bind(one, log) == bind(other, longer)) == same

@@ -15,6 +15,7 @@ from cocos.attestation_agent.coco_as import CocoAsTokens
 from cocos.attestation_agent.config import ConfigFile, Settings
 from cocos.attestation_agent.event_log import EventLog
 from cocos.attestation_agent.machine import Machine
+from cocos.attestation_agent.reported_log import ReportedLog
 from cocos.attestation_agent.server import service
 from cocos.attestation_agent.service import AttestationAgent
 from cocos.attestation_agent.tokens import KbsTokens
@@ -174,7 +175,8 @@ async def _event_log(settings: Settings, attester: Attester) -> EventLog | None:
     if config.eventlog_algorithm is not None:
         _log.warning("config.without-effect", setting="eventlog_config.eventlog_algorithm")
     register = attester.default_register if config.init_pcr is None else config.init_pcr
-    log = EventLog(settings.aael_path, attester, register)
+    kind = ReportedLog if attester.events_in_report else EventLog
+    log = kind(settings.aael_path, attester, register)
     await log.open()
     return log
 
