@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cocos.attestation_agent.event import record, tagged_event
 from cocos.errors import FormatError
-from cocos.evidence import eventlog
+from cocos.evidence import eventlog, nvidia
 from cocos.evidence.event_details import details, runtime_event, summary
 from cocos.evidence.eventlog import TYPES, Event, parse_log, parse_records
 from cocos.evidence.tpm import Quote, RsaPublic, Signature
@@ -22,7 +22,8 @@ HEADER = struct.pack("<II20xI", 0, 3, 33) + (
 )
 QUOTE = bytes.fromhex("ff54434780180000")
 PUBLIC = bytes.fromhex("00200001000b000500720000")
-STARTS = st.sampled_from([b"", HEADER, QUOTE, PUBLIC, b"\0\x14\0\x0b"])
+SPDM = bytes.fromhex("11e001ff") + bytes(33) + bytes.fromhex("116000000110000001010b0001")
+STARTS = st.sampled_from([b"", HEADER, QUOTE, PUBLIC, SPDM, b"\0\x14\0\x0b"])
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Z", "C"]), min_size=1)
 EVENTS = st.builds(
     Event,
@@ -34,7 +35,15 @@ EVENTS = st.builds(
 
 
 @pytest.mark.parametrize(
-    "parse", [Quote.parse, Signature.parse, RsaPublic.parse, parse_log, parse_records]
+    "parse",
+    [
+        Quote.parse,
+        Signature.parse,
+        RsaPublic.parse,
+        parse_log,
+        parse_records,
+        nvidia.Report.parse,
+    ],
 )
 @given(start=STARTS, data=st.binary(max_size=200))
 def test_parsers_are_total(parse: Callable[[bytes], object], start: bytes, data: bytes) -> None:

@@ -56,6 +56,7 @@ class Appraisal:
 class _Verified:
     verifier: Verifier
     name: str
+    category: str
     claims: JsonObject
     annotated: JsonObject
 
@@ -242,17 +243,18 @@ class AttestationService:
                     # A large document takes its time: others must not wait for it.
                     shown = await asyncio.to_thread(parse_init_data, attester.init_data)
                 digest = attester.init_data_digest if shown is None else shown.digest
-                claims = await authentic.claims(digest)
+                parts = await authentic.parts(digest, verifier.category)
             except EvidenceError as error:
                 failures.append(error)
                 continue
-            name = f"{verifier.category}{count[verifier.category]}"
-            count[verifier.category] += 1
             size = 0 if attester.init_data is None else len(attester.init_data.body)
-            annotated = await apart(
-                size, compose, attester.tee, claims, attester.runtime_data, shown
-            )
-            verified.append(_Verified(verifier, name, claims, annotated))
+            for part in parts:
+                name = f"{part.category}{count[part.category]}"
+                count[part.category] += 1
+                annotated = await apart(
+                    size, compose, attester.tee, part.claims, attester.runtime_data, shown
+                )
+                verified.append(_Verified(verifier, name, part.category, part.claims, annotated))
         return verified, failures
 
     async def _kept(self, attester: Attester) -> Kept | None:
@@ -266,7 +268,7 @@ class AttestationService:
         self, part: _Verified, policy_id: str, values: JsonObject, base: BaseDocuments
     ) -> Verdict:
         try:
-            text = await self._policies.text(f"{policy_id}_{part.verifier.category}")
+            text = await self._policies.text(f"{policy_id}_{part.category}")
             said = await self._engine.evaluate(text, _RULES, part.annotated, base=base)
             verdict = appraise(*(said[rule] for rule in _RULES))
             explained = await asyncio.to_thread(_explained, part, verdict, values)

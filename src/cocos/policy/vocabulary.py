@@ -76,6 +76,15 @@ CLAIMED: Final[Mapping[Tee, Shape]] = {
             "platform_version": Shape("o", dict.fromkeys(("major", "minor"), _NUMBER)),
         },
     ),
+    Tee.NVIDIA: Shape(
+        "o",
+        {
+            **dict.fromkeys(("arch", "uuid", "device_serial"), _TEXT),
+            "measurements": Shape("o", {}, others=_TEXT),
+            "config": Shape("o", {}, others=ANY),
+            "revocation_checked": ANY,
+        },
+    ),
     Tee.SAMPLE_DEVICE: Shape("o", {"svn": ANY}),
 }
 """What verifiers of ours claim, below the name of the TEE."""

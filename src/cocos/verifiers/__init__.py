@@ -6,7 +6,8 @@ from typing import Final
 
 from cocos._clock import Clock
 from cocos.errors import EvidenceError, Finding
-from cocos.verifiers._base import Authentic, Demand, Expected, Kept, Verifier
+from cocos.verifiers._base import Authentic, Demand, Expected, Kept, Part, Verifier
+from cocos.verifiers.nvidia import NvidiaVerifier
 from cocos.verifiers.sample import InsecureSampleDeviceVerifier, InsecureSampleVerifier
 from cocos.verifiers.tpm import Authorities, TpmVerifier
 from cocos.wire.kbs.protocol import Tee
@@ -17,6 +18,8 @@ __all__ = [
     "Demand",
     "Expected",
     "Kept",
+    "NvidiaVerifier",
+    "Part",
     "Verifier",
     "VerifierTable",
     "verifier_table",
@@ -75,6 +78,9 @@ def verifier_table(
         clock: For the validity of certificates.
         tpm: Who certifies endorsement keys of TPMs; without, nobody does.
     """
-    genuine: tuple[Verifier, ...] = (TpmVerifier(tpm or Authorities(), clock=clock),)
+    genuine: tuple[Verifier, ...] = (
+        TpmVerifier(tpm or Authorities(), clock=clock),
+        NvidiaVerifier(clock=clock),
+    )
     insecure = (kind() for kind in _INSECURE_SAMPLE) if insecure_allow_sample else ()
     return VerifierTable({verifier.kind: verifier for verifier in (*genuine, *insecure)})

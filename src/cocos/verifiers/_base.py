@@ -66,6 +66,19 @@ class Expected:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What evidence says of one device.
+
+    Attributes:
+        category: As of a :class:`Verifier`.
+        claims: As of :meth:`Authentic.claims`.
+    """
+
+    category: str
+    claims: JsonObject
+
+
 class Authentic(abc.ABC):
     """Evidence whose key, signature and nonce hold: only this is worth any work."""
 
@@ -83,6 +96,15 @@ class Authentic(abc.ABC):
             EvidenceError: it does not hold; the findings have every check that failed.
         """
 
+    async def parts(self, init_data: bytes | None, category: str) -> tuple[Part, ...]:
+        """Check as :meth:`claims` does, and return what is claimed of each device.
+
+        Args:
+            init_data: As of :meth:`claims`.
+            category: Of the verifier.
+        """
+        return (Part(category, await self.claims(init_data)),)
+
 
 class Verifier(abc.ABC):
     """Checks that evidence is genuine and fresh, and says what it claims.
@@ -99,7 +121,7 @@ class Verifier(abc.ABC):
 
     kind: ClassVar[Tee]
     category: ClassVar[str] = "cpu"
-    insecure: ClassVar[bool] = False
+    insecure: bool = False
 
     async def challenge(
         self,

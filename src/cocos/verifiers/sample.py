@@ -30,7 +30,7 @@ class InsecureSampleVerifier(Verifier):
     """Believes whoever says to be a sample TEE."""
 
     kind: ClassVar[Tee] = Tee.SAMPLE
-    insecure: ClassVar[bool] = True
+    insecure: bool = True
 
     async def authenticate(self, evidence: Any, expected: Expected) -> Authentic:
         """Check that the evidence carries the expected report data, all of it."""
@@ -42,7 +42,7 @@ class InsecureSampleDeviceVerifier(Verifier):
 
     kind: ClassVar[Tee] = Tee.SAMPLE_DEVICE
     category: ClassVar[str] = "gpu"
-    insecure: ClassVar[bool] = True
+    insecure: bool = True
 
     async def authenticate(self, evidence: Any, expected: Expected) -> Authentic:
         """Check that the evidence carries the expected report data, all of it."""

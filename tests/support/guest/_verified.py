@@ -28,5 +28,6 @@ def _check_names(shape: Shape | None, value: Any) -> None:
         return
     for name, member in value.items():
         if name not in {"report_data", "init_data"}:  # beside them
-            assert name in shape.members, name
-            _check_names(shape.members[name], member)
+            known = shape.members.get(name, shape.others)
+            assert known is not None, name
+            _check_names(known, member)

@@ -190,7 +190,7 @@ async def test_replayed_device_evidence(make: Make) -> None:
 
 
 async def test_all_failures_at_once(make: Make) -> None:
-    bad = request(evidence={}, additional={Tee.SAMPLE_DEVICE: {}, Tee.NVIDIA: {}})
+    bad = request(evidence={}, additional={Tee.SAMPLE_DEVICE: {}, Tee.HYGON_DCU: {}})
     with pytest.raises(EvidenceError) as caught:
         await make().appraise(bad)
     checks = [finding.check for finding in caught.value.findings]
