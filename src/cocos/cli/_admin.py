@@ -24,7 +24,7 @@ AuthPrivateKey = Annotated[
     typer.Option(
         "--auth-private-key",
         envvar=ENVIRONMENT["auth_private_key"],
-        help="The admin's Ed25519 private key, PEM; a short-lived token is made with it.",
+        help="The admin's Ed25519 private key, as PEM; a short-lived token is made with it.",
     ),
 ]
 AdminTokenFile = Annotated[

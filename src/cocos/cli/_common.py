@@ -20,7 +20,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from typer.exceptions import TyperException
 
 from cocos import __version__
-from cocos.cli import _names, _values
+from cocos.cli import _help, _names, _values
 from cocos.cli._anywhere import in_place
 from cocos.cli._screen import Screen
 from cocos.errors import (
@@ -53,6 +53,14 @@ def _here_or_before(context: typer.Context, value: bool) -> bool:
 
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON.", callback=_here_or_before)
+]
+ServerJsonFlag = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Print where it listens, and all else that is no log, as JSON.",
+        callback=_here_or_before,
+    ),
 ]
 LogLevel = Annotated[
     str,
@@ -89,6 +97,10 @@ def run_app(app: typer.Typer, name: str) -> None:
         _values.install(command)
         arguments = in_place(command, sys.argv[1:])
         _names.install(command)
+        _help.install(command, name)
+        if _help.is_bare(command, arguments):
+            command([*arguments, "--help"], prog_name=name, standalone_mode=False)
+            sys.exit(UsageError.exit_code)
         status = command(arguments, prog_name=name, standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
     except typer.Exit as exit_:

@@ -34,7 +34,7 @@ For = Annotated[
     typer.Option(
         "--for",
         metavar="MANIFEST",
-        help="Only for this computation, alone on its machine; repeat it to allow several.",
+        help="Only for this computation, alone on its machine; repeatable, to allow several.",
     ),
 ]
 ForImage = Annotated[
@@ -42,7 +42,7 @@ ForImage = Annotated[
     typer.Option(
         "--for-image",
         metavar="FOLDER",
-        help="Only for machines of this VM image: the folder of cocos-cli image build.",
+        help="Only for machines of this VM image: the folder of cocos-cli image build; repeatable.",
     ),
 ]
 ForAlgorithm = Annotated[
@@ -51,7 +51,7 @@ ForAlgorithm = Annotated[
         "--for-algorithm",
         metavar="DIGEST",
         help="Only for this program without arguments, whatever its data and whoever gets the "
-        "result; cocos-cli checksum prints it.",
+        "result; cocos-cli checksum prints it; repeatable.",
     ),
 ]
 AnyComputation = Annotated[

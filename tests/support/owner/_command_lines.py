@@ -67,8 +67,8 @@ def _judge(command: Any, parameter: Any, given: Any, context: Any) -> None:
     if given is None or given == []:
         assert not parameter.required or parameter.envvar, f"{parameter.name} is missing"
         return
-    parameter.get_runtime_param().coerce(given, param=parameter, ctx=context)
     judge = GRAMMAR.get(f"{command.name} {parameter.name}", GRAMMAR.get(parameter.name))
-    for text in given if isinstance(given, list | tuple) else [given]:
-        if judge is not None and text != "":
+    read = parameter.get_runtime_param().coerce(given, param=parameter, ctx=context)
+    for text in read if isinstance(read, list | tuple) else [read]:
+        if judge is not None and isinstance(text, str) and text != "":
             judge(text)

@@ -3,7 +3,6 @@
 
 import importlib
 import re
-import shlex
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 import typer
+from _shell_lines import commands
 
 from cocos.cli._names import shown
 
@@ -21,9 +21,6 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 _BLOCK = re.compile(r"^ *```(?:bash|sh)[ \w]*\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _HEREDOC = re.compile(r"<< ?'?(\w+)'?[^\n]*\n.*?^\1$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(rf"(?<!`)`((?:{'|'.join(SCRIPTS)}) [^`\n]+)`")
-_SETS = re.compile(r"[A-Z_0-9]+=")
-_STARTS = {";", "&&", "||", "|", "&", "(", "then", "do", "until", "while", "if", "!", "\n"}
-_ENDS = _STARTS | {")", ">", ">>", "<", "2>", "2", ">&", "<<"}
 
 
 def lines(page: str) -> Iterator[str]:
@@ -33,33 +30,6 @@ def lines(page: str) -> Iterator[str]:
         yield from text.splitlines()
     for inline in _INLINE.finditer(page):
         yield inline[1]
-
-
-def words(line: str) -> list[str]:
-    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
-    lexer.whitespace_split = True
-    try:
-        return list(lexer)
-    except ValueError:  # a quotation that goes over lines
-        return line.split()
-
-
-def commands(line: str) -> Iterator[list[str]]:
-    found: list[str] | None = None
-    start = True
-    for word in words(line):
-        if found is not None and (word in _ENDS or set(word) & set("|&;()<>")):
-            yield found
-            found = None
-        if found is not None:
-            found.append(word)
-        elif start and word in SCRIPTS:
-            found = [word]
-        start = (
-            word in _STARTS or word.endswith(("(", "|", "&", ";")) or _SETS.match(word) is not None
-        )
-    if found is not None:
-        yield found
 
 
 def every(option: Any) -> set[str]:

@@ -28,7 +28,7 @@ AllowUser = Annotated[
     typer.Option(
         "--allow-user",
         metavar="NAME|UID",
-        help="Serve programs of this user, too; can be given again. [default: our own user's "
+        help="Serve programs of this user, too; repeatable. [default: our own user's "
         "and root's only; a socket in the file system serves our own user's]",
     ),
 ]

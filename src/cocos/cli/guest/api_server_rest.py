@@ -66,7 +66,7 @@ def main_command(
     ] = None,
     allow_user: guest.AllowUser = None,
     log_level: guest.LogLevel = None,
-    as_json: common.JsonFlag = False,
+    as_json: common.ServerJsonFlag = False,
     debug: common.DebugFlag = False,
 ) -> None:
     """Serve until SIGTERM: /cdh/resource/…, /aa/token, /aa/evidence, /aa/aael, /info."""

@@ -85,11 +85,11 @@ def main_command(
         typer.Option(
             "--insecure-sample",
             help="If no TEE is found, make sample evidence, which proves nothing. "
-            "[env: COCOS_INSECURE_SAMPLE]",
+            "[env var: COCOS_INSECURE_SAMPLE]",
         ),
     ] = None,
     log_level: guest.LogLevel = None,
-    as_json: common.JsonFlag = False,
+    as_json: common.ServerJsonFlag = False,
     debug: common.DebugFlag = False,
 ) -> None:
     """Serve until SIGTERM. AA_KBC_PARAMS=cc_kbc::URL names the KBS that makes tokens.

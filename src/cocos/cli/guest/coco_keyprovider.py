@@ -63,13 +63,13 @@ Kbs = Annotated[
     typer.Option(
         metavar="URL",
         help="The KBS, with #token-key=, #cert-sha256= or #ca= that it is known by; without, "
-        "whoever answers at http:// is believed. [env: AA_KBC_PARAMS=cc_kbc::URL]",
+        "whoever answers at http:// is believed. [env var: AA_KBC_PARAMS=cc_kbc::URL]",
     ),
 ]
 KbsCa = Annotated[
     Path | None,
     typer.Option(
-        help="The only CA to trust for KBSs at https:// that are known by nothing else, PEM."
+        help="The only CA to trust for KBSs at https:// that are known by nothing else, as PEM."
     ),
 ]
 AuthPrivateKey = Annotated[
@@ -77,28 +77,28 @@ AuthPrivateKey = Annotated[
     typer.Option(
         "-a",
         "--auth-private-key",
-        help="Ed25519 key of the KBS's administrator, PEM: make and register keys that the "
-        "KBS does not have. Needs --key-policy. [env, with --key-policy: KBS_AUTH_PRIVATE_KEY]",
+        help="Ed25519 key of the KBS's administrator, as PEM: make and register keys that the "
+        "KBS does not have. Needs --key-policy. [env var: KBS_AUTH_PRIVATE_KEY, with --key-policy]",
     ),
 ]
 AdminTokenFile = Annotated[
     Path | None,
     typer.Option(
-        help="Instead of that key, a token of the administrator. [env, with --key-policy: "
-        "KBS_ADMIN_TOKEN_FILE]"
+        help="Instead of that key, a token of the administrator. [env var: KBS_ADMIN_TOKEN_FILE]"
     ),
 ]
 Role = Annotated[
     str | None,
     typer.Option(
-        "--role", help="Claim role of tokens that are made. [env: KBS_ADMIN_ROLE; default: admin]"
+        "--role",
+        help="Claim role of tokens that are made. [env var: KBS_ADMIN_ROLE; default: admin]",
     ),
 ]
 Issuer = Annotated[
-    str | None, typer.Option("--issuer", help="Their claim iss. [env: KBS_ADMIN_ISSUER]")
+    str | None, typer.Option("--issuer", help="Their claim iss. [env var: KBS_ADMIN_ISSUER]")
 ]
 Audience = Annotated[
-    str | None, typer.Option("--audience", help="Their claim aud. [env: KBS_ADMIN_AUDIENCE]")
+    str | None, typer.Option("--audience", help="Their claim aud. [env var: KBS_ADMIN_AUDIENCE]")
 ]
 KeyPolicy = Annotated[
     Path | None,
@@ -115,7 +115,7 @@ Agent = Annotated[
     str | None,
     typer.Option(
         metavar="ADDRESS",
-        help="The attestation agent. [env: COCOS_AA_ADDRESS; default: 127.0.0.1:50002]",
+        help="The attestation agent. [env var: COCOS_AA_ADDRESS; default: 127.0.0.1:50002]",
     ),
 ]
 InitDataToml = Annotated[
@@ -131,7 +131,7 @@ InsecureSample = Annotated[
     typer.Option(
         "--insecure-sample",
         help="Without an attestation agent, send sample evidence, which proves nothing; "
-        "allow the well-known sample key. [env: COCOS_INSECURE_SAMPLE]",
+        "allow the well-known sample key. [env var: COCOS_INSECURE_SAMPLE]",
     ),
 ]
 InsecureCtr = Annotated[
@@ -174,7 +174,7 @@ def main_command(
         ),
     ] = False,
     log_level: guest.LogLevel = None,
-    as_json: common.JsonFlag = False,
+    as_json: common.ServerJsonFlag = False,
     debug: common.DebugFlag = False,
 ) -> None:
     """Serve until SIGTERM, unless a command follows."""

@@ -59,16 +59,17 @@ def _option(text: str, *names: str) -> Any:
 
 Config = Annotated[Path | None, _option("Settings, as TOML.", "-c", "--config-file")]
 CvmsUrl = Annotated[
-    str | None, _option("Address of the CVMS. [AGENT_CVM_GRPC_URL, else localhost:7001]")
+    str | None,
+    _option("Address of the CVMS. [env var: AGENT_CVM_GRPC_URL; default: localhost:7001]"),
 ]
 WorkFolder = Annotated[
-    Path | None, _option("Where images are unpacked. [COCOS_WORK_FOLDER, else /cocos]")
+    Path | None, _option("Where images are unpacked. [env var: COCOS_WORK_FOLDER; default: /cocos]")
 ]
 WithoutCgroups = Annotated[
     bool | None,
     _option(
         "Run algorithms although control groups cannot limit them. "
-        "[COCOS_INSECURE_WITHOUT_CGROUPS]",
+        "[env var: COCOS_INSECURE_WITHOUT_CGROUPS]",
         "--insecure-without-cgroups",
     ),
 ]
@@ -76,7 +77,7 @@ RetrySeconds = Annotated[
     float | None,
     _option(
         "How long a computation waits, in all, for a registry or KBS that does not answer now; "
-        "0: not at all. [COCOS_RETRY_SECONDS, else 60]",
+        "0: not at all. [env var: COCOS_RETRY_SECONDS; default: 60]",
         "--retry-seconds",
     ),
 ]
@@ -84,7 +85,7 @@ Once = Annotated[
     bool | None,
     _option(
         "End with the computation, as soon as the CVMS has stored its result, or why it failed. "
-        "[AGENT_ONCE]",
+        "[env var: AGENT_ONCE]",
         "--once",
     ),
 ]

@@ -67,7 +67,7 @@ def main_command(
         typer.Option("--insecure-ctr", help="Take A256CTR, too, which shows no change."),
     ] = False,
     log_level: guest.LogLevel = None,
-    as_json: common.JsonFlag = False,
+    as_json: common.ServerJsonFlag = False,
     debug: common.DebugFlag = False,
 ) -> None:
     """Serve until SIGTERM.

@@ -50,23 +50,34 @@ def _option(text: str, *names: str) -> Any:
 
 
 Config = Annotated[Path | None, _option("Settings, as TOML.", "-c", "--config-file")]
-GrpcHost = Annotated[str | None, _option("API: host. [MANAGER_GRPC_HOST, else localhost]")]
-GrpcPort = Annotated[int | None, _option("API: port, 0: any. [MANAGER_GRPC_PORT, else 7020]")]
+GrpcHost = Annotated[
+    str | None, _option("API: host. [env var: MANAGER_GRPC_HOST; default: localhost]")
+]
+GrpcPort = Annotated[
+    int | None, _option("API: port, 0: any. [env var: MANAGER_GRPC_PORT; default: 7020]")
+]
 ServerCert = Annotated[
     Path | None,
     _option(
-        "API: PEM certificate chain, for TLS. [MANAGER_GRPC_SERVER_CERT]",
+        "API: certificate chain for TLS, as PEM. [env var: MANAGER_GRPC_SERVER_CERT]",
         "--certificate",
         "--server-cert",
     ),
 ]
 ServerKey = Annotated[
     Path | None,
-    _option("API: PEM private key. [MANAGER_GRPC_SERVER_KEY]", "--private-key", "--server-key"),
+    _option(
+        "API: private key, as PEM. [env var: MANAGER_GRPC_SERVER_KEY]",
+        "--private-key",
+        "--server-key",
+    ),
 ]
 ClientCa = Annotated[
     Path | None,
-    _option("API: PEM certificates that clients must chain to. [MANAGER_GRPC_CLIENT_CA_CERTS]"),
+    _option(
+        "API: certificates that clients must chain to, as PEM. [env var: "
+        "MANAGER_GRPC_CLIENT_CA_CERTS]"
+    ),
 ]
 InsecureApi = Annotated[
     bool | None, _option("Let anybody who reaches the API start VMs.", "--insecure-api")
@@ -74,22 +85,29 @@ InsecureApi = Annotated[
 AllowUser = Annotated[
     list[str] | None,
     _option(
-        "Let this user of the machine use the API without a certificate, too; can be given again. "
+        "Let this user of the machine use the API without a certificate, too; repeatable. "
         "[default: our own user and root only]",
         "--allow-user",
     ),
 ]
-HttpHost = Annotated[str | None, _option("Health: host. [MANAGER_HTTP_HOST, else localhost]")]
-HttpPort = Annotated[int | None, _option("Health: port, 0: any. [MANAGER_HTTP_PORT, else 7003]")]
+HttpHost = Annotated[
+    str | None, _option("Health: host. [env var: MANAGER_HTTP_HOST; default: localhost]")
+]
+HttpPort = Annotated[
+    int | None, _option("Health: port, 0: any. [env var: MANAGER_HTTP_PORT; default: 7003]")
+]
 MaxVms = Annotated[
-    int | None, _option("Most VMs at a time, 0: no limit. [MANAGER_MAX_VMS, else 10]")
+    int | None, _option("Most VMs at a time, 0: no limit. [env var: MANAGER_MAX_VMS; default: 10]")
 ]
 BackendName = Annotated[
     str | None,
-    _option(f"Kind of VM: {', '.join(BACKENDS)}. [MANAGER_BACKEND, else {DEFAULT_BACKEND}]"),
+    _option(
+        f"Kind of VM: {', '.join(BACKENDS)}. [env var: MANAGER_BACKEND; default: {DEFAULT_BACKEND}]"
+    ),
 ]
 State = Annotated[
-    Path | None, _option("Folder of the VMs and of what survives us. [MANAGER_STATE_FOLDER]")
+    Path | None,
+    _option("Folder of the VMs and of what survives us. [env var: MANAGER_STATE_FOLDER]"),
 ]
 LogLevel = Annotated[
     str,
@@ -103,30 +121,37 @@ KeepVms = Annotated[
     bool | None,
     _option(
         "Have VMs run on when the manager stops; the next one takes them over "
-        "(backend qemu). [MANAGER_KEEP_VMS]",
+        "(backend qemu). [env var: MANAGER_KEEP_VMS]",
         "--keep-vms",
     ),
 ]
 ImageFolder = Annotated[
-    Path | None, _option("Folder of the VMs' image (backend qemu). [MANAGER_IMAGE_FOLDER]")
+    Path | None, _option("Folder of the VMs' image (backend qemu). [env var: MANAGER_IMAGE_FOLDER]")
 ]
 Memory = Annotated[
     str | None,
     _option(
-        "Memory of a VM (backend qemu), such as 4G. [MANAGER_QEMU_MEMORY_SIZE, else 2048M]",
+        "Memory of a VM (backend qemu), such as 4G. [env var: MANAGER_QEMU_MEMORY_SIZE; "
+        "default: 2048M]",
         "--memory",
     ),
 ]
 Cpus = Annotated[
-    int | None, _option("Processors of a VM (backend qemu). [MANAGER_QEMU_SMP_COUNT, else 2]")
+    int | None,
+    _option("Processors of a VM (backend qemu). [env var: MANAGER_QEMU_SMP_COUNT; default: 2]"),
 ]
 AcceleratorName = Annotated[
     str | None,
-    _option("kvm, tcg, or auto: what a probe VM shows. [MANAGER_QEMU_ACCELERATOR, else auto]"),
+    _option(
+        "kvm, tcg, or auto: what a probe VM shows. [env var: MANAGER_QEMU_ACCELERATOR; "
+        "default: auto]"
+    ),
 ]
 AuthorizedKeys = Annotated[
     Path | None,
-    _option("SSH keys that debug images let in (backend qemu). [MANAGER_GUEST_AUTHORIZED_KEYS]"),
+    _option(
+        "SSH keys that debug images let in (backend qemu). [env var: MANAGER_GUEST_AUTHORIZED_KEYS]"
+    ),
 ]
 
 
@@ -154,7 +179,7 @@ def main_command(
     accelerator: AcceleratorName = None,
     authorized_keys: AuthorizedKeys = None,
     log_level: LogLevel = "info",
-    as_json: common.JsonFlag = False,
+    as_json: common.ServerJsonFlag = False,
     debug: common.DebugFlag = False,
 ) -> None:
     """Serve until SIGTERM; then every VM of it is stopped, unless it is to be kept."""

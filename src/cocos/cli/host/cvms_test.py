@@ -46,14 +46,16 @@ def _flag(text: str, *names: str, hidden: bool = False) -> Any:
 PublicKey = Annotated[
     Path | None,
     _flag(
-        "PEM public key, rsa or ecdsa, that can open the result.", "public-key", "public-key-path"
+        "Public key, rsa or ecdsa, that can open the result, as PEM.",
+        "public-key",
+        "public-key-path",
     ),
 ]
 Manifest = Annotated[
     Path | None, _flag("The whole computation, as JSON, instead of the flags below.", "manifest")
 ]
 AttestedTls = Annotated[str, _flag("Must be false: attested TLS comes later.", "attested-tls-bool")]
-Id = Annotated[str, _flag("The computation's id. [1]", "id")]
+Id = Annotated[str, _flag("The computation's id. [default: 1]", "id")]
 KbsUrl = Annotated[
     str,
     _flag(
@@ -101,7 +103,8 @@ DataHashes = Annotated[
     _flag("Datasets: hashes that the images must have, hex.", "dataset-hash", "dataset-hashes"),
 ]
 ClientCa = Annotated[
-    str, _flag("For the agent: CA file of its clients.", "agent-client-ca", "client-ca-file")
+    str,
+    _flag("For the agent: file with the CA of its clients.", "agent-client-ca", "client-ca-file"),
 ]
 AgentLogLevel = Annotated[
     str, _flag("For the agent: with debug you see what the algorithm prints.", "agent-log-level")
@@ -124,16 +127,16 @@ Once = Annotated[
 AgentTimeout = Annotated[
     str,
     _flag(
-        "With -once: end when no agent has been connected for that time, after one has been. [2m; "
-        "0: never]",
+        "With -once: end when no agent has been connected for that time, after one has been; 0: "
+        "never. [default: 2m]",
         "agent-timeout",
     ),
 ]
 ResultsDir = Annotated[
-    Path | None, _flag("Where ID.zip.jwe is stored; here by default.", "output-dir", "results-dir")
+    Path | None, _flag("Where ID.zip.jwe is stored. [default: here]", "output-dir", "results-dir")
 ]
-Host = Annotated[str | None, _flag("Listen there. [HOST, else localhost]", "host")]
-Port = Annotated[int | None, _flag("0: any. [PORT, else 7001]", "port")]
+Host = Annotated[str | None, _flag("Listen there. [env var: HOST; default: localhost]", "host")]
+Port = Annotated[int | None, _flag("0: any. [env var: PORT; default: 7001]", "port")]
 
 
 @app.command()
@@ -167,7 +170,7 @@ def main_command(
     host: Host = None,
     port: Port = None,
     log_level: common.LogLevel = "warning",
-    as_json: common.JsonFlag = False,
+    as_json: common.ServerJsonFlag = False,
     debug: common.DebugFlag = False,
 ) -> None:
     """Serve until SIGTERM, or with -once until the computation has ended.

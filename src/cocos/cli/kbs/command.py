@@ -56,7 +56,8 @@ Config = Annotated[
 Sockets = Annotated[
     list[str] | None,
     _option(
-        "Listen there, HOST:PORT; repeatable. [0.0.0.0:8080, 127.0.0.1:8080 with --insecure-api]",
+        "Listen there, HOST:PORT; repeatable. [default: 0.0.0.0:8080, 127.0.0.1:8080 with "
+        "--insecure-api]",
         "-s",
         "--socket",
     ),
@@ -70,9 +71,11 @@ LogLevel = Annotated[
     ),
 ]
 InsecureHttp = Annotated[bool | None, _option("Serve plain HTTP.", "--insecure-http")]
-Certificate = Annotated[Path | None, _option("HTTPS: certificate chain, PEM.")]
-PrivateKey = Annotated[Path | None, _option("HTTPS: its private key, PEM.", "-p", "--private-key")]
-AuthPublicKey = Annotated[Path | None, _option("The administrator's Ed25519 public key, PEM.")]
+Certificate = Annotated[Path | None, _option("HTTPS: certificate chain, as PEM.")]
+PrivateKey = Annotated[
+    Path | None, _option("HTTPS: its private key, as PEM.", "-p", "--private-key")
+]
+AuthPublicKey = Annotated[Path | None, _option("The administrator's Ed25519 public key, as PEM.")]
 InsecureApi = Annotated[
     bool | None,
     _option("Let everybody administer, on loopback unless --socket.", "-i", "--insecure-api"),
@@ -82,7 +85,7 @@ AttestationBy = Annotated[
     str | None,
     _option(
         "Who appraises evidence: builtin, a server (https://HOST:PORT, http://HOST:PORT, "
-        "unix:/PATH), or none: guests bring tokens of others. [builtin]",
+        "unix:/PATH), or none: guests bring tokens of others. [default: builtin]",
         "--attestation",
     ),
 ]
@@ -96,15 +99,16 @@ InsecureAllowSample = Annotated[
 TpmEkCa = Annotated[
     list[Path] | None,
     _option(
-        "Believe the TPMs of a manager's VMs, whose host so vouches for what they ran: PEM, as "
-        "cocos-manager tpm-ca prints it; repeatable.",
+        "Believe the TPMs of a manager's VMs, whose host so vouches for what they ran: as "
+        "PEM, which "
+        "cocos-manager tpm-ca prints; repeatable.",
         "--tpm-ek-ca",
     ),
 ]
 TpmVendorCa = Annotated[
     list[Path] | None,
     _option(
-        "Believe TPMs of this vendor, PEM; repeatable. Anybody can buy one: also needs "
+        "Believe TPMs of this vendor, as PEM; repeatable. Anybody can buy one: also needs "
         "--tpm-ek-allow, and reference values of PCR 0 and 7.",
         "--tpm-vendor-ca",
     ),
@@ -117,31 +121,39 @@ TpmEkAllow = Annotated[
         "--tpm-ek-allow",
     ),
 ]
-Timeout = Annotated[int | None, _option("Lifetime of a session, minutes. [5]", "-t", "--timeout")]
+Timeout = Annotated[
+    int | None, _option("Lifetime of a session, in minutes. [default: 5]", "-t", "--timeout")
+]
 Storage = Annotated[
     str | None,
     _option(
-        "Folder, sqlite:////FILE or postgresql://USER@HOST/DB. [KBS_STORAGE, else a folder of the "
+        "Folder, sqlite:////FILE or postgresql://USER@HOST/DB. [env var: KBS_STORAGE; "
+        "default: a folder of the "
         "user]"
     ),
 ]
 SessionStorage = Annotated[
     str | None,
     _option(
-        "Sessions in Redis: rediss://HOST:PORT. [KBS_SESSION_STORAGE, else with the storage]",
+        "Sessions in Redis: rediss://HOST:PORT. [env var: KBS_SESSION_STORAGE; default: "
+        "with the storage]",
         "--session-storage",
     ),
 ]
 OldestProtocol = Annotated[
-    str | None, _option("Refuse guests that speak an older one: 0.1.1, 0.2.0 or 0.4.0. [0.1.1]")
+    str | None,
+    _option("Refuse guests that speak an older one: 0.1.1, 0.2.0 or 0.4.0. [default: 0.1.1]"),
 ]
 AuthRate = Annotated[
     int | None,
-    _option("Handshakes per second that one client address may begin; 0: no limit. [30]"),
+    _option("Handshakes per second that one client address may begin; 0: no limit. [default: 30]"),
 ]
 DenialStatus = Annotated[
     int | None,
-    _option("Answer 401, as Trustee does, when a policy says no; its guests then try again. [403]"),
+    _option(
+        "Answer 401, as Trustee does, when a policy says no; its guests then try "
+        "again. [default: 403]"
+    ),
 ]
 TrustedProxy = Annotated[
     list[str] | None,
@@ -155,8 +167,9 @@ TrustedProxy = Annotated[
 StorageKey = Annotated[
     list[str] | None,
     _option(
-        "The key that opens the storage: file:PATH, env:VARIABLE, tpm:PATH or a PKCS#11 URI. "
-        "Repeat it to name older ones. [storage.key beside the storage, made when it is]",
+        "The key that opens the storage: file:PATH, env:VARIABLE, tpm:PATH or a PKCS#11 URI; "
+        "repeatable, to name older ones. [default: storage.key beside the storage, made "
+        "when it is]",
         "--storage-key",
     ),
 ]
@@ -188,7 +201,7 @@ def main_command(
     denial_status: DenialStatus = None,
     trusted_proxies: TrustedProxy = None,
     log_level: LogLevel = None,
-    as_json: common.JsonFlag = False,
+    as_json: common.ServerJsonFlag = False,
     debug: common.DebugFlag = False,
 ) -> None:
     """Release keys to machines that prove what they are; serve until SIGTERM.

@@ -60,7 +60,7 @@ Config = Annotated[
 ]
 Socket = Annotated[
     str | None,
-    _option("Listen there, HOST:PORT or unix:/PATH. [127.0.0.1:50004]", "-s", "--socket"),
+    _option("Listen there, HOST:PORT or unix:/PATH. [default: 127.0.0.1:50004]", "-s", "--socket"),
 ]
 HttpSocket = Annotated[
     str | None,
@@ -72,13 +72,13 @@ HttpSocket = Annotated[
 ]
 Certificate = Annotated[
     Path | None,
-    _option("TLS: certificate chain, PEM.", "--certificate", "--https-pubkey-cert", "-t"),
+    _option("TLS: certificate chain, as PEM.", "--certificate", "--https-pubkey-cert", "-t"),
 ]
 PrivateKey = Annotated[
-    Path | None, _option("TLS: its private key, PEM.", "--private-key", "--https-prikey", "-k")
+    Path | None, _option("TLS: its private key, as PEM.", "--private-key", "--https-prikey", "-k")
 ]
 ClientCa = Annotated[
-    Path | None, _option("Serve only whom this CA certified, PEM; needs TLS.", "--client-ca")
+    Path | None, _option("Serve only whom this CA certified, as PEM; needs TLS.", "--client-ca")
 ]
 InsecureApi = Annotated[
     bool | None,
@@ -87,15 +87,16 @@ InsecureApi = Annotated[
 Storage = Annotated[
     str | None,
     _option(
-        "Folder, sqlite:////FILE or postgresql://USER@HOST/DB. [AS_STORAGE, else a folder of the "
+        "Folder, sqlite:////FILE or postgresql://USER@HOST/DB. [env var: AS_STORAGE; "
+        "default: a folder of the "
         "user]"
     ),
 ]
 StorageKey = Annotated[
     list[str] | None,
     _option(
-        "The key that opens the storage: file:PATH, env:VARIABLE, tpm:PATH or a PKCS#11 URI. "
-        "[storage.key beside the storage, made when it is]",
+        "The key that opens the storage: file:PATH, env:VARIABLE, tpm:PATH or a PKCS#11 URI; "
+        "repeatable. [default: storage.key beside the storage, made when it is]",
         "--storage-key",
     ),
 ]
@@ -118,7 +119,7 @@ def main_command(
     storage: Storage = None,
     storage_key: StorageKey = None,
     log_level: LogLevel = None,
-    as_json: common.JsonFlag = False,
+    as_json: common.ServerJsonFlag = False,
     debug: common.DebugFlag = False,
 ) -> None:
     """Appraise evidence and keep reference values, over gRPC; serve until SIGTERM.

@@ -33,7 +33,7 @@ PublicKey = Annotated[
     typer.Option(
         "--checkpoint-key",
         "--public-key",
-        help="The key of its checkpoints, as kept when it was set up. [what the KBS says]",
+        help="The key of its checkpoints, as kept when it was set up. [default: what the KBS says]",
     ),
 ]
 Checkpoints = Annotated[
@@ -55,11 +55,7 @@ def admin_options(
     issuer: admin.Issuer = None,
     audience: admin.Audience = None,
 ) -> None:
-    """Read and verify what a KBS has released, denied and let change.
-
-    Example: kbs-client --kbs https://kbs.example:8080 audit --auth-private-key admin.key
-    verify --checkpoint-key audit.pub --checkpoint yesterday.txt
-    """
+    """Read and verify what a KBS has released, denied and let change."""
     connection: Connection = context.obj
     made_with = admin.claims(role, issuer, audience)
     context.obj = connection.as_admin(

@@ -65,7 +65,8 @@ OldestProtocol = Annotated[
     Generation | None,
     typer.Option(
         "--oldest-protocol",
-        help="Speak even this one with a KBS that knows nothing newer. [0.2.0, where nothing is "
+        help="Speak even this one with a KBS that knows nothing newer. [default: 0.2.0, "
+        "where nothing is "
         "lost by it]",
         show_default=False,
     ),
@@ -82,17 +83,19 @@ TeeKeyFile = Annotated[
     Path | None,
     typer.Option(
         "--tee-key-file",
-        help="The private key that resources are encrypted to, PEM: EC P-256, P-521 or RSA. "
+        help="The private key that resources are encrypted to, as PEM: EC P-256, P-521 or RSA. "
         "[default: a new one]",
     ),
 ]
 InitDataText = Annotated[
     str | None,
-    typer.Argument(metavar="[INIT_DATA]", help="Init data, the text itself; or --initdata."),
+    typer.Argument(metavar="INIT_DATA", help="Init data, the text itself; or --initdata."),
 ]
 InitDataFile = Annotated[
     Path | None,
-    typer.Option("--initdata", help="A file with init data, what the host passed in: TOML, JSON."),
+    typer.Option(
+        "--initdata", help="A file with init data, what the host passed in, as TOML or JSON."
+    ),
 ]
 
 _LIFETIME = re.compile(r"([1-9]\d{0,4})([smhd])", re.ASCII)
@@ -142,10 +145,7 @@ def admin_token(
     audience: admin.Audience = None,
     as_json: common.JsonFlag = False,
 ) -> None:
-    """Print a token for admin requests, for curl's "Authorization: Bearer …".
-
-    Example: kbs-client admin-token --auth-private-key admin.key > admin-token
-    """
+    """Print a token for admin requests, for curl's "Authorization: Bearer …"."""
     match = _LIFETIME.fullmatch(lifetime)
     if match is None:
         raise UsageError(f"{lifetime!r} is no lifetime", hint="90s, 30m, 2h or 1d")
@@ -167,10 +167,7 @@ def attest(
     oldest_protocol: OldestProtocol = None,
     as_json: common.JsonFlag = False,
 ) -> None:
-    """Attest this machine and print the token.
-
-    Example: kbs-client attest --tee-key-file tee.key > token
-    """
+    """Attest this machine and print the token."""
     guest = _Guest(
         insecure_sample,
         _tee_key(tee_key_file),
@@ -206,10 +203,7 @@ def get_resource(
     oldest_protocol: OldestProtocol = None,
     as_json: common.JsonFlag = False,
 ) -> None:
-    """Attest this machine, or show a token, and print a resource, as base64.
-
-    Example: kbs-client get-resource --resource default/key/1 | base64 -d > 1.key
-    """
+    """Attest this machine, or show a token, and print a resource, as base64."""
     uri = _resource(path)
     key = _tee_key(tee_key_file)
     given = _init_data(init_data, initdata)
@@ -229,10 +223,7 @@ def get_resource(
 
 @app.command("token-keys")
 def token_keys(context: typer.Context, *, as_json: common.JsonFlag = False) -> None:
-    """Print the keys that verify the KBS's tokens: a JWK set, for whoever is to trust them.
-
-    Example: kbs-client --kbs https://kbs.example:8080 token-keys > jwks.json
-    """
+    """Print the keys that verify the KBS's tokens: a JWK set, for whoever is to trust them."""
     found: JsonObject = run_admin(context.obj, lambda kbs: kbs.token_keys())
     common.emit(found, lambda: print(json.dumps(found)), as_json=as_json)  # noqa: T201
 
@@ -249,10 +240,7 @@ def explain(
     audience: admin.Audience = None,
     as_json: common.JsonFlag = False,
 ) -> None:
-    """Say why the KBS refused something: every check that did not hold.
-
-    Example: kbs-client explain 0123456789abcdef --auth-private-key admin.key
-    """
+    """Say why the KBS refused something: every check that did not hold."""
     where: Connection = context.obj
     made_with = admin.claims(role, issuer, audience)
     proof = admin.credentials(auth_private_key, admin_token_file, made_with)

@@ -39,11 +39,7 @@ def admin_options(
     issuer: admin.Issuer = None,
     audience: admin.Audience = None,
 ) -> None:
-    """Change what the KBS knows: resources, policies, reference values.
-
-    Example: kbs-client --kbs https://kbs.example:8080 config --auth-private-key admin.key
-    set-resource --resource default/key/1 --resource-file 1.key
-    """
+    """Change what the KBS knows: resources, policies, reference values."""
     connection: Connection = context.obj
     made_with = admin.claims(role, issuer, audience)
     context.obj = connection.as_admin(

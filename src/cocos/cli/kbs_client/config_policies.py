@@ -66,11 +66,7 @@ def set_resource_policy(
     policy_id: ResourcePolicyId = GLOBAL,
     as_json: common.JsonFlag = False,
 ) -> None:
-    """Set the policy that decides who gets which resource.
-
-    Examples: set-resource-policy --id resource/team-a --policy-file team-a.rego
-    set-resource-policy --id resource/default/key/algo-key --for m.json
-    """
+    """Set the policy that decides who gets which resource."""
     word = terms.Word.of(for_manifest, for_image, for_algorithm, any_computation)
     choices: dict[str, tuple[bool, Callable[[], str]]] = {
         "allow-all": (allow_all, lambda: defaults.ALLOW_ALL),
@@ -115,10 +111,7 @@ def check_policy(
     ] = Kind.RESOURCE,
     as_json: common.JsonFlag = False,
 ) -> None:
-    """Say what a KBS would say of a policy, without setting it or asking one.
-
-    Example: check-policy --policy-file policy.rego
-    """
+    """Say what a KBS would say of a policy, without setting it or asking one."""
     text = read_text(policy_file, "the policy")
     warnings = common.run_async(PolicyWorkers().check(text, kind))
     _warn(warnings)

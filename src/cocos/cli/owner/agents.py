@@ -32,7 +32,7 @@ ManagerCa = Annotated[
     Path | None,
     typer.Option(
         envvar="MANAGER_GRPC_SERVER_CA_CERTS",
-        help="PEM certificates that the manager's must chain to; switches TLS on.",
+        help="Certificates that the manager's must chain to, as PEM; switches TLS on.",
     ),
 ]
 ManagerCrt = Annotated[
@@ -41,7 +41,7 @@ ManagerCrt = Annotated[
         "--certificate",
         "--manager-crt",
         envvar="MANAGER_GRPC_CLIENT_CERT",
-        help="Our PEM certificate for the manager.",
+        help="Our certificate for the manager, as PEM.",
     ),
 ]
 ManagerKey = Annotated[
@@ -50,7 +50,7 @@ ManagerKey = Annotated[
         "--private-key",
         "--manager-key",
         envvar="MANAGER_GRPC_CLIENT_KEY",
-        help="Our PEM private key for the manager.",
+        help="Our private key for the manager, as PEM.",
     ),
 ]
 VmId = Annotated[str, typer.Argument(metavar="ID", help="The VM, as create printed it.")]
@@ -72,19 +72,19 @@ GuestLog = Annotated[
 ServerCa = Annotated[
     Path | None,
     typer.Option(
-        "--cvms-ca", "--server-ca", help="PEM certificates that the CVMS's must chain to."
+        "--cvms-ca", "--server-ca", help="Certificates that the CVMS's must chain to, as PEM."
     ),
 ]
 ClientKey = Annotated[
     Path | None,
     typer.Option(
-        "--agent-private-key", "--client-key", help="The agent's PEM private key for the CVMS."
+        "--agent-private-key", "--client-key", help="The agent's private key for the CVMS, as PEM."
     ),
 ]
 ClientCrt = Annotated[
     Path | None,
     typer.Option(
-        "--agent-certificate", "--client-crt", help="The agent's PEM certificate for the CVMS."
+        "--agent-certificate", "--client-crt", help="The agent's certificate for the CVMS, as PEM."
     ),
 ]
 KbsParams = Annotated[
@@ -100,12 +100,12 @@ KbsParams = Annotated[
 ]
 RegistryCa = Annotated[
     Path | None,
-    typer.Option(help="PEM certificates of a private CA, for registries without credentials."),
+    typer.Option(help="Certificates of a private CA, as PEM, for registries without credentials."),
 ]
 RegistryCredentials = Annotated[
     str,
     typer.Option(
-        metavar="kbs:///…",
+        metavar="URI",
         help="Resource of the KBS with credentials for private registries, as an auth.json; the "
         "VM gets it by its evidence.",
     ),
@@ -259,7 +259,7 @@ def logs(
 
 @app.command()
 def remove(
-    vm_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The VMs to end.")],
+    vm_ids: Annotated[list[str], typer.Argument(metavar="ID", help="The VMs to end.")],
     *,
     manager_url: ManagerUrl = DEFAULT_URL,
     manager_ca: ManagerCa = None,

@@ -17,7 +17,7 @@ app = common.make_app("Look at a computation before it runs.")
 
 @app.command("digest")
 def digest(
-    manifest: Annotated[Path, typer.Argument(help="The manifest, JSON.")],
+    manifest: Annotated[Path, typer.Argument(help="The manifest, as JSON.")],
     *,
     as_json: common.JsonFlag = False,
 ) -> None:

@@ -52,7 +52,7 @@ Kbs = Annotated[
 ]
 KbsCa = Annotated[
     Path | None,
-    typer.Option(envvar="KBS_CERT_FILE", help="The only CA to trust for the KBS, PEM."),
+    typer.Option(envvar="KBS_CERT_FILE", help="The only CA to trust for the KBS, as PEM."),
 ]
 Keys = Annotated[
     Path | None,

@@ -32,12 +32,12 @@ def result(
     key: Annotated[
         Path,
         typer.Option(
-            "--private-key", "--key", "-k", help="Private key, PEM, of a result consumer."
+            "--private-key", "--key", "-k", help="Private key of a result consumer, as PEM."
         ),
     ],
     output_dir: Annotated[
         Path | None,
-        typer.Option("-o", "--output-dir", help="New or empty folder. [ID-results]"),
+        typer.Option("-o", "--output-dir", help="New or empty folder. [default: ID-results]"),
     ] = None,
     as_json: common.JsonFlag = False,
 ) -> None:
@@ -72,7 +72,7 @@ def checksum(
     *,
     manifest: Annotated[
         bool,
-        typer.Option("--of-manifest", "--manifest", "-m", help="PATH is a manifest in JSON."),
+        typer.Option("--of-manifest", "--manifest", "-m", help="PATH is a manifest, as JSON."),
     ] = False,
     base64_: Annotated[
         bool, typer.Option("-b", "--base64", help="Print base64 instead of hex.")

@@ -29,7 +29,9 @@ app = common.make_app(
 
 Signer = Annotated[
     Path,
-    typer.Option("--signing-key", help="Your private key, EC P-256, PEM: cocos-cli keys -k ecdsa."),
+    typer.Option(
+        "--signing-key", help="Your private key, EC P-256, as PEM: cocos-cli keys --key-type ecdsa."
+    ),
 ]
 Kid = Annotated[
     str,
