@@ -77,7 +77,6 @@ class _Grpc:
                 ("grpc.enable_http_proxy", 0),
                 # One that was started again is found soon; gRPC would wait for minutes.
                 ("grpc.initial_reconnect_backoff_ms", 200),
-                ("grpc.min_reconnect_backoff_ms", 200),
                 ("grpc.max_reconnect_backoff_ms", 1000),
             ]
             self._channel = aio.insecure_channel(self._address, options=options)

@@ -216,6 +216,34 @@ async def test_an_answer_that_is_no_message() -> None:
             await channel.call(("p.S", "M"), Message(), Reply, 10)
 
 
+async def test_a_program_of_a_machine_that_is_busy_may_be_slow_to_greet() -> None:
+    """A pause between tries is no limit of a try: a greeting comes late on two slow processors."""
+    late = 2.0  # the longest pause between two tries, twice
+    async with rpc.serve("127.0.0.1:0", [service()]) as bound:
+        host, _, port = bound.rpartition(":")
+
+        async def carry(asked: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
+            await asyncio.sleep(late)
+            reader, writer = await asyncio.open_connection(host, int(port))
+            await asyncio.gather(_copy(asked, writer), _copy(reader, answers))
+
+        async with (
+            await asyncio.start_server(carry, "127.0.0.1", 0) as slow,
+            LocalChannel(f"127.0.0.1:{slow.sockets[0].getsockname()[1]}", "it") as channel,
+        ):
+            method = ("keyprovider.KeyProviderService", "UnWrapKey")
+            sent = Message(KeyProviderKeyWrapProtocolInput=b"x")
+            answer = await channel.call(method, sent, Reply, 60)
+    assert answer.KeyProviderKeyWrapProtocolOutput == b"x"
+
+
+async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError), contextlib.closing(target):
+        while data := await source.read(65536):
+            target.write(data)
+            await target.drain()
+
+
 async def _no_message(_request: bytes, _context: Any) -> bytes:
     return b"\xff"
 
