@@ -65,16 +65,12 @@ Audience = Annotated[
 _TOKEN_FILES: Final = ("kbs/config/docker-compose/admin-token", "~/.trustee/admin-token")
 
 
-def claims(role: str | None, issuer: str | None, audience: str | None) -> dict[str, str]:
-    """Return the claims that are given."""
-    given = {"role": role, "iss": issuer, "aud": audience}
-    return {name: value for name, value in given.items() if value is not None}
-
-
 def credentials(
     private_key: Path | None,
     token_file: Path | None,
-    made_with: dict[str, str],
+    role: str | None,
+    issuer: str | None,
+    audience: str | None,
     *,
     look: bool = True,
 ) -> Credentials:
@@ -83,7 +79,9 @@ def credentials(
     Args:
         private_key: A file.
         token_file: A file.
-        made_with: Claims of tokens that are made with the key.
+        role: Claim of tokens that are made with the key; likewise issuer and audience.
+        issuer: Claim iss.
+        audience: Claim aud.
         look: Without either, in the files where Trustee's client finds a token.
 
     Raises:
@@ -94,7 +92,9 @@ def credentials(
         raise UsageError("--auth-private-key and --admin-token-file exclude each other")
     if private_key is not None:
         pem = read_file(private_key, "the admin's private key", limit=2**16)
-        return Credentials(private_key=pem, claims=made_with, source=str(private_key))
+        given = {"role": role, "iss": issuer, "aud": audience}
+        claims = {name: value for name, value in given.items() if value is not None}
+        return Credentials(private_key=pem, claims=claims, source=str(private_key))
     if token_file is None and look:
         files = (Path(name).expanduser() for name in _TOKEN_FILES)
         token_file = next((file for file in files if file.is_file()), None)

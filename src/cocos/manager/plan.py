@@ -73,14 +73,10 @@ def make_plan(request: CreateRequest) -> VmPlan:
     Raises:
         FormatError: names the field and what is wrong with it.
     """
-    cvms = parse_cvms(request.cvms_url, ca=bool(request.server_ca))
-    if request.server_ca:
+    has_ca, has_certificate = bool(request.server_ca), bool(request.client_cert)
+    cvms = parse_cvms(request.cvms_url, ca=has_ca, certificate=has_certificate)
+    if has_ca:
         _check_certificates(request.server_ca, "the CVMS's CA certificate")
-    elif request.client_cert:
-        raise FormatError(
-            "TLS to the CVMS needs the CA certificate that its certificate must chain to",
-            hint="give --cvms-ca",
-        )
     _check_client(request.client_cert, request.client_key)
     if request.registry_ca:
         _check_certificates(request.registry_ca, "the registries' CA certificate")

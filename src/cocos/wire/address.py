@@ -58,18 +58,19 @@ def parse_address(text: str, *, what: str, default_port: int) -> Address:
     return Address(parts.scheme, check_host(parts.hostname or "", problem), port)
 
 
-def parse_cvms(text: str, *, ca: bool) -> Address:
+def parse_cvms(text: str, *, ca: bool, certificate: bool = False) -> Address:
     """Parse the address of a CVMS, whose connection has TLS where there is a CA for it.
 
     Args:
         text: What somebody wrote.
         ca: Whether they gave a CA that its certificate must chain to.
+        certificate: Whether they gave a certificate to show, which is shown by TLS alone.
 
     Raises:
-        FormatError: no address, or its scheme says something else than ``ca``.
+        FormatError: no address, or one without the other of what TLS needs.
     """
     cvms = parse_address(text, what="the CVMS", default_port=CVMS_PORT)
-    if cvms.scheme == "https" and not ca:
+    if not ca and (certificate or cvms.scheme == "https"):
         raise FormatError(
             "TLS to the CVMS needs the CA certificate that its certificate must chain to",
             hint="give --cvms-ca",

@@ -15,6 +15,7 @@ from cocos.crypto import admin_jwt
 from cocos.errors import AccessDeniedError, AuthenticationError, ConfigError, UsageError
 from cocos.kbs.config import AccessRule, ProviderSettings
 
+NO_CLAIMS = (None, None, None)
 ISSUER, AUDIENCE = "TrusteeInDocker", "kbs"
 
 
@@ -51,23 +52,23 @@ def asking(kbs: InProcessKbs, proof: Credentials) -> KbsAdmin:
 
 
 async def test_role_and_issuer_are_in_the_token(trustee: InProcessKbs, keys: Path) -> None:
-    made_with = _admin.claims(None, ISSUER, AUDIENCE)
-    async with asking(trustee, _admin.credentials(keys / "admin.key", None, made_with)) as admin:
+    made_with = (None, ISSUER, AUDIENCE)
+    async with asking(trustee, _admin.credentials(keys / "admin.key", None, *made_with)) as admin:
         assert await admin.list_resources() == []
-    reader = _admin.claims("reader", ISSUER, AUDIENCE)
-    async with asking(trustee, _admin.credentials(keys / "admin.key", None, reader)) as admin:
+    reader = ("reader", ISSUER, AUDIENCE)
+    async with asking(trustee, _admin.credentials(keys / "admin.key", None, *reader)) as admin:
         with pytest.raises(AccessDeniedError, match="Role reader not allowed"):
             await admin.list_resources()
 
 
 async def test_what_is_missing_is_named(trustee: InProcessKbs, keys: Path) -> None:
     for private, made_with in (
-        ("admin.key", {}),
-        ("admin.key", {"iss": ISSUER}),
-        ("admin.key", {"iss": "other", "aud": AUDIENCE}),
-        ("other.key", {"iss": ISSUER, "aud": AUDIENCE}),
+        ("admin.key", NO_CLAIMS),
+        ("admin.key", (None, ISSUER, None)),
+        ("admin.key", (None, "other", AUDIENCE)),
+        ("other.key", (None, ISSUER, AUDIENCE)),
     ):
-        proof = _admin.credentials(keys / private, None, made_with)
+        proof = _admin.credentials(keys / private, None, *made_with)
         async with asking(trustee, proof) as admin:
             with pytest.raises(AuthenticationError) as caught:
                 await admin.list_resources()
@@ -75,7 +76,7 @@ async def test_what_is_missing_is_named(trustee: InProcessKbs, keys: Path) -> No
         assert f"{keys / private} is not the pair of the KBS's key" in hint
         assert "--issuer" in hint
         assert "--role" in hint
-    nobody = _admin.credentials(None, None, {}, look=False)
+    nobody = _admin.credentials(None, None, *NO_CLAIMS, look=False)
     async with asking(trustee, nobody) as admin:
         with pytest.raises(AuthenticationError) as caught:
             await admin.list_resources()
@@ -86,18 +87,18 @@ async def test_a_token_in_a_file(trustee: InProcessKbs, keys: Path) -> None:
     claims = {"iss": ISSUER, "aud": AUDIENCE}
     token = admin_jwt.mint((keys / "admin.key").read_bytes(), now=trustee.now, claims=claims)
     (keys / "token").write_text(f"{token}\n")
-    async with asking(trustee, _admin.credentials(None, keys / "token", {})) as admin:
+    async with asking(trustee, _admin.credentials(None, keys / "token", *NO_CLAIMS)) as admin:
         assert await admin.list_resources() == []
     (keys / "token").write_text("a.b.c")
-    async with asking(trustee, _admin.credentials(None, keys / "token", {})) as admin:
+    async with asking(trustee, _admin.credentials(None, keys / "token", *NO_CLAIMS)) as admin:
         with pytest.raises(AuthenticationError) as caught:
             await admin.list_resources()
     assert str(keys / "token") in (caught.value.hint or "")
     (keys / "token").write_bytes(b"\xff\n\x00")
     with pytest.raises(ConfigError, match="holds no token"):
-        _admin.credentials(None, keys / "token", {})
+        _admin.credentials(None, keys / "token", *NO_CLAIMS)
     with pytest.raises(UsageError):
-        _admin.credentials(keys / "admin.key", keys / "token", {})
+        _admin.credentials(keys / "admin.key", keys / "token", *NO_CLAIMS)
 
 
 def test_secrets_are_not_shown() -> None:
@@ -113,5 +114,5 @@ async def test_a_key_of_the_simple_kind_needs_no_claims(tmp_path: Path, keys: Pa
     """The role that every token has is passed over by KBSs that look at keys only."""
     async with kbs_in_process(tmp_path / "kbs2") as kbs:
         (keys / "mine.key").write_bytes(kbs.admin_key)
-        async with asking(kbs, _admin.credentials(keys / "mine.key", None, {})) as admin:
+        async with asking(kbs, _admin.credentials(keys / "mine.key", None, *NO_CLAIMS)) as admin:
             assert await admin.list_resources() == []

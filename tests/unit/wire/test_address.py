@@ -2,7 +2,7 @@
 import pytest
 
 from cocos.errors import FormatError
-from cocos.wire.address import parse_address, shown
+from cocos.wire.address import Address, parse_address, parse_cvms, shown
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,37 @@ def test_anything_else_is_refused(text: str) -> None:
 )
 def test_what_a_message_shows(text: str, words: str) -> None:
     assert shown(text) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "ca", "certificate"),
+    [
+        ("cvms", False, False),
+        ("http://cvms", False, False),
+        ("cvms", True, False),
+        ("https://cvms", True, False),
+        ("cvms", True, True),
+        ("https://cvms", True, True),
+    ],
+)
+def test_a_cvms_on_its_port(text: str, ca: bool, certificate: bool) -> None:
+    scheme = text.partition("://")[0] if ":" in text else ""
+    assert parse_cvms(text, ca=ca, certificate=certificate) == Address(scheme, "cvms", 7001)
+
+
+@pytest.mark.parametrize(
+    ("text", "ca", "certificate", "said"),
+    [
+        ("https://cvms", False, False, "needs the CA certificate"),
+        ("https://cvms", False, True, "needs the CA certificate"),
+        ("http://cvms", False, True, "needs the CA certificate"),
+        ("cvms", False, True, "needs the CA certificate"),
+        ("http://cvms", True, False, "says plaintext"),
+        ("http://cvms", True, True, "says plaintext"),
+    ],
+)
+def test_tls_to_a_cvms_is_never_half_meant(
+    text: str, ca: bool, certificate: bool, said: str
+) -> None:
+    with pytest.raises(FormatError, match=said):
+        parse_cvms(text, ca=ca, certificate=certificate)

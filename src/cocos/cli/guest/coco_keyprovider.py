@@ -287,7 +287,9 @@ def _registrar(settings: Settings) -> "Registrar | None":
     proof = admin.credentials(
         settings.auth_private_key,
         settings.admin_token_file,
-        admin.claims(settings.admin_role, settings.admin_issuer, settings.admin_audience),
+        settings.admin_role,
+        settings.admin_issuer,
+        settings.admin_audience,
         look=False,
     )
     if not proof or settings.address is None:

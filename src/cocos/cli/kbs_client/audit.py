@@ -57,9 +57,8 @@ def admin_options(
 ) -> None:
     """Read and verify what a KBS has released, denied and let change."""
     connection: Connection = context.obj
-    made_with = admin.claims(role, issuer, audience)
     context.obj = connection.as_admin(
-        admin.credentials(auth_private_key, admin_token_file, made_with)
+        admin.credentials(auth_private_key, admin_token_file, role, issuer, audience)
     )
 
 

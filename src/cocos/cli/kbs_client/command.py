@@ -150,8 +150,7 @@ def admin_token(
     if match is None:
         raise UsageError(f"{lifetime!r} is no lifetime", hint="90s, 30m, 2h or 1d")
     duration = dt.timedelta(**{_UNITS[match[2]]: int(match[1])})
-    made_with = admin.claims(role, issuer, audience)
-    maker = admin.credentials(auth_private_key, None, made_with)
+    maker = admin.credentials(auth_private_key, None, role, issuer, audience)
     token = maker.bearer(system_clock, duration)
     common.emit({"token": token}, lambda: print(token), as_json=as_json)  # noqa: T201
 
@@ -242,8 +241,7 @@ def explain(
 ) -> None:
     """Say why the KBS refused something: every check that did not hold."""
     where: Connection = context.obj
-    made_with = admin.claims(role, issuer, audience)
-    proof = admin.credentials(auth_private_key, admin_token_file, made_with)
+    proof = admin.credentials(auth_private_key, admin_token_file, role, issuer, audience)
     found: JsonObject = run_admin(where.as_admin(proof), lambda kbs: kbs.explain(denial))
     common.emit(found, lambda: _show_denial(found), as_json=as_json)
 

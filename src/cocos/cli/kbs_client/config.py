@@ -41,9 +41,8 @@ def admin_options(
 ) -> None:
     """Change what the KBS knows: resources, policies, reference values."""
     connection: Connection = context.obj
-    made_with = admin.claims(role, issuer, audience)
     context.obj = connection.as_admin(
-        admin.credentials(auth_private_key, admin_token_file, made_with)
+        admin.credentials(auth_private_key, admin_token_file, role, issuer, audience)
     )
 
 

@@ -56,9 +56,10 @@ def doctor(
     With an administrator's key or token the KBS's policies are checked, too, and who may get
     keys. Each finding comes with its fix. The exit code is 1 if something needed does not work.
     """
-    made_with = admin.claims(role, issuer, audience)
     # Who looks at some KBS has not said that it is the one whose token lies about here.
-    proof = admin.credentials(auth_private_key, admin_token_file, made_with, look=False)
+    proof = admin.credentials(
+        auth_private_key, admin_token_file, role, issuer, audience, look=False
+    )
     found = common.run_async(examine(kbs, registry, proof))
     failed = [check for check in found if check.verdict is Verdict.FAILED]
     common.emit([asdict(check) for check in found], lambda: _show(found), as_json=as_json)

@@ -118,8 +118,9 @@ def encrypt(
     common.configure_logs(log_level, debug=debug)
     if authfile is not None:
         credentials.check(authfile)
-    made_with = admin.claims(role, issuer, audience)
-    proof = admin.credentials(auth_private_key, admin_token_file, made_with, look=kbs is not None)
+    proof = admin.credentials(
+        auth_private_key, admin_token_file, role, issuer, audience, look=kbs is not None
+    )
     path = ResourcePath.parse(key.removeprefix("kbs:///"))
     word = terms.Word.of(for_manifest, for_image, for_algorithm, any_computation)
     _check_kbs(kbs, proof, word)

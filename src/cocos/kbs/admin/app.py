@@ -13,7 +13,7 @@ from starlette.routing import Route
 from cocos._types import JsonObject
 from cocos.crypto import base64url
 from cocos.errors import FormatError, StateError
-from cocos.kbs.admin.conditions import IF_MATCH, IF_NONE_MATCH, condition
+from cocos.kbs.admin.conditions import IF_MATCH, IF_NONE_MATCH, Condition, condition
 from cocos.kbs.admin.service import Administration
 from cocos.kbs.audit import Auditor
 from cocos.kbs.charges import AdminDoor
@@ -97,17 +97,16 @@ class _Api:
         security=ADMIN,
     )
     async def set_resource(self, request: Request) -> Response:
-        admin = await self._admit(request, IF_NONE_MATCH)
-        new = condition(request.headers, (IF_NONE_MATCH,)).new
+        admin, only = await self._admit(request, IF_NONE_MATCH)
         path = kbs.ResourcePath.parse(request.path_params["path"])
         data = await request.body()
-        await self._administration.set_resource(path, data, overwrite=not new)
+        await self._administration.set_resource(path, data, overwrite=not only.new)
         _log.info("kbs.resource-set", admin=admin, resource=str(path))
         return Response()
 
     @operation("Delete a resource", security=ADMIN)
     async def delete_resource(self, request: Request) -> Response:
-        admin = await self._admit(request)
+        admin, _ = await self._admit(request)
         path = kbs.ResourcePath.parse(request.path_params["path"])
         await self._administration.delete_resource(path)
         _log.info("kbs.resource-deleted", admin=admin, resource=str(path))
@@ -135,9 +134,10 @@ class _Api:
         security=ADMIN,
     )
     async def set_resource_policy(self, request: Request) -> Response:
-        admin = await self._enter(request, IF_NONE_MATCH)
+        admin, only = await self._enter(request, IF_NONE_MATCH)
         body: PolicyBody = await read_json(request, PolicyBody, "the resource policy request")
-        return await self._store_resource_policy(request, admin, POLICY_ID, _policy_text(body))
+        text = _policy_text(body)
+        return await self._store_resource_policy(request, admin, POLICY_ID, text, only)
 
     @operation(
         "Set a resource policy",
@@ -148,16 +148,16 @@ class _Api:
         security=ADMIN,
     )
     async def put_resource_policy(self, request: Request) -> Response:
-        admin, policy_id = await self._enter(request, IF_NONE_MATCH), request.path_params["id"]
-        return await self._store_resource_policy(request, admin, policy_id, await _text(request))
+        admin, only = await self._enter(request, IF_NONE_MATCH)
+        policy_id, text = request.path_params["id"], await _text(request)
+        return await self._store_resource_policy(request, admin, policy_id, text, only)
 
     async def _store_resource_policy(
-        self, request: Request, admin: str, policy_id: str, text: str
+        self, request: Request, admin: str, policy_id: str, text: str, only: Condition
     ) -> Response:
-        new = condition(request.headers, (IF_NONE_MATCH,)).new
         await self._note_policy(request, policy_id, text)
         warnings = await self._administration.set_resource_policy(
-            text, policy_id, overwrite=not new
+            text, policy_id, overwrite=not only.new
         )
         _log.info("kbs.resource-policy-set", admin=admin, policy=policy_id)
         return json_response(kbs.PolicyStored(warnings))
@@ -174,7 +174,8 @@ class _Api:
 
     @operation("Delete a resource policy", answer=_STORED, security=ADMIN)
     async def delete_resource_policy(self, request: Request) -> Response:
-        admin, policy_id = await self._admit(request), request.path_params["id"]
+        admin, _ = await self._admit(request)
+        policy_id = request.path_params["id"]
         warnings = await self._administration.delete_resource_policy(policy_id)
         _log.info("kbs.resource-policy-deleted", admin=admin, policy=policy_id)
         return json_response(kbs.PolicyStored(warnings))
@@ -186,7 +187,7 @@ class _Api:
         security=ADMIN,
     )
     async def set_attestation_policy(self, request: Request) -> Response:
-        admin = await self._enter(request)
+        admin, _ = await self._enter(request)
         body: AttestationPolicyBody = await read_json(
             request, AttestationPolicyBody, "the attestation policy request"
         )
@@ -195,7 +196,8 @@ class _Api:
 
     @operation("Set an attestation policy", body=_REGO, answer=_STORED, security=ADMIN)
     async def put_attestation_policy(self, request: Request) -> Response:
-        admin, policy_id = await self._enter(request), request.path_params["id"]
+        admin, _ = await self._enter(request)
+        policy_id = request.path_params["id"]
         text = await _text(request)
         return await self._store_attestation_policy(request, admin, policy_id, text)
 
@@ -219,14 +221,15 @@ class _Api:
 
     @operation("Delete an attestation policy", security=ADMIN)
     async def delete_attestation_policy(self, request: Request) -> Response:
-        admin, policy_id = await self._admit(request), request.path_params["id"]
+        admin, _ = await self._admit(request)
+        policy_id = request.path_params["id"]
         await self._administration.delete_attestation_policy(policy_id)
         _log.info("kbs.attestation-policy-deleted", admin=admin, policy=policy_id)
         return Response()
 
     @operation("Register reference values", body=json_of(JsonObject), security=ADMIN)
     async def register_reference_values(self, request: Request) -> Response:
-        admin = await self._admit(request)
+        admin, _ = await self._admit(request)
         message: JsonObject = await read_json(request, JsonObject, "the reference value message")
         await self._administration.register_reference_values(message)
         _log.info("kbs.reference-values-registered", admin=admin)
@@ -253,8 +256,8 @@ class _Api:
         security=ADMIN,
     )
     async def put_reference_value(self, request: Request) -> Response:
-        admin, name = await self._admit(request, *_ONE_OF), request.path_params["name"]
-        only = condition(request.headers, _ONE_OF)
+        admin, only = await self._admit(request, *_ONE_OF)
+        name = request.path_params["name"]
         value: Any = await read_json(request, Any, "the reference value")
         end = request.query_params.get("expiration")
         expires = None if end is None else parse_time(end, "the reference value")
@@ -266,7 +269,8 @@ class _Api:
 
     @operation("Delete a reference value", security=ADMIN)
     async def delete_reference_value(self, request: Request) -> Response:
-        admin, name = await self._admit(request), request.path_params["name"]
+        admin, _ = await self._admit(request)
+        name = request.path_params["name"]
         await self._administration.delete_reference_value(name)
         _log.info("kbs.reference-value-deleted", admin=admin, name=name)
         return Response()
@@ -276,21 +280,22 @@ class _Api:
         await self._admit(request)
         return json_response(await self._administration.explain(request.path_params["id"]))
 
-    async def _admit(self, request: Request, *conditions: str) -> str:
-        admin = await self._enter(request, *conditions)
+    async def _admit(self, request: Request, *conditions: str) -> tuple[str, Condition]:
+        """Admit, and note the change; return the administrator and on what condition it is."""
+        entered = await self._enter(request, *conditions)
         if request.method not in _READING:
             # A change that nobody can learn of must not be made. A resource is not noted:
             # the digest of a short secret gives it away.
             await self._auditor.administered(self._auditor.trail(request.scope))
-        return admin
+        return entered
 
-    async def _enter(self, request: Request, *conditions: str) -> str:
+    async def _enter(self, request: Request, *conditions: str) -> tuple[str, Condition]:
         """Admit, for the one who is to note the change; it may have these conditions."""
         admin = await self._admins.admit(request)
-        if request.method not in _READING:
-            self._auditor.trail(request.scope).admin = admin
-            condition(request.headers, conditions)
-        return admin
+        if request.method in _READING:
+            return admin, Condition()
+        self._auditor.trail(request.scope).admin = admin
+        return admin, condition(request.headers, conditions)
 
     async def _note_policy(self, request: Request, policy_id: str, text: str) -> None:
         trail = self._auditor.trail(request.scope)

@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 from cocos._types import JsonObject
 from cocos.crypto import base64url
 from cocos.errors import FormatError
-from cocos.wire.address import check_host, split
+from cocos.wire.address import check_host, shown, split
 from cocos.wire.json import b64decode
 
 MAX_ADDRESS: Final = 8192
@@ -83,9 +83,7 @@ class KbsAddress:
         Raises:
             FormatError: anything else than described above.
         """
-        # What is wrong is not shown where it may hold a password.
-        shown = "this" if "@" in text else repr(text[:200])
-        problem = FormatError(f"{shown} is not the URL of a KBS", hint=_HINT)
+        problem = FormatError(f"this is not the URL of a KBS: {shown(text)}", hint=_HINT)
         if len(text) > MAX_ADDRESS:
             raise problem
         plain, mark, fragment = text.partition("#")
@@ -203,9 +201,9 @@ def _canonical(text: str, problem: FormatError) -> str:
     ):
         raise problem
     host = check_host(parts.hostname or "", problem)
-    shown = f"[{host}]" if ":" in host else host
+    place = f"[{host}]" if ":" in host else host
     numbered = "" if port in {None, _DEFAULT_PORTS[parts.scheme]} else f":{port}"
-    return f"{parts.scheme}://{shown}{numbered}{path}"
+    return f"{parts.scheme}://{place}{numbered}{path}"
 
 
 def _proofs(fragment: str) -> tuple[By, tuple[str, ...]]:

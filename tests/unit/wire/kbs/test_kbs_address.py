@@ -134,7 +134,13 @@ def test_what_is_wrong_is_shown_in_part() -> None:
     text = "?" * 300
     with pytest.raises(FormatError) as caught:
         KbsAddress.parse(text)
-    assert caught.value.message == f"{text[:200]!r} is not the URL of a KBS"
+    assert caught.value.message == f"this is not the URL of a KBS: {text[:200]!r}"
+
+
+def test_a_password_is_not_shown() -> None:
+    with pytest.raises(FormatError) as caught:
+        KbsAddress.parse("http://user:hush@kbs")
+    assert "hush" not in f"{caught.value.message} {caught.value.hint}"
 
 
 def test_several_proofs_have_one_order() -> None:
