@@ -17,6 +17,7 @@ from cocos.errors import (
 )
 from cocos.policy.appraisal import APPRAISED_BY, INSECURE
 from cocos.tokens.chains import header_jwk
+from cocos.tokens.published import understood
 
 TEE_KEY_PATHS: Final = (
     "/tdx/attester_runtime_data/tee-pubkey",
@@ -62,7 +63,7 @@ class JudgedBy:
 
     async def verify(self, token: str) -> dict[str, Any]:
         """Verify a token; all of its submodules, at least one, must be judged by the policy."""
-        claims = await self._issuers.verify(token)
+        claims = understood(await self._issuers.verify(token))
         submods = claims.get("submods")
         parts = list(submods.values()) if isinstance(submods, Mapping) else []
         used = [part.get(APPRAISED_BY) if isinstance(part, Mapping) else None for part in parts]
@@ -120,7 +121,7 @@ class TokenVerifier:
             PeerError: nobody known signed it, and some issuer's keys cannot be had.
         """
         try:
-            claims = await self._signed_claims(token)
+            claims = understood(await self._signed_claims(token))
             jwt.check_times(claims, now)
         except (AuthenticationError, FormatError) as error:
             raise EvidenceError(
