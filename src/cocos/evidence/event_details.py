@@ -25,6 +25,8 @@ _MAX_TEXT: Final = 4096
 _MAX_NODES: Final = 64
 _ACPI_PNP: Final = 0x41D0  # "PNP" in compressed EISA form
 _GPT, _GUID = 2, 2
+_TD_HOB: Final = b"td_hob".ljust(16, b"\0")
+_TD_PAYLOAD: Final = b"td_payload_info".ljust(16, b"\0")
 
 
 class RuntimeEvent(msgspec.Struct, frozen=True):
@@ -84,6 +86,17 @@ def _printable(text: str) -> str:
 
 def _text(event: Event) -> JsonObject:
     return {"string": _ascii(event.data)}
+
+
+def _platform(event: Event) -> JsonObject:
+    """Settings that a firmware measured; td-shim's have a name of 16 bytes and a length."""
+    name, rest = event.data[:16], event.data[16:]
+    if name == _TD_HOB:
+        return {"string": ""}  # a table of memory, no text
+    if name != _TD_PAYLOAD:
+        return _text(event)
+    reader = Reader(rest, "a platform event", "little")
+    return {"string": f"{_ascii(name)} {_ascii(reader.take(reader.u32()))}".strip()}
 
 
 def _counted(event: Event) -> JsonObject:
@@ -178,7 +191,7 @@ _DESCRIBE: Final[Mapping[str, Callable[[Event], JsonObject]]] = {
     "EV_ACTION": _text,
     "EV_S_CRTM_VERSION": _text,
     "EV_EVENT_TAG": _tagged,
-    "EV_PLATFORM_CONFIG_FLAGS": _text,
+    "EV_PLATFORM_CONFIG_FLAGS": _platform,
     "EV_COMPACT_HASH": _text,
     "EV_IPL": _text,
     "EV_OMIT_BOOT_DEVICE_EVENTS": _text,

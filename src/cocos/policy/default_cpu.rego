@@ -195,6 +195,207 @@ findings contains finding if {
 	}
 }
 
+# --- tdx, az-tdx-vtpm, sgx: what Intel's quoting enclave says of a domain or an enclave ---
+# hardware: Intel's quoting enclave, a platform at the newest level, and for a domain the
+# registered firmware. executables: what was started is registered, for a domain as the
+# registers that it was measured into; 3 if the log names the kernel and its command line,
+# too. configuration: no debugging, features as registered, and what the host passed in is
+# shown. Nothing registered: nothing is accepted. intel_wanted has for each of the three what
+# is needed, intel_held what of it there is.
+
+intel_claims := input.tdx if is_object(input.tdx)
+
+intel_claims := input["az-tdx-vtpm"] if is_object(input["az-tdx-vtpm"])
+
+intel_claims := input.sgx if is_object(input.sgx)
+
+intel_tee := "tdx" if is_object(input.tdx)
+
+intel_tee := "az-tdx-vtpm" if is_object(input["az-tdx-vtpm"])
+
+intel_tee := "sgx" if is_object(input.sgx)
+
+# What has to be registered: name of the claim → where it is, and the reference value.
+intel_registered := {
+	"tdx": {
+		"hardware": {"quote.body.mr_td": "mr_td"},
+		"executables": {"quote.body.rtmr_1": "rtmr_1", "quote.body.rtmr_2": "rtmr_2"},
+		"configuration": {"quote.body.xfam": "xfam"},
+	},
+	"az-tdx-vtpm": {
+		"hardware": {"quote.body.mr_td": "mr_td"},
+		"executables": {"tpm.pcr11": "tdx_pcr11"},
+		"configuration": {"quote.body.xfam": "xfam"},
+	},
+	"sgx": {
+		"hardware": {},
+		"executables": {"body.mr_enclave": "mr_enclave"},
+		"configuration": {},
+	},
+}
+
+# What has to be so, whatever is registered.
+intel_fixed := {
+	"tdx": {
+		"hardware": {
+			"quote.header.tee_type": "81000000",
+			"quote.header.vendor_id": "939a7233f79c4ca9940a0db3957f0607",
+			"tcb_status": "UpToDate",
+			"collateral_expiration_status": "0",
+		},
+		"executables": {},
+		"configuration": {"td_attributes.debug": false},
+	},
+	"az-tdx-vtpm": {
+		"hardware": {
+			"quote.header.tee_type": "81000000",
+			"quote.header.vendor_id": "939a7233f79c4ca9940a0db3957f0607",
+			"tcb_status": "UpToDate",
+			"collateral_expiration_status": "0",
+		},
+		"executables": {},
+		"configuration": {"td_attributes.debug": false},
+	},
+	"sgx": {
+		"hardware": {
+			"header.tee_type": "00000000",
+			"header.vendor_id": "939a7233f79c4ca9940a0db3957f0607",
+			"tcb_status": "UpToDate",
+			"collateral_expiration_status": "0",
+		},
+		"executables": {},
+		"configuration": {"debug": false},
+	},
+}
+
+intel_claim(name) := object.get(intel_claims, split(name, "."), null)
+
+intel_is_registered(value, name) if {
+	values := query_reference_value(name)
+	is_array(values)
+	value in values
+}
+
+intel_is_registered(value, name) if {
+	values := query_reference_value(name)
+	is_string(values)
+	value == values
+}
+
+intel_expected(name) := values if {
+	values := query_reference_value(name)
+	values != null
+} else := []
+
+intel_wanted[part] contains name if {
+	some part, names in intel_registered[intel_tee]
+	some name, _ in names
+}
+
+intel_wanted[part] contains name if {
+	some part, names in intel_fixed[intel_tee]
+	some name, _ in names
+}
+
+intel_wanted["configuration"] contains "init_data" if intel_tee
+
+intel_held[part] contains name if {
+	some part, names in intel_registered[intel_tee]
+	some name, reference in names
+	intel_is_registered(intel_claim(name), reference)
+}
+
+intel_held[part] contains name if {
+	some part, names in intel_fixed[intel_tee]
+	some name, value in names
+	intel_claim(name) == value
+}
+
+intel_held["configuration"] contains "init_data" if {
+	intel_tee
+	is_object(input.init_data_claims)
+}
+
+intel_held["configuration"] contains "init_data" if {
+	intel_tee
+	is_string(input.init_data)
+	regex.match(`^0+$`, input.init_data)
+}
+
+intel_all(part) if {
+	count(intel_wanted[part]) > 0
+	intel_held[part] == intel_wanted[part]
+}
+
+hardware := 2 if intel_all("hardware")
+
+executables := 3 if {
+	intel_all("executables")
+	intel_tee != "tdx"
+}
+
+executables := 3 if {
+	intel_all("executables")
+	tdx_kernel
+	tdx_options
+} else := 4 if {
+	intel_all("executables")
+	intel_tee == "tdx"
+}
+
+configuration := 2 if intel_all("configuration")
+
+tdx_kernel if {
+	some event in input.tdx.uefi_event_logs
+	event.type_name == "EV_EFI_BOOT_SERVICES_APPLICATION"
+	"File(kernel)" in event.details.device_paths
+	some digest in event.digests
+	intel_is_registered(digest.digest, "tdvfkernel")
+}
+
+tdx_options if {
+	some event in input.tdx.uefi_event_logs
+	event.type_name == "EV_EVENT_TAG"
+	event.details.string == "LOADED_IMAGE::LoadOptions"
+	some digest in event.digests
+	intel_is_registered(digest.digest, "tdvfkernelparams")
+}
+
+findings contains finding if {
+	some part, names in intel_wanted
+	some name in names - object.get(intel_held, part, set())
+	name in object.keys(intel_registered[intel_tee][part])
+	finding := {
+		"check": concat(".", [intel_tee, name]),
+		"problem": "this is not one of the reference values",
+		"actual": intel_claim(name),
+		"expected": intel_expected(intel_registered[intel_tee][part][name]),
+	}
+}
+
+findings contains finding if {
+	some part, names in intel_wanted
+	some name in names - object.get(intel_held, part, set())
+	name in object.keys(intel_fixed[intel_tee][part])
+	finding := {
+		"check": concat(".", [intel_tee, name]),
+		"problem": "this has to be otherwise",
+		"actual": intel_claim(name),
+		"expected": intel_fixed[intel_tee][part][name],
+	}
+}
+
+findings contains finding if {
+	intel_tee
+	not "init_data" in object.get(intel_held, "configuration", set())
+	finding := {
+		"check": "init_data",
+		"problem": "the host passed something in, and the guest does not show it",
+		"actual": object.get(input, "init_data", null),
+		"expected": "the init data in clear",
+	}
+}
+
 # --- what the guest's own policy, part of init data, lets run ---
 
 containers := input.init_data_claims.agent_policy_claims.containers

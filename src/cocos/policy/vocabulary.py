@@ -55,7 +55,70 @@ _COMPUTATION: Final = Shape(
 )
 _UEFI: Final = ("index", "type", "digest", "details", "digest_matches_event")
 _RUNTIME: Final = ("index", "domain", "operation", "content")
+_HEADER: Final = ("version", "att_key_type", "tee_type", "reserved", "vendor_id", "user_data")
+_TD_BODY: Final = (
+    *("tcb_svn", "mr_seam", "mrsigner_seam", "seam_attributes", "td_attributes", "xfam"),
+    *("mr_td", "mr_config_id", "mr_owner", "mr_owner_config"),
+    *("rtmr_0", "rtmr_1", "rtmr_2", "rtmr_3", "report_data", "tee_tcb_svn2", "mr_servicetd"),
+)
+_ENCLAVE_BODY: Final = (
+    *("cpu_svn", "misc_select", "attributes.flags", "attributes.xfrm", "mr_enclave"),
+    *("mr_signer", "config_id", "isv_ext_prod_id", "isv_prod_id", "isv_svn", "config_svn"),
+    *("isv_family_id", "report_data", "reserved1", "reserved2", "reserved3", "reserved4"),
+)
+_TD_ATTRIBUTES: Final = ("debug", "septve_disable", "protection_keys", "key_locker", "perfmon")
+_CCEL: Final = ("index", "type_name", "digests", "event", "details", "digest_matches_event")
+_STATUS: Final = frozenset(
+    {
+        *("UpToDate", "SWHardeningNeeded", "ConfigurationNeeded", "OutOfDate"),
+        *("ConfigurationAndSWHardeningNeeded", "OutOfDateConfigurationNeeded"),
+        *("TDRelaunchAdvised", "TDRelaunchAdvisedConfigurationNeeded"),
+    }
+)
+_PLATFORM: Final = {
+    "tcb_status": Shape("s", values=_STATUS),
+    "collateral_expiration_status": Shape("s", values=frozenset({"0"})),
+    "advisory_ids": _LIST,
+    **dict.fromkeys(("tcb_date", "earliest_issue_date", "latest_issue_date"), _TEXT),
+    **dict.fromkeys(("earliest_expiration_date", "platform_provider_id"), _TEXT),
+    **dict.fromkeys(("root_key_id", "sgx_type", "fmspc", "platform_instance_id"), _TEXT),
+    **dict.fromkeys(("tcb_eval_num", "pck_crl_num", "root_ca_crl_num"), _NUMBER),
+    **dict.fromkeys(("is_dynamic_platform", "is_cached_keys", "is_smt_enabled"), ANY),
+}
+_DOMAIN: Final = {
+    **_PLATFORM,
+    "quote": Shape(
+        "o",
+        {
+            "header": Shape("o", dict.fromkeys(_HEADER, _TEXT)),
+            "body": Shape("o", dict.fromkeys(_TD_BODY, _TEXT)),
+            **dict.fromkeys(("type", "size"), _TEXT),
+        },
+    ),
+    "td_attributes": Shape("o", dict.fromkeys(_TD_ATTRIBUTES, ANY)),
+}
 CLAIMED: Final[Mapping[Tee, Shape]] = {
+    Tee.TDX: Shape(
+        "o",
+        {
+            **_DOMAIN,
+            "uefi_event_logs": Shape("a", {}, others=Shape("o", dict.fromkeys(_CCEL, ANY))),
+            "computations": Shape("a", {}, others=_COMPUTATION),
+            "computation": _COMPUTATION,
+            "runtime_events": Shape("a", {}, others=Shape("o", dict.fromkeys(_RUNTIME, ANY))),
+        },
+    ),
+    Tee.SGX: Shape(
+        "o",
+        {
+            **_PLATFORM,
+            "header": Shape(
+                "o", dict.fromkeys((*_HEADER, "att_key_data_0", "qe_svn", "pce_svn"), _TEXT)
+            ),
+            "body": Shape("o", dict.fromkeys(_ENCLAVE_BODY, _TEXT)),
+            "debug": ANY,
+        },
+    ),
     Tee.TPM: Shape(
         "o",
         {

@@ -7,8 +7,11 @@ from typing import Final
 from cocos._clock import Clock
 from cocos.errors import EvidenceError, Finding
 from cocos.verifiers._base import Authentic, Demand, Expected, Kept, Part, Verifier
+from cocos.verifiers.collateral import Collateral, Held
 from cocos.verifiers.nvidia import NvidiaVerifier
 from cocos.verifiers.sample import InsecureSampleDeviceVerifier, InsecureSampleVerifier
+from cocos.verifiers.sgx import SgxVerifier
+from cocos.verifiers.tdx import TdxVerifier
 from cocos.verifiers.tpm import Authorities, TpmVerifier
 from cocos.wire.kbs.protocol import Tee
 
@@ -70,6 +73,7 @@ def verifier_table(
     insecure_allow_sample: bool,
     clock: Clock,
     tpm: Authorities | None = None,
+    collateral: Collateral | None = None,
 ) -> VerifierTable:
     """Return the table of verifiers.
 
@@ -77,10 +81,14 @@ def verifier_table(
         insecure_allow_sample: Also believe sample evidence, which anybody can make.
         clock: For the validity of certificates.
         tpm: Who certifies endorsement keys of TPMs; without, nobody does.
+        collateral: What makers publish; without, evidence that needs some is refused.
     """
+    stored = collateral or Held()
     genuine: tuple[Verifier, ...] = (
-        TpmVerifier(tpm or Authorities(), clock=clock),
         NvidiaVerifier(clock=clock),
+        SgxVerifier(stored, clock=clock),
+        TdxVerifier(stored, clock=clock),
+        TpmVerifier(tpm or Authorities(), clock=clock),
     )
     insecure = (kind() for kind in _INSECURE_SAMPLE) if insecure_allow_sample else ()
     return VerifierTable({verifier.kind: verifier for verifier in (*genuine, *insecure)})

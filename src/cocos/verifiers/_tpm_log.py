@@ -6,14 +6,13 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-import msgspec
-
 from cocos._types import JsonObject
 from cocos.errors import EvidenceError, Finding
 from cocos.evidence import eventlog, tpm
-from cocos.evidence.event_details import details, runtime_event, summary
+from cocos.evidence.event_details import details, runtime_event
 from cocos.evidence.eventlog import NO_ACTION, SHA256, Event
-from cocos.wire.manifest.event import EVENT_DOMAIN, EVENT_OPERATION, ComputationEvent
+from cocos.verifiers import _measured
+from cocos.verifiers._measured import changed, is_over_data, named, shown
 
 COMPUTATION_PCR: Final = 14
 INIT_DATA_PCR: Final = 8
@@ -26,12 +25,9 @@ _RESETTABLE: Final = 16  # software can reset PCR 16 and 23; 17 to 22 start at o
 # own; 15 belongs to whoever extends it in userspace.
 _ALWAYS: Final = frozenset({0, 1, 2, 3, 4, 5, 6, 7, 9, 11, 12, 13, 14})
 _NEVER: Final = frozenset({INIT_DATA_PCR, 10})
-# Their digest is by definition over the event's data (Firmware Profile, table 27).
-_OVER_DATA: Final = {"EV_SEPARATOR", "EV_EFI_ACTION", "EV_EFI_VARIABLE_DRIVER_CONFIG"}
+_LOG: Final = "tpm.event-log"
 _CMDLINE_LABEL: Final = b".cmdline\0"
 _ENDS: Final = (b"", b"\n", b"\0", b"\n\0")
-SHOWN: Final = 16
-"""Events that are described of those with the same fault."""
 EXPLAINED: Final = 4096
 """Extensions of PCRs that the search for one event to blame may take, for all PCRs together."""
 
@@ -48,7 +44,10 @@ def check_logs(events: Sequence[Event], pcrs: Sequence[bytes], *, firmware: int)
         firmware: How many of them are the firmware's log; without it only runtime events
             can be replayed.
     """
-    findings = [*_shown(_changed(events)), *_shown(_disguised(events, firmware))]
+    findings = [
+        *shown(changed(events, SHA256, _LOG), _LOG),
+        *shown(_disguised(events, firmware), _LOG),
+    ]
     logs: dict[int, list[int]] = {}
     for number, event in enumerate(events):
         logs.setdefault(event.index, []).append(number)
@@ -81,29 +80,12 @@ def uefi_claims(events: Sequence[Event]) -> list[JsonObject]:
 
 
 def runtime_claims(events: Sequence[Event]) -> JsonObject:
-    """Return what the agent measured since boot, in order.
-
-    ``computations`` lists those of the computations' own PCR, ``computation`` is the only
-    one if there is one; ``runtime_events`` has everything else that was measured.
+    """Return what the agent measured since boot; see :func:`_measured.runtime_claims`.
 
     Raises:
         FormatError: a computation's event is not as the agent writes it.
     """
-    computations: list[JsonObject] = []
-    others: list[JsonObject] = []
-    for event in events:
-        found = runtime_event(event)
-        if found is None or not _is_vouched(event):
-            continue
-        named = (found.domain, found.operation) == (EVENT_DOMAIN, EVENT_OPERATION)
-        if named and event.index == COMPUTATION_PCR:
-            computations.append(ComputationEvent.parse(found.content).claims())
-        else:
-            others.append({"index": event.index, **msgspec.to_builtins(found)})
-    claims: JsonObject = {"computations": computations, "runtime_events": others}
-    if len(computations) == 1:
-        claims["computation"] = computations[0]
-    return claims
+    return _measured.runtime_claims(filter(_is_vouched, events), COMPUTATION_PCR)
 
 
 def cmdline_claims(events: Sequence[Event], cmdline: str | None) -> JsonObject:
@@ -127,18 +109,6 @@ def cmdline_claims(events: Sequence[Event], cmdline: str | None) -> JsonObject:
     raise EvidenceError(problem, findings=(finding,))
 
 
-def _changed(events: Sequence[Event]) -> Iterator[Finding]:
-    """Yield the events whose digest is by definition over their text, and is not."""
-    for number, event in enumerate(events):
-        if _is_over_data(event) and not event.digest_matches(SHA256):
-            yield Finding(
-                f"tpm.event-log.{number}",
-                f"the text of {_name(events, number)} is not what was measured",
-                actual=hashlib.sha256(event.data).hexdigest(),
-                expected=event.digests[SHA256].hex() if SHA256 in event.digests else "no digest",
-            )
-
-
 def _disguised(events: Sequence[Event], firmware: int) -> Iterator[Finding]:
     """Yield the events that stand where only runtime events may.
 
@@ -149,28 +119,18 @@ def _disguised(events: Sequence[Event], firmware: int) -> Iterator[Finding]:
         in_its_pcr = event.index == COMPUTATION_PCR and event.type != NO_ACTION
         if (number >= firmware or in_its_pcr) and runtime_event(event) is None:
             yield Finding(
-                f"tpm.event-log.{number}",
-                f"{_name(events, number)} is no runtime event, and nothing else belongs into "
+                f"{_LOG}.{number}",
+                f"{named(events, number)} is no runtime event, and nothing else belongs into "
                 f"PCR {COMPUTATION_PCR} or into the attestation agent's log",
                 actual=f"PCR {event.index}, {event.type_name}",
                 expected="EV_EVENT_TAG of the attestation agent",
             )
 
 
-def _shown(findings: Iterator[Finding]) -> Iterator[Finding]:
-    yield from itertools.islice(findings, SHOWN)
-    if next(findings, None) is not None:
-        yield Finding("tpm.event-log", f"more than {SHOWN} events are like the last one")
-
-
 def _is_vouched(event: Event) -> bool:
     """Tell whether a quoted PCR shows that this event was measured, once it is replayed."""
     counts = event.index < _RESETTABLE and event.index not in _NEVER
     return counts and event.type != NO_ACTION
-
-
-def _is_over_data(event: Event) -> bool:
-    return event.type_name in _OVER_DATA or runtime_event(event) is not None
 
 
 def _cmdline_digest(events: Sequence[Event]) -> bytes | None:
@@ -224,17 +184,17 @@ class _Log:
             return "it has no events of this PCR, but something was measured"
         for number, before in zip(own, self.values, strict=False):
             if before == quoted:
-                return f"{_name(events, number)} and what follows were never measured"
+                return f"{named(events, number)} and what follows were never measured"
         for place, number in enumerate(own):
             if not budget.spend(len(own) - place):
                 break  # it would take the square of what was sent
             if self._without(place) == quoted:
-                return f"{_name(events, number)} was never measured"
+                return f"{named(events, number)} was never measured"
         for number in own:
-            if _is_over_data(events[number]) and not events[number].digest_matches(SHA256):
-                return f"{_name(events, number)} is the first that is not what was measured"
+            if is_over_data(events[number]) and not events[number].digest_matches(SHA256):
+                return f"{named(events, number)} is the first that is not what was measured"
         return (
-            f"events are missing, or others than measured; it begins with {_name(events, own[0])}"
+            f"events are missing, or others than measured; it begins with {named(events, own[0])}"
         )
 
     def _without(self, place: int) -> bytes:
@@ -242,7 +202,3 @@ class _Log:
         for number in self._own[place + 1 :]:
             value = tpm.extend(value, self._events[number].digests[SHA256])
         return value
-
-
-def _name(events: Sequence[Event], number: int) -> str:
-    return f"event {number} ({summary(events[number])})"
