@@ -89,7 +89,7 @@ def problem_of(details: Mapping[str, Any]) -> str:
         return f"{shown} is not {more['expected']}"
     if kind in _LIMITS:
         limit, words = _LIMITS[kind]
-        return f"{shown} is {words} {more[limit]}"
+        return f"{str(value)[:64]} is {words} {more[limit]}"
     if kind in _KINDS:
         return f"{shown} is not {_KINDS[kind]}"
     return str(details["msg"]).removeprefix("Value error, ")

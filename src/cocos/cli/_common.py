@@ -111,7 +111,7 @@ def run_app(app: typer.Typer, name: str) -> None:
         close: Any = getattr(error, "possibilities", None)  # Typer shows its class to nobody
         if close:
             error.possibilities = proposable(close)  # type: ignore[attr-defined]
-        usage = UsageError(error.format_message(), hint=_usage_hint(error, name))
+        usage = UsageError(_usage_message(error), hint=_usage_hint(error, name))
         report(name, usage, as_json=as_json)
         sys.exit(usage.exit_code)
     except _FlagError as error:
@@ -158,6 +158,15 @@ def _version_option(name: str) -> Any:
     ) -> None: ...
 
     return typer.main.get_command(holder).params[0]
+
+
+def _usage_message(error: TyperException) -> str:
+    parameter: Any = getattr(error, "param", None)
+    if parameter is None or not isinstance(error.__cause__, ValidationError):
+        return error.format_message()
+    argument = parameter.param_type_name == "argument"
+    called = parameter.display_name_raw if argument else _names.shown(parameter.opts)[-1]
+    return f"{called}: {problem_of(error.__cause__.errors()[0])}"
 
 
 def _usage_hint(error: TyperException, name: str) -> str:

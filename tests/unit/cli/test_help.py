@@ -97,7 +97,9 @@ def test_one_notation(installed: dict[str, Any], name: str) -> None:
         assert not set(said) & set("[]"), f"{name} {told}: {text}"
         assert PARTS.match(brackets.removesuffix("]")) or not brackets, f"{name} {told}: {text}"
         assert brackets.find("default: ") <= 0 or brackets.startswith("env var: ")
-        if not getattr(parameter, "is_flag", False):
+        if getattr(parameter, "is_flag", False):  # what is off is not switched off
+            assert not parameter.secondary_opts or parameter.default is True, f"{name} {told}"
+        else:
             assert PLACEHOLDER.fullmatch(told.rpartition(" ")[2]), f"{name} {told}"
             if str(parameter.type_descriptor.annotation).startswith("list["):
                 several = parameter.param_type_name == "argument" or told.endswith(",…")

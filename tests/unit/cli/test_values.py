@@ -129,7 +129,16 @@ def test_a_value_that_is_none(
 ) -> None:
     bad = BAD.get(ALL[name][2].name, "?? \x01:")
     code, line = ended(monkeypatch, tmp_path, name, bad)
-    assert code == 2, (line, capsys.readouterr().err)
+    told = capsys.readouterr().err
+    assert code == 2, (line, told)
+    assert not any(word in told for word in ("Value error", "Input should", "Invalid value")), told
+    program = line.split()[0]
+    names = ALL[name][2].opts
+    if names[-1].startswith("-") and program not in {
+        "cvms-test",
+        "grpcurl",
+    }:  # speak for themselves
+        assert told.startswith(f"{program}: {shown(names)[-1]}: "), told
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def main_command(
             "-b",
             "--bind",
             metavar="HOST:PORT",
-            help="Listen there, on loopback. [default: 127.0.0.1:8006]",
+            help="Address to listen on, of loopback. [default: 127.0.0.1:8006]",
         ),
     ] = None,
     features: Annotated[

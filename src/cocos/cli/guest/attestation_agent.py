@@ -69,8 +69,8 @@ def main_command(
             "--attestation_sock",
             "--attestation-sock",
             metavar="ADDRESS",
-            help="Listen there: HOST:PORT on loopback or unix:/PATH (gRPC), or unix:///PATH "
-            "(ttrpc). [default: 127.0.0.1:50002]",
+            help="Address to listen on: HOST:PORT on loopback or unix:/PATH (gRPC), or "
+            "unix:///PATH (ttrpc). [default: 127.0.0.1:50002]",
         ),
     ] = None,
     config_file: guest.ConfigFile = None,

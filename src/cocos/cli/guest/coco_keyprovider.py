@@ -54,7 +54,7 @@ Socket = Annotated[
         "-s",
         "--socket",
         metavar="ADDRESS",
-        help="Listen there: HOST:PORT on loopback or unix:/PATH (gRPC), or unix:///PATH "
+        help="Address to listen on: HOST:PORT on loopback or unix:/PATH (gRPC), or unix:///PATH "
         "(ttrpc). [default: 127.0.0.1:50011]",
     ),
 ]

@@ -136,7 +136,8 @@ def run(
     insecure_unmeasured: Annotated[
         bool,
         typer.Option(
-            help="Run without an attestation agent; only for images that are not encrypted."
+            "--insecure-unmeasured",
+            help="Run without an attestation agent; only for images that are not encrypted.",
         ),
     ] = False,
     config_file: Config = None,

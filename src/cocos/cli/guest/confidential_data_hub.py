@@ -42,8 +42,8 @@ def main_command(
             "-s",
             "--socket",
             metavar="ADDRESS",
-            help="Listen there: HOST:PORT on loopback or unix:/PATH (gRPC), or unix:///PATH "
-            "(ttrpc). [default: unix:///run/confidential-containers/cdh.sock]",
+            help="Address to listen on: HOST:PORT on loopback or unix:/PATH (gRPC), or "
+            "unix:///PATH (ttrpc). [default: unix:///run/confidential-containers/cdh.sock]",
         ),
     ] = None,
     allow_user: guest.AllowUser = None,

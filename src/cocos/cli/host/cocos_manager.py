@@ -51,10 +51,10 @@ def _option(text: str, *names: str) -> Any:
 
 Config = Annotated[Path | None, _option("Settings, as TOML.", "-c", "--config-file")]
 GrpcHost = Annotated[
-    str | None, _option("API: host. [env var: MANAGER_GRPC_HOST; default: localhost]")
+    str | None, _option("API: host to listen on. [env var: MANAGER_GRPC_HOST; default: localhost]")
 ]
 GrpcPort = Annotated[
-    int | None, _option("API: port, 0: any. [env var: MANAGER_GRPC_PORT; default: 7020]")
+    int | None, _option("API: port, 0: any free one. [env var: MANAGER_GRPC_PORT; default: 7020]")
 ]
 ServerCert = Annotated[
     Path | None,
@@ -91,10 +91,12 @@ AllowUser = Annotated[
     ),
 ]
 HttpHost = Annotated[
-    str | None, _option("Health: host. [env var: MANAGER_HTTP_HOST; default: localhost]")
+    str | None,
+    _option("Health: host to listen on. [env var: MANAGER_HTTP_HOST; default: localhost]"),
 ]
 HttpPort = Annotated[
-    int | None, _option("Health: port, 0: any. [env var: MANAGER_HTTP_PORT; default: 7003]")
+    int | None,
+    _option("Health: port, 0: any free one. [env var: MANAGER_HTTP_PORT; default: 7003]"),
 ]
 MaxVms = Annotated[
     int | None, _option("Most VMs at a time, 0: no limit. [env var: MANAGER_MAX_VMS; default: 10]")

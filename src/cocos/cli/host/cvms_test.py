@@ -52,7 +52,7 @@ PublicKey = Annotated[
     ),
 ]
 Manifest = Annotated[
-    Path | None, _flag("The whole computation, as JSON, instead of the flags below.", "manifest")
+    Path | None, _flag("The whole computation, as JSON, instead of the options below.", "manifest")
 ]
 AttestedTls = Annotated[str, _flag("Must be false: attested TLS comes later.", "attested-tls-bool")]
 Id = Annotated[str, _flag("The computation's id. [default: 1]", "id")]
@@ -127,7 +127,7 @@ Once = Annotated[
 AgentTimeout = Annotated[
     str,
     _flag(
-        "With -once: end when no agent has been connected for that time, after one has been; 0: "
+        "With --once: end when no agent has been connected for that time, after one has been; 0: "
         "never. [default: 2m]",
         "agent-timeout",
     ),
@@ -135,8 +135,12 @@ AgentTimeout = Annotated[
 ResultsDir = Annotated[
     Path | None, _flag("Where ID.zip.jwe is stored. [default: here]", "output-dir", "results-dir")
 ]
-Host = Annotated[str | None, _flag("Listen there. [env var: HOST; default: localhost]", "host")]
-Port = Annotated[int | None, _flag("0: any. [env var: PORT; default: 7001]", "port")]
+Host = Annotated[
+    str | None, _flag("Host to listen on. [env var: HOST; default: localhost]", "host")
+]
+Port = Annotated[
+    int | None, _flag("Port to listen on, 0: any free one. [env var: PORT; default: 7001]", "port")
+]
 
 
 @app.command()

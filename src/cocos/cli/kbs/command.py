@@ -56,7 +56,7 @@ Config = Annotated[
 Sockets = Annotated[
     list[str] | None,
     _option(
-        "Listen there, HOST:PORT; repeatable. [default: 0.0.0.0:8080, 127.0.0.1:8080 with "
+        "Address to listen on, HOST:PORT; repeatable. [default: 0.0.0.0:8080, 127.0.0.1:8080 with "
         "--insecure-api]",
         "-s",
         "--socket",

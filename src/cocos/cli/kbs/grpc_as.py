@@ -60,7 +60,11 @@ Config = Annotated[
 ]
 Socket = Annotated[
     str | None,
-    _option("Listen there, HOST:PORT or unix:/PATH. [default: 127.0.0.1:50004]", "-s", "--socket"),
+    _option(
+        "Address to listen on, HOST:PORT or unix:/PATH. [default: 127.0.0.1:50004]",
+        "-s",
+        "--socket",
+    ),
 ]
 HttpSocket = Annotated[
     str | None,

@@ -148,7 +148,7 @@ def admin_token(
     """Print a token for admin requests, for curl's "Authorization: Bearer …"."""
     match = _LIFETIME.fullmatch(lifetime)
     if match is None:
-        raise UsageError(f"{lifetime!r} is no lifetime", hint="90s, 30m, 2h or 1d")
+        raise UsageError(f"--lifetime: {lifetime!r} is no time", hint="90s, 30m, 2h or 1d")
     duration = dt.timedelta(**{_UNITS[match[2]]: int(match[1])})
     maker = admin.credentials(auth_private_key, None, role, issuer, audience)
     token = maker.bearer(system_clock, duration)

@@ -66,7 +66,9 @@ Ttl = Annotated[str, typer.Option(help="End the VM after that time, such as 90s 
 GuestLog = Annotated[
     str,
     typer.Option(
-        "--agent-log-level", "--log-level", help="Of the guest: debug, info, warning or error."
+        "--agent-log-level",
+        "--log-level",
+        help="What the agent in the VM logs: debug, info, warning or error.",
     ),
 ]
 ServerCa = Annotated[

@@ -108,7 +108,7 @@ def encrypt(
     as_json: common.JsonFlag = False,
     debug: common.DebugFlag = False,
 ) -> None:
-    """Encrypt an image so that only those can read it of whom you say so.
+    """Encrypt an image so that only those whom you name can read it.
 
     The key is made if it is not in your key folder, registered at the KBS under a policy of
     its own, and used to encrypt every layer. Fails if anything of the result is readable

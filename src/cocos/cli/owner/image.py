@@ -44,7 +44,8 @@ def build(
         ),
     ] = False,
     refresh: Annotated[
-        bool, typer.Option(help="Fetch packages and wheels anew, although they are cached.")
+        bool,
+        typer.Option("--refresh", help="Fetch packages and wheels anew, although they are cached."),
     ] = False,
     confidential: Annotated[
         bool,
