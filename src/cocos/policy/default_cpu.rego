@@ -396,6 +396,196 @@ findings contains finding if {
 	}
 }
 
+# --- snp, az-snp-vtpm: memory that the processor encrypts, and that it signs a report of ---
+# hardware: AMD's processor, and firmware of registered levels. executables: the measurement
+# of what the VM was started with is registered; on Azure, whose firmware is the cloud's, also
+# PCR 11 of its virtual TPM. configuration: nobody can debug or migrate it, and what the host
+# passed in is shown; 2 if every other setting is as registered, too. Nothing registered:
+# nothing is accepted. What a claim has to be registered under:
+
+snp_registered_as := {
+	"snp": {
+		"hardware": {
+			"reported_tcb_bootloader": "snp_bootloader",
+			"reported_tcb_microcode": "snp_microcode",
+			"reported_tcb_snp": "snp_snp_svn",
+			"reported_tcb_tee": "snp_tee_svn",
+		},
+		"executables": {"measurement": "snp_launch_measurement"},
+		"configuration": {
+			"platform_smt_enabled": "snp_smt_enabled",
+			"platform_tsme_enabled": "snp_tsme_enabled",
+			"policy_abi_major": "snp_guest_abi_major",
+			"policy_abi_minor": "snp_guest_abi_minor",
+			"policy_single_socket": "snp_single_socket",
+			"policy_smt_allowed": "snp_smt_allowed",
+		},
+	},
+	"az-snp-vtpm": {
+		"hardware": {
+			"reported_tcb_bootloader": "tcb_bootloader",
+			"reported_tcb_microcode": "tcb_microcode",
+			"reported_tcb_snp": "tcb_snp",
+			"reported_tcb_tee": "tcb_tee",
+		},
+		"executables": {"measurement": "measurement", "tpm.pcr11": "snp_pcr11"},
+		"configuration": {
+			"platform_smt_enabled": "smt_enabled",
+			"platform_tsme_enabled": "tsme_enabled",
+			"policy_abi_major": "abi_major",
+			"policy_abi_minor": "abi_minor",
+			"policy_single_socket": "single_socket",
+			"policy_smt_allowed": "smt_allowed",
+		},
+	},
+}
+
+# Claims of the one that this evidence is of, registers of Azure's TPM beside them.
+snp_claims["snp"] := input.snp if is_object(input.snp)
+
+snp_claims["az-snp-vtpm"] := object.union(
+	input["az-snp-vtpm"],
+	{concat(".", ["tpm", pcr]): value | some pcr, value in input["az-snp-vtpm"].tpm},
+) if is_object(input["az-snp-vtpm"])
+
+registered(value, name) if value in query_reference_value(name)
+
+registered(value, name) if {
+	value != null
+	value == query_reference_value(name)
+}
+
+# Turin's firmware has one part more. Trustee does not know it: only where it is registered.
+snp_wanted[tee] contains "reported_tcb_fmc" if {
+	some tee, claims in snp_claims
+	claims.reported_tcb_fmc
+	query_reference_value("snp_fmc") != null
+}
+
+snp_wanted[tee] contains claim if {
+	some tee, _ in snp_claims
+	some claim, _ in snp_registered_as[tee].hardware
+}
+
+snp_recognised[tee] contains "reported_tcb_fmc" if {
+	some tee, claims in snp_claims
+	registered(claims.reported_tcb_fmc, "snp_fmc")
+}
+
+snp_recognised[tee] contains claim if {
+	some tee, claims in snp_claims
+	some _, names in snp_registered_as[tee]
+	some claim, name in names
+	registered(claims[claim], name)
+}
+
+# Azure's claims are texts.
+snp_settled[tee] contains claim if {
+	some tee, claims in snp_claims
+	some claim in ["policy_debug_allowed", "policy_migrate_ma"]
+	claims[claim] in {false, "false"}
+}
+
+snp_settled[tee] contains "init_data" if {
+	some tee, _ in snp_claims
+	is_object(input.init_data_claims)
+}
+
+snp_settled[tee] contains "init_data" if {
+	some tee, claims in snp_claims
+	claims.init_data == "0000000000000000000000000000000000000000000000000000000000000000"
+}
+
+# On Azure others measure into PCR 8, too: what its policy needs of it is the owner's to say.
+snp_open["snp"] := {"policy_debug_allowed", "policy_migrate_ma", "init_data"}
+
+snp_open["az-snp-vtpm"] := {"policy_debug_allowed", "policy_migrate_ma"}
+
+snp_sound(tee) if snp_open[tee] - object.get(snp_settled, tee, set()) == set()
+
+snp_as_registered(tee, what) if {
+	object.keys(snp_registered_as[tee][what]) - object.get(snp_recognised, tee, set()) == set()
+}
+
+hardware := 2 if {
+	some tee, claims in snp_claims
+	claims.authority_insecure in {false, "false"}
+	snp_wanted[tee] - object.get(snp_recognised, tee, set()) == set()
+}
+
+executables := 3 if {
+	some tee, _ in snp_claims
+	snp_as_registered(tee, "executables")
+}
+
+configuration := 2 if {
+	some tee, _ in snp_claims
+	snp_sound(tee)
+	snp_as_registered(tee, "configuration")
+} else := 3 if {
+	is_object(input.snp)
+	snp_sound("snp")
+}
+
+findings contains finding if {
+	some tee, claims in snp_claims
+	not claims.authority_insecure in {false, "false"}
+	finding := {
+		"check": concat(".", [tee, "authority"]),
+		"problem": "AMD does not vouch for this processor",
+		"actual": object.get(claims, "authority_insecure", null),
+		"expected": false,
+	}
+}
+
+snp_problem(name) := "no value of this is registered" if {
+	query_reference_value(name) == null
+} else := "this is not one of the reference values"
+
+# Settings that are not as registered lower the verdict of snp, which still affirms.
+findings contains finding if {
+	some tee, claims in snp_claims
+	some what, names in snp_registered_as[tee]
+	[tee, what] != ["snp", "configuration"]
+	some claim, name in names
+	not registered(claims[claim], name)
+	finding := {
+		"check": concat(".", [tee, claim]),
+		"problem": snp_problem(name),
+		"actual": object.get(claims, claim, null),
+		"expected": query_reference_value(name),
+	}
+}
+
+findings contains finding if {
+	some tee, claims in snp_claims
+	"reported_tcb_fmc" in snp_wanted[tee]
+	not registered(claims.reported_tcb_fmc, "snp_fmc")
+	finding := {
+		"check": concat(".", [tee, "reported_tcb_fmc"]),
+		"problem": snp_problem("snp_fmc"),
+		"actual": claims.reported_tcb_fmc,
+		"expected": query_reference_value("snp_fmc"),
+	}
+}
+
+snp_settings := {
+	"policy_debug_allowed": ["the host may read and change the memory of this VM", false],
+	"policy_migrate_ma": ["an agent of the host's choice may move this VM elsewhere", false],
+	"init_data": ["the host passed something in, and the guest does not show it", "the init data in clear"],
+}
+
+findings contains finding if {
+	some tee, claims in snp_claims
+	some claim in snp_open[tee] - object.get(snp_settled, tee, set())
+	finding := {
+		"check": concat(".", [tee, claim]),
+		"problem": snp_settings[claim][0],
+		"actual": object.get(claims, claim, null),
+		"expected": snp_settings[claim][1],
+	}
+}
+
 # --- what the guest's own policy, part of init data, lets run ---
 
 containers := input.init_data_claims.agent_policy_claims.containers

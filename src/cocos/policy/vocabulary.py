@@ -97,6 +97,24 @@ _DOMAIN: Final = {
     ),
     "td_attributes": Shape("o", dict.fromkeys(_TD_ATTRIBUTES, ANY)),
 }
+_RUN_CLAIMS: Final = {
+    "computations": Shape("a", {}, others=_COMPUTATION),
+    "computation": _COMPUTATION,
+    "runtime_events": Shape("a", {}, others=Shape("o", dict.fromkeys(_RUNTIME, ANY))),
+}
+_SNP: Final[Mapping[str, Shape]] = {
+    **dict.fromkeys(("policy_smt_allowed", "policy_migrate_ma", "policy_debug_allowed"), ANY),
+    **dict.fromkeys(("policy_single_socket", "authority_insecure"), ANY),
+    **dict.fromkeys(("platform_tsme_enabled", "platform_smt_enabled"), ANY),
+    **dict.fromkeys(("policy_abi_major", "policy_abi_minor", "vmpl", "guest_svn"), _NUMBER),
+    **dict.fromkeys(("reported_tcb_bootloader", "reported_tcb_tee"), _NUMBER),
+    **dict.fromkeys(("reported_tcb_snp", "reported_tcb_microcode"), _NUMBER),
+    **dict.fromkeys(("reported_tcb_fmc", "report_version"), _NUMBER),
+    **dict.fromkeys(("measurement", "chip_id", "report_data", "init_data", "report_id"), _TEXT),
+    **dict.fromkeys(("product", "signing_key", "revocation", "family_id", "image_id"), _TEXT),
+    **dict.fromkeys(("id_key_digest", "author_key_digest", "computations_bound_by"), _TEXT),
+    **_RUN_CLAIMS,
+}
 CLAIMED: Final[Mapping[Tee, Shape]] = {
     Tee.TDX: Shape(
         "o",
@@ -132,6 +150,7 @@ CLAIMED: Final[Mapping[Tee, Shape]] = {
             "runtime_events": Shape("a", {}, others=Shape("o", dict.fromkeys(_RUNTIME, ANY))),
         },
     ),
+    Tee.SNP: Shape("o", _SNP),
     Tee.SAMPLE: Shape(
         "o",
         {

@@ -7,10 +7,12 @@ from typing import Final
 from cocos._clock import Clock
 from cocos.errors import EvidenceError, Finding
 from cocos.verifiers._base import Authentic, Demand, Expected, Kept, Part, Verifier
+from cocos.verifiers.amd.authorities import Authorities as AmdAuthorities
 from cocos.verifiers.collateral import Collateral, Held
 from cocos.verifiers.nvidia import NvidiaVerifier
 from cocos.verifiers.sample import InsecureSampleDeviceVerifier, InsecureSampleVerifier
 from cocos.verifiers.sgx import SgxVerifier
+from cocos.verifiers.snp import SnpVerifier
 from cocos.verifiers.tdx import TdxVerifier
 from cocos.verifiers.tpm import Authorities, TpmVerifier
 from cocos.wire.kbs.protocol import Tee
@@ -73,6 +75,7 @@ def verifier_table(
     insecure_allow_sample: bool,
     clock: Clock,
     tpm: Authorities | None = None,
+    amd: AmdAuthorities | None = None,
     collateral: Collateral | None = None,
 ) -> VerifierTable:
     """Return the table of verifiers.
@@ -82,6 +85,7 @@ def verifier_table(
         clock: For the validity of certificates.
         tpm: Who certifies endorsement keys of TPMs; without, nobody does.
         collateral: What makers publish; without, evidence that needs some is refused.
+        amd: Who certifies AMD's processors; without, AMD alone.
     """
     stored = collateral or Held()
     genuine: tuple[Verifier, ...] = (
@@ -89,6 +93,7 @@ def verifier_table(
         SgxVerifier(stored, clock=clock),
         TdxVerifier(stored, clock=clock),
         TpmVerifier(tpm or Authorities(), clock=clock),
+        SnpVerifier(amd, stored, clock=clock),
     )
     insecure = (kind() for kind in _INSECURE_SAMPLE) if insecure_allow_sample else ()
     return VerifierTable({verifier.kind: verifier for verifier in (*genuine, *insecure)})

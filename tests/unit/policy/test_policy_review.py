@@ -144,7 +144,7 @@ def test_evidence_has_other_names_than_tokens(member: str) -> None:
         "allow if { x := {`tee`: 1}; x.tee == 1 }",
         "allow if { some x in [{`tee`: true}]; x.tee }",
         f'allow if {EVIDENCE}.init_data_claims["aa.toml"].x',
-        f"allow if {EVIDENCE}.snp.anything.new",
+        f"allow if {EVIDENCE}.hygondcu.anything.new",
         f"allow if {EVIDENCE}.tpm.pcr04",
         f"allow if {EVIDENCE}.tpm.uefi[0].details.anything",
         f"allow if {EVIDENCE}.tpm.computations[0].dataset_digests[0]",
