@@ -128,7 +128,12 @@ async def test_a_tpm_of_nobody_is_not_challenged(service: AttestationService) ->
 
 @pytest.mark.parametrize(
     ("tee", "announced"),
-    [(Tee.TPM, {}), (Tee.TPM, None), (Tee.TPM, {"snp": {}}), (Tee.SNP, {"snp": {"a": 1}})],
+    [
+        (Tee.TPM, {}),
+        (Tee.TPM, None),
+        (Tee.TPM, {"snp": {}}),
+        (Tee.HYGON_DCU, {"hygondcu": {"a": 1}}),
+    ],
 )
 async def test_who_is_asked_for_nothing_but_a_nonce(
     service: AttestationService, store: Store, tee: Tee, announced: Any
