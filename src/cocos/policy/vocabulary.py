@@ -116,6 +116,13 @@ _SNP: Final[Mapping[str, Shape]] = {
     **_RUN_CLAIMS,
 }
 CLAIMED: Final[Mapping[Tee, Shape]] = {
+    Tee.AZ_TDX_VTPM: Shape(
+        "o",
+        {
+            **_DOMAIN,
+            "tpm": Shape("o", {f"pcr{index:02}": _TEXT for index in range(24)}),
+        },
+    ),
     Tee.TDX: Shape(
         "o",
         {

@@ -8,6 +8,7 @@ from cocos._clock import Clock
 from cocos.errors import EvidenceError, Finding
 from cocos.verifiers._base import Authentic, Demand, Expected, Kept, Part, Verifier
 from cocos.verifiers.amd.authorities import Authorities as AmdAuthorities
+from cocos.verifiers.az_tdx_vtpm import AzureTdxVerifier
 from cocos.verifiers.collateral import Collateral, Held
 from cocos.verifiers.nvidia import NvidiaVerifier
 from cocos.verifiers.sample import InsecureSampleDeviceVerifier, InsecureSampleVerifier
@@ -89,6 +90,7 @@ def verifier_table(
     """
     stored = collateral or Held()
     genuine: tuple[Verifier, ...] = (
+        AzureTdxVerifier(stored, clock=clock),
         NvidiaVerifier(clock=clock),
         SgxVerifier(stored, clock=clock),
         TdxVerifier(stored, clock=clock),

@@ -81,7 +81,7 @@ class _Authentic(Authentic):
         claims: JsonObject = {}
         hint: str | None = None
         try:
-            claims = self.appraiser.claims(quote, self.signed.pck, self.signed.now)
+            claims = self.appraiser.claims(quote, self.signed.pck, self.signed.now, _STEP)
         except EvidenceError as error:
             found += error.findings
             hint = error.hint

@@ -102,7 +102,7 @@ class _Authentic(Authentic):
     def _claims(self, init_data: bytes | None) -> JsonObject:
         signed, body = self.signed, self.signed.body
         found = [
-            *attribute_findings(body),
+            *attribute_findings(body, _STEP),
             *quoted.launched_with(body.mr_config_id, init_data, "MRCONFIGID", _STEP),
         ]
         claims: JsonObject = {}
@@ -123,7 +123,7 @@ class _Authentic(Authentic):
         }
 
     def _platform(self) -> JsonObject:
-        return self.appraiser.claims(self.signed.quote, self.signed.pck, self.signed.now)
+        return self.appraiser.claims(self.signed.quote, self.signed.pck, self.signed.now, _STEP)
 
     def _measured(self) -> JsonObject:
         if not self.log:
@@ -150,16 +150,16 @@ def domain_claims(signed: quoted.Signed[TdReport]) -> JsonObject:
     }
 
 
-def attribute_findings(body: TdReport) -> list[Finding]:
+def attribute_findings(body: TdReport, step: str) -> list[Finding]:
     """Return what no policy is asked about: who else reaches into the domain."""
     attributes = int.from_bytes(body.td_attributes, "little")
     found = []
     if attributes & _MIGRATABLE or any(body.service_td):
         problem = "a service domain, such as a migration agent, can reach into this domain"
         actual = f"attributes {attributes:#x}, service domains {body.service_td.hex() or 'none'}"
-        found.append(Finding(f"{_STEP}.service-td", problem, actual, "none"))
+        found.append(Finding(f"{step}.service-td", problem, actual, "none"))
     if attributes & ~_KNOWN:
         problem = "the domain has attributes that nobody here knows"
         actual = f"{attributes & ~_KNOWN:#x}"
-        found.append(Finding(f"{_STEP}.attributes", problem, actual, "0"))
+        found.append(Finding(f"{step}.attributes", problem, actual, "0"))
     return found

@@ -48,13 +48,14 @@ class Appraiser:
     collateral: Collateral
     root: x509.Certificate | None = None
 
-    def claims(self, quote: Quote, pck: Pck, now: dt.datetime) -> JsonObject:
+    def claims(self, quote: Quote, pck: Pck, now: dt.datetime, step: str) -> JsonObject:
         """Return what a policy is told of the platform; takes milliseconds.
 
         Args:
             quote: Its signatures hold.
             pck: Its certificates, which hold.
             now: The time that everything is judged at.
+            step: What findings' names begin with.
 
         Raises:
             EvidenceError: documents are missing, do not hold any more, or something in the
@@ -65,15 +66,15 @@ class Appraiser:
             found = Documents.collect(self.collateral, kind, pck.fmspc, pck.ca, now)
             info = msgspec.json.decode(found.tcb_info.text, type=TcbInfo)
             identity = msgspec.json.decode(found.qe_identity.text, type=QeIdentity)
-            status = self._library(kind, quote, found, now)
-            _check_rest(kind, found, info, pck)
+            status = self._library(quote, found, now, step)
+            _check_rest(step, found, info, pck)
             verdict = levels.verdict(quote, pck, info, identity)
             return _claims(verdict, status, pck, found, info, identity)
         except (FormatError, msgspec.MsgspecError, *UNREADABLE) as error:
             problem = f"Intel's documents cannot be read: {error}"
-            raise _refused(kind, "collateral", problem) from error
+            raise _refused(step, "collateral", problem) from error
 
-    def _library(self, kind: Kind, quote: Quote, found: Documents, now: dt.datetime) -> str | None:
+    def _library(self, quote: Quote, found: Documents, now: dt.datetime, step: str) -> str | None:
         """Return the library's TCB status; None where it says nothing of it."""
         root = None if self.root is None else self.root.public_bytes(serialization.Encoding.DER)
         seconds = int(now.timestamp())
@@ -96,19 +97,19 @@ class Appraiser:
             if str(error) in _ATTRIBUTES:
                 return None
             problem = str(error).removeprefix("Verification failed: ")
-            raise _refused(kind, "dcap", f"dcap-qvl refuses the quote: {problem}") from error
+            raise _refused(step, "dcap", f"dcap-qvl refuses the quote: {problem}") from error
         status: str = msgspec.json.decode(verdict.to_json())["tcb"]["status"]
         return status
 
 
-def _refused(kind: Kind, step: str, problem: str, *texts: str) -> EvidenceError:
+def _refused(tee: str, step: str, problem: str, *texts: str) -> EvidenceError:
     return EvidenceError(
-        f"the {kind} evidence does not hold: {problem}",
-        findings=(Finding(f"{kind}.{step}", problem, *texts),),
+        f"the {tee} evidence does not hold: {problem}",
+        findings=(Finding(f"{tee}.{step}", problem, *texts),),
     )
 
 
-def _check_rest(kind: Kind, found: Documents, info: TcbInfo, pck: Pck) -> None:
+def _check_rest(step: str, found: Documents, info: TcbInfo, pck: Pck) -> None:
     """What dcap-qvl does not look at; signatures hold by now.
 
     Raises:
@@ -117,14 +118,14 @@ def _check_rest(kind: Kind, found: Documents, info: TcbInfo, pck: Pck) -> None:
     """
     if info.pce_id.lower() != pck.pceid.hex():
         problem = "the TCB info is of another provisioning enclave"
-        raise _refused(kind, "pceid", problem, pck.pceid.hex(), info.pce_id)
+        raise _refused(step, "pceid", problem, pck.pceid.hex(), info.pce_id)
     if info.tcb_type != 0:
-        raise _refused(kind, "tcb-info", "the TCB info is of an unknown type", str(info.tcb_type))
+        raise _refused(step, "tcb-info", "the TCB info is of an unknown type", str(info.tcb_type))
     signer = x509.load_pem_x509_certificates(found.tcb_chain.encode())[0]
     name = signer.subject.rfc4514_string()
     if f"CN={_TCB_SIGNER}" not in name.split(","):
         problem = "the TCB info is not signed by the key that is for it"
-        raise _refused(kind, "tcb-signer", problem, name, _TCB_SIGNER)
+        raise _refused(step, "tcb-signer", problem, name, _TCB_SIGNER)
 
 
 def _claims(  # noqa: PLR0917 - everything that there is to tell
