@@ -51,7 +51,7 @@ class _Safety:
     def rule(self, rule: Rule) -> None:
         """Check one definition of a rule."""
         if rule.form == "Default":
-            self._arguments(rule, rule.node.get("args") or ())
+            self._arguments(rule, rule.node["args"])
             self._default(rule)
             return
         head = rule.node["head"][rule.form]
@@ -63,7 +63,7 @@ class _Safety:
         value = [] if rule.value is None else [rule.value]
         if not rule.bodies:
             self._query([], known, known, [*name, *value])
-        partial = rule.form == "Set" or "RefBrack" in head["refr"]
+        partial = "RefBrack" in head["refr"]  # a set has one body
         for number, body in enumerate(rule.bodies):
             own = body.get("assign")
             heads = [own["value"]] if own else value if number == 0 or partial else []
@@ -91,7 +91,7 @@ class _Safety:
         return found.keys()
 
     def _default(self, rule: Rule) -> None:
-        waiting = [] if rule.value is None else [rule.value]
+        waiting = [rule.node["value"]]
         comprehensions: list[JsonObject] = []
         while waiting:
             each = waiting.pop()

@@ -93,13 +93,14 @@ class Uses:
             outside: Look only at what the engine binds at the first opportunity; what is
                 known outside of the query.
         """
-        after, size = set(known), -1
-        while size < len(after):
-            size = len(after)
+        after, more = set(known), set(known)
+        while more:
+            more = set()
             for each in self.binders:
                 late = outside is not None and not each.partners <= outside
                 if not late and each.needs | (each.shared & own) <= after:
-                    after |= each.binds
+                    more |= each.binds - after
+            after |= more
         return after if self.reads.keys() | (self.shared & own) <= after else None
 
 
@@ -260,8 +261,7 @@ class Reader:
         name = dotted(self._syntax.own(path_of(node["fcn"]) or (None,)))
         known = {len(builtins.ALLOWED[name])} if name in builtins.ALLOWED else set()
         arities = self._syntax.functions.get(name, known)
-        count = len(node["params"])
-        return count not in arities and count - 1 in arities
+        return len(node["params"]) - 1 in arities
 
 
 def pattern(expression: JsonObject) -> tuple[list[tuple[str, int]], list[JsonObject]]:

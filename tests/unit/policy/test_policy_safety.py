@@ -44,6 +44,7 @@ UNBOUND = [
     ("p[x].y := 1 if { true }\nallow if count(p) == 0", "x"),
     ("p[x] contains 1 if { true }\nallow if count(p) == 0", "x"),
     ("p[x] := y if { some x in [1]; some y; y > 1 }\nallow if count(p) == 0", "y"),
+    ("p[x] := y if { x := 1; y := 5; false } { x := 2 }\nallow if not p[2]", "y"),
     # Negation binds nothing.
     ("allow if not i", "i"),
     ("allow if { some i; not i == 2 }", "i"),
@@ -53,10 +54,12 @@ UNBOUND = [
     ('allow if not input.submods[_]["ear.status"] == "contraindicated"', "_"),
     ("allow if not f(input.x[_])\nf(x) if x > 1", "_"),
     ("allow if not input.x[[_, 1]]", "_"),
+    ("allow if { i := 1; not input.x[[_, i]] }", "_"),
     ("allow if not _", "_"),
     # Comprehensions: bodies, then heads; and what they share with the outside.
     ("allow if { count([x | x > 1]) == 0 }", "x"),
     ("allow if { count([1 | some x; x > 1]) == 0 }", "x"),
+    ("a if { some x; count([1 | x > 1]) == 0 }\nallow if not a", "x"),
     ("allow if { count({x | some x; x > 1}) == 0 }", "x"),
     ("allow if { count({x: 1 | some x; x > 1}) == 0 }", "x"),
     ("allow if { count([y | x := 1]) == 0 }", "y"),
@@ -72,6 +75,7 @@ UNBOUND = [
     ("allow if { count([1 | some a in [1]; count([2 | some b; b > a]) == 0]) == 1 }", "b"),
     # every, some … in
     ("allow if { every x in [y] { x } }", "y"),
+    ("a if { some y; every x in [y] { x } }\nallow if not a", "y"),
     ("allow if { every x in [1] { y > x } }", "y"),
     ("allow if not e\ne if { every x in [1] { some y; y > x } }", "y"),
     ("allow if { every k, v in {1: 2} { some y; y > k; v } }", "y"),
@@ -98,6 +102,8 @@ UNBOUND = [
     ('a if { some k; {k: 1} == {"a": 1} }\nallow if not a', "k"),
     # Functions take what others bind, and give only what their place for a result has.
     ('a if { some x; startswith(x, "a") }\nallow if not a', "x"),
+    ('a if { some x; startswith("a", x) }\nallow if not a', "x"),
+    ('a if { some x; lower(x, "a") }\nallow if not a', "x"),
     ("a if { some x; y := lower(x) }\nallow if not a", "x"),
     ("a if { some x, y; y = lower(x); x = lower(y) }\nallow if not a", "[xy]"),
     ("a if { some x, y; lower(x, y) }\nallow if not a", "[xy]"),
@@ -131,6 +137,7 @@ def test_a_variable_that_nothing_binds_is_refused_by_its_name(
         ("a if { some input in [{}]; input.bad }\nallow if not a", "input"),
         ("a if { some data; data = 1 }\nallow if not a", "data"),
         ("a if { [input, 1] := [1, 1] }\nallow if not a", "input"),
+        ("default f(input) := true\nallow if f({})", "input"),
         ("f(input.x) := 1\nallow if not f(1)", "neither name nor constant"),
         ("f(x, x) := 1\nallow if f(1, 2)", "x twice"),
         ("f([x, x]) := 1\nallow if f([1, 2])", "x twice"),
@@ -140,12 +147,14 @@ def test_a_variable_that_nothing_binds_is_refused_by_its_name(
         ("a if { some x in [1]; some x in [2] }\nallow if not a", "x"),
         ("f(x) if { some x; x = 2 }\nallow if f(1)", "x is declared"),
         ("f(x) if { some x in [2]; x == 2 }\nallow if f(1)", "x"),
-        ("r := 2\na if { r == 2; r := 3 }\nallow if not a", "r"),
-        ("r := 2\na if { count([1 | r == 2]) == 1; r := 3 }\nallow if not a", "r"),
+        ("r := 2\na if { every x in [1] { x < r }; r := 3 }\nallow if a", "r is declared"),
+        ("r := 2\na if { r == 2; r := 3 }\nallow if not a", "`r` used before"),
+        ("r := 2\na if { count([1 | r == 2]) == 1; r := 3 }\nallow if not a", "`r` used before"),
         ("a if { every x, x in [4] { x } }\nallow if a", "x is declared"),
         ("a if { some x, x in [4] }\nallow if a", "x is declared"),  # false to OPA
         ("default a := input.x\nallow if not a", "no constant"),
         ("default a := [count(input.x)]\nallow if not a", "no constant"),
+        ("default a := -input.x\nallow if not a", "no constant"),
         ("default f(x) := x\nallow if not f(1)", "no constant"),
         # every sees nothing that the engine binds later: legal in OPA.
         ("a if { some y; every x in [1] { x < y }; y = 4 }\nallow if not a", "reads y"),
@@ -198,6 +207,12 @@ def test_an_import_takes_nobodys_name(line: str) -> None:
         "input.x[_] == 3",
         "every _ in [1] { true }",
         "_ = input.x",
+        "some _ in input.x; some _ in input.x",
+        "not input.x[7]",
+        "some y; 4 = y; every x in [1] { x < y }",
+        "inside == [1]",
+        "negative == [-1, -2]",
+        "branch",
         "input.y with input as {`y`: top}",
         "object.get({}, `a`, [x | some x in [1]]) == [1]",
     ],
@@ -206,6 +221,9 @@ def test_what_is_bound_may_be_read(body: str) -> None:
     rest = (
         "top := 5\nf(x) if x == 2\nany_bad if { some x in input.x; x > 8 }\np contains [1, 2]\n"
         "g(y, xs) if { every x in xs { x < y } }\n"
+        "inside := [1 | every x in [1] { x < y }] if { y := 4 }\n"
+        "default negative := [-1, -2]\n"
+        "branch := y if { y := 1; false } else if true\n"
     )
     policy = Policy(f"{HEAD}allow if {{ {body} }}\n{rest}")
     assert policy.evaluate(["allow"], {"x": [1, 2, 3]}) == {"allow": True}
