@@ -5,7 +5,8 @@ Reads a JSON order from standard input and writes to a pipe, fault by fault, a l
 number in the order, what came of it, and the test that noticed. pytest collects once;
 where its loop would run the tests, every fault gets a fork of the process. A fault in a
 function replaces that function's code where it stands, whoever has imported it; one outside
-of functions needs an interpreter of its own kind, in which the module is imported with it.
+of functions, or in one that no test enters once the module is imported, needs an interpreter
+of its own kind, in which the module is imported with it.
 """
 
 import ast
@@ -73,7 +74,7 @@ class Forks:
     def __init__(self, jobs: int, answers: int) -> None:
         self._jobs = jobs
         self._answers = answers
-        self._running: dict[int, tuple[int, int, float, Path]] = {}
+        self._running: dict[int, tuple[int, int, float, Path, str]] = {}
         self.settled: set[int] = set()
         self.killers: Counter[str] = Counter()
         """Node id → how many faults that test noticed."""
@@ -84,8 +85,10 @@ class Forks:
         self.killers[killer] += 1
         os.write(self._answers, json.dumps([number, outcome, killer]).encode() + b"\n")
 
-    def start(self, number: int, seconds: float, work: Callable[[], int]) -> None:
-        """Have ``work`` done in a fork as soon as there is room."""
+    def start(
+        self, number: int, seconds: float, work: Callable[[], int], alive: str = SURVIVED
+    ) -> None:
+        """Have ``work`` done in a fork as soon as there is room; ``alive``: if nobody notices."""
         while len(self._running) >= self._jobs:
             self._reap()
         folder = Path(tempfile.mkdtemp(prefix="mutant-"))
@@ -95,7 +98,7 @@ class Forks:
             os.close(self._answers)
             _in_the_child(work, limit, folder)
         deadline = time.monotonic() + TIMES * limit + WAIT_SECONDS
-        self._running[os.pidfd_open(pid)] = (pid, number, deadline, folder)
+        self._running[os.pidfd_open(pid)] = (pid, number, deadline, folder, alive)
 
     def wait(self) -> None:
         """Wait for all."""
@@ -104,11 +107,11 @@ class Forks:
 
     def _reap(self) -> None:
         now = time.monotonic()
-        first = min(deadline for _, _, deadline, _ in self._running.values())
+        first = min(deadline for _, _, deadline, _, _ in self._running.values())
         ended, _, _ = select.select(list(self._running), [], [], max(0.0, first - now))
         late = [fd for fd, entry in self._running.items() if entry[2] <= time.monotonic()]
         for fd in {*ended, *late}:
-            pid, number, _, folder = self._running.pop(fd)
+            pid, number, _, folder, alive = self._running.pop(fd)
             # Its own children, too, if it was stopped in the middle of a test.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
@@ -119,7 +122,7 @@ class Forks:
                 killer = (folder / _KILLER).read_text("utf-8")
             shutil.rmtree(folder, ignore_errors=True)
             code = os.waitstatus_to_exitcode(status)
-            outcome = SURVIVED if code == _SURVIVES else "killed"
+            outcome = alive if code == _SURVIVES else "killed"
             if fd in late and fd not in ended:
                 outcome = "timeout"
             self.settle(number, outcome, killer)
@@ -188,8 +191,7 @@ class Campaign:
         reached = self.baseline.tests
         items = [item for item in session.items if not lines.isdisjoint(reached[item.nodeid])]
         if not items or not functions:
-            self.forks.settle(number, UNREACHED)
-            return
+            return  # what runs when the module is imported, if at all
         # What noticed it before, or other faults, may well notice it now.
         killers, killer = self.forks.killers, fault["killer"]
         items.sort(
@@ -377,7 +379,8 @@ def main() -> None:
     forks = Forks(order.jobs, order.answers)
     for number, fault in enumerate(order.faults):
         if number not in settled:
-            forks.start(number, seconds + CPU_SECONDS, _Imported(order, fault["source"]))
+            alive = UNREACHED if fault["index"] >= 0 else SURVIVED
+            forks.start(number, seconds + CPU_SECONDS, _Imported(order, fault["source"]), alive)
     forks.wait()
 
 

@@ -63,8 +63,7 @@ def reached(number: int) -> bool:
     try:
         return number < LIMIT
     except TypeError:
-        number += 1
-        raise
+        return False
 
 
 class Gate:
@@ -76,17 +75,25 @@ class Gate:
 
 def forgotten() -> int:
     return 1
+
+
+def once() -> bool:
+    return not LIMIT
+
+
+ONCE = once()
 """
 TESTS = """\
 import asyncio
 
 import pytest
-from victim import Gate, reached
+from victim import ONCE, Gate, reached
 
 
 def test_reached() -> None:
     assert reached(2)
     assert not reached(3)
+    assert not ONCE
 
 
 def test_gate() -> None:
@@ -135,8 +142,8 @@ def test_who_dies_and_who_lives(tmp_path: Path) -> None:
         "if number > LIMIT or (number != -1):": "killed",
         "if number > LIMIT or number == -2:": SURVIVED,
         "return 2": UNREACHED,
-        "number += 2": UNREACHED,
-        "pass": UNREACHED,
+        "return True": UNREACHED,
+        "return (LIMIT)": "killed",
     }
 
 

@@ -68,7 +68,7 @@ async def test_another_user_is_refused_whatever_he_asks() -> None:
     assert servicer.asked == []
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:0", "localhost:0", "[::1]:0"])
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "127.0.0.2:0", "localhost:0", "[::1]:0"])
 async def test_our_own_user_is_served(address: str) -> None:
     async with served(LocalCallers.of(), address) as (bound, servicer):
         assert {status for status, _ in (await calls_as(0, bound)).values()} == {"OK"}
@@ -92,6 +92,25 @@ async def test_an_ipv6_socket_that_speaks_ipv4() -> None:
         assert (await calls_as(0, mapped))["wrap"][0] == "OK"
 
 
+async def test_a_socket_in_the_file_system_has_its_mode(tmp_path: Path) -> None:
+    async with served(LocalCallers.of(), f"unix:{tmp_path}/socket") as (bound, servicer):
+        assert {status for status, _ in (await calls_as(0, bound)).values()} == {"OK"}
+    assert servicer.asked == ["wrap", "unwrap"]
+
+
+def test_who_asks_by_http(listener: socket.socket) -> None:
+    with listener, socket.create_connection(listener.getsockname()) as client:
+        ends = {"client": client.getsockname(), "server": client.getpeername()}
+        LocalCallers.of().admit(ends)
+        with pytest.raises(AccessDeniedError, match="serves nobody only, not root"):
+            LocalCallers(frozenset({NOBODY})).admit(ends)
+        for unknown in ("client", "server"):
+            for nothing in ({}, {unknown: None}):
+                told = {name: end for name, end in ends.items() if name != unknown}
+                with pytest.raises(AccessDeniedError, match="nobody can tell"):
+                    LocalCallers.of().admit({**told, **nothing})
+
+
 async def test_without_a_limit_anybody_is_served() -> None:
     """Services for other machines have TLS for this."""
     async with served(None) as (address, servicer):
@@ -99,9 +118,10 @@ async def test_without_a_limit_anybody_is_served() -> None:
     assert servicer.asked
 
 
-def test_a_user_whom_nobody_knows() -> None:
-    with pytest.raises(ConfigError, match=r"no user 'who\?"):
-        LocalCallers.of(["who?"])
+@pytest.mark.parametrize("user", ["who?", "\uff16\uff15", "-1", ""])
+def test_a_user_whom_nobody_knows(user: str) -> None:
+    with pytest.raises(ConfigError, match="has no user"):
+        LocalCallers.of([user])
 
 
 def ends(client: socket.socket) -> tuple[Endpoint, Endpoint]:

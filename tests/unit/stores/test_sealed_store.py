@@ -146,6 +146,7 @@ async def test_what_never_succeeds_is_not_done(
         "(SELECT value FROM resource_policy)",
         "X'706c61696e'",
         "zeroblob(100)",
+        f"X'01{'ab' * 100}'",  # sealed with a key that never was ours
         "X''",
     ],
 )
@@ -277,6 +278,9 @@ async def test_nobody_writes_with_a_key_that_is_not_current(
         assert other.keyring.current == stale
         assert await other.store.replace(Namespace.RESOURCE, "a", b"1", b"2")
         assert other.keyring.current == storage.keyring.current != stale
+        await rekey(storage, ignore)
+        await other.store.put(Namespace.RESOURCE, "b", b"1")
+        assert await storage.store.get(Namespace.RESOURCE, "b") == b"1"
         assert await storage.store.get(Namespace.RESOURCE, "a") == b"2"
 
 
@@ -328,6 +332,65 @@ async def test_an_unreadable_session_is_absent(storage: Storage, tmp_path: Path)
         raw.execute("UPDATE session SET value = zeroblob(60)")
     assert await storage.store.get(Namespace.SESSION, "s") is None
     assert not await storage.store.replace(Namespace.SESSION, "s", b"1", b"2")
+    assert not await storage.store.reseal(Namespace.SESSION, "s")
+    assert not await storage.store.reseal(Namespace.SESSION, "absent")
+
+
+class Counted(SqlStore):
+    """Counts what it is asked for."""
+
+    reads = 0
+
+    async def get(self, namespace: Namespace, key: str) -> bytes | None:
+        self.reads += 1
+        return await super().get(namespace, key)
+
+
+@pytest.fixture
+async def counted(tmp_path: Path, clock: Clock) -> AsyncIterator[tuple[Counted, SealedStore]]:
+    inner = await Counted.open(storage_url(str(tmp_path)), clock=clock)
+    assert isinstance(inner, Counted)
+    yield inner, SealedStore(inner, await Keyring.open(inner.database, (ROOT,), clock=clock))
+    await inner.close()
+
+
+async def test_a_session_is_read_once(counted: tuple[Counted, SealedStore]) -> None:
+    """By every step after the first, it would be one more query in each handshake."""
+    inner, store = counted
+    await store.put(Namespace.SESSION, "s", b"0")
+    for old, new in ((b"0", b"1"), (b"1", b"2")):
+        assert await store.replace(Namespace.SESSION, "s", old, new)
+    assert inner.reads == 0
+    other = SealedStore(inner, store._keyring)
+    assert await other.get(Namespace.SESSION, "s") == b"2"
+    assert await other.replace(Namespace.SESSION, "s", b"2", b"3")
+    assert inner.reads == 1
+    # Keys of owners are nobody's to remember.
+    await store.put(Namespace.RESOURCE, "r", b"0")
+    assert await store.replace(Namespace.RESOURCE, "r", b"0", b"1")
+    assert inner.reads == 2
+
+
+async def test_what_is_remembered_is_not_believed(counted: tuple[Counted, SealedStore]) -> None:
+    inner, store = counted
+    other = SealedStore(inner, store._keyring)
+    await store.put(Namespace.SESSION, "s", b"0")
+    assert await other.replace(Namespace.SESSION, "s", b"0", b"1")
+    assert not await store.replace(Namespace.SESSION, "s", b"0", b"2")
+    # The same value, sealed anew by somebody else.
+    await store.put(Namespace.SESSION, "s", b"0")
+    await other.put(Namespace.SESSION, "s", b"0")
+    assert await store.replace(Namespace.SESSION, "s", b"0", b"1")
+    assert await other.get(Namespace.SESSION, "s") == b"1"
+
+
+async def test_a_store_is_closed_with_what_it_seals_for(
+    counted: tuple[Counted, SealedStore],
+) -> None:
+    inner, store = counted
+    await store.close()
+    with pytest.raises(StorageError):
+        await inner.get(Namespace.RESOURCE, "r")
 
 
 async def test_a_changed_record_stops_a_rotation_and_loses_nothing(

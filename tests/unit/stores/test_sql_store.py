@@ -13,7 +13,14 @@ from alembic.script import ScriptDirectory
 from cocos.errors import ConfigError, StorageError
 from cocos.stores import migrate, sql
 from cocos.stores.base import Namespace
-from cocos.stores.sql import SqlStore, storage_url
+from cocos.stores.sql import (
+    SqlStore,
+    describe,
+    has_password,
+    open_database,
+    sqlite_file,
+    storage_url,
+)
 
 START = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
 
@@ -210,3 +217,50 @@ async def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     (tmp_path / sql.DATABASE_FILE).write_bytes(b"not a database" * 100)
     with pytest.raises(ConfigError, match="cannot open the storage"):
         await SqlStore.open(storage_url(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("url", "shown", "password"),
+    [
+        ("sqlite:////var/a?b@c:d", "sqlite:////var/a?b@c:d", False),
+        ("postgresql://user:hush@h:1/db", "postgresql://user@h:1/db", True),
+        ("postgresql://user@h:1/db", "postgresql://user@h:1/db", False),
+        ("postgresql://h:1/db", "postgresql://h:1/db", False),
+        ("postgresql://user@h/db?a=1&password=hush", "postgresql://user@h/db", True),
+        ("postgresql://user@h/db?sslpassword=hush&a=1", "postgresql://user@h/db", True),
+        ("postgresql://user@h/db?a=1", "postgresql://user@h/db", False),
+        ("redis://:hush@h:1/0", "redis://@h:1/0", True),
+    ],
+)
+def test_a_password_in_a_url_is_seen_and_not_shown(url: str, shown: str, password: bool) -> None:
+    assert describe(url) == shown
+    assert has_password(url) == password
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("plain", "not a storage URL"),
+        ("://x", "not a storage URL"),
+        ("mysql://h/db", "'mysql' is not supported"),
+        ("sqlite://", "names no file"),
+        ("sqlite:///", "names no file"),
+        ("sqlite:///:memory:", "names no file"),
+        ("sqlite:////var/a?mode=memory", "names no file"),
+        ("postgresql://", "postgresql"),
+    ],
+)
+async def test_what_is_no_storage(url: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        await open_database(url)
+
+
+def test_a_folder_is_a_storage(tmp_path: Path) -> None:
+    assert storage_url("postgresql://h/db") == "postgresql://h/db"
+    assert sqlite_file(storage_url(str(tmp_path))) == tmp_path / sql.DATABASE_FILE
+
+
+async def test_a_store_is_closed_with_its_database(store: SqlStore) -> None:
+    await store.close()
+    with pytest.raises(StorageError):
+        await store.get(Namespace.RESOURCE, "a")
