@@ -31,6 +31,7 @@ class AttestationServiceConfig(BaseModel):
             long for a header of HTTP.
         insecure_allow_sample: Count sample evidence, which proves nothing, as good.
         sample_extractor: Take reference values of type ``sample``, which nobody has signed.
+        insecure_allow_unsigned_corim: Take those of type ``corim`` that nobody has signed, too.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,6 +45,7 @@ class AttestationServiceConfig(BaseModel):
     verbose_token: bool = True
     insecure_allow_sample: bool = False
     sample_extractor: bool = True
+    insecure_allow_unsigned_corim: bool = False
 
     def issuer(self) -> Issuer:
         """Return what tokens say about who made them."""

@@ -14,6 +14,7 @@ import msgspec
 
 from cocos._clock import Clock
 from cocos._types import JsonObject
+from cocos.attestation_service.corim import Makers
 from cocos.errors import FormatError, NotFoundError, StateError, TooLargeError, UnsupportedError
 from cocos.policy.documents import BaseDocuments
 from cocos.stores.base import Namespace, Store
@@ -25,11 +26,15 @@ VERSION: Final = "0.1.0"
 MAX_NAME: Final = 512
 MAX_COUNT: Final = 10_000
 MAX_BYTES: Final = 4 * 2**20
+_TYPES: Final = ("sample", "corim")
 _NEVER = dt.datetime.max.replace(tzinfo=dt.UTC)
 
 
 class Message(msgspec.Struct, frozen=True):
-    """What an operator registers; ``payload`` is standard base64 of a JSON object."""
+    """What an operator registers.
+
+    ``payload`` is standard base64 of a JSON object, or of a CoRIM.
+    """
 
     type: str
     payload: str
@@ -53,11 +58,21 @@ class ReferenceValue(msgspec.Struct, frozen=True):
 class ReferenceValues:
     """Registers and reads reference values."""
 
-    def __init__(self, store: Store, *, clock: Clock, sample: bool) -> None:
-        """Keep them in a store; of type ``sample``, which nobody signs, only if told so."""
+    def __init__(
+        self, store: Store, *, clock: Clock, sample: bool, makers: Makers | None = None
+    ) -> None:
+        """Keep them in a store.
+
+        Args:
+            store: Where.
+            clock: For when they expire.
+            sample: Take those of type ``sample``, which nobody signs.
+            makers: Whose CoRIMs count; nobody's without.
+        """
         self._view = View(store, Namespace.REFERENCE_VALUE)
         self._clock = clock
         self._sample = sample
+        self._makers = makers or Makers()
         self._seen: Mapping[str, bytes] | None = None
         self._values: dict[str, ReferenceValue] = {}
         self._live: JsonObject = {}
@@ -69,21 +84,30 @@ class ReferenceValues:
 
         Args:
             message: ``{"version": "0.1.0", "type": "sample", "payload": base64 of a JSON
-                object}``; each member of the payload becomes a value.
+                object}``; each member of the payload becomes a value. Or ``"corim"``, a
+                signed CoRIM; its values expire when it does, at the latest in a year.
 
         Returns:
             The names.
 
         Raises:
             FormatError: another form, another type, an unusable name or value.
+            AuthenticationError: a CoRIM of nobody who is trusted.
             UnsupportedError: this type is switched off.
             TooLargeError: with it, there would be more than policies can be given.
         """
-        values = _payload(message)
-        if not self._sample:
-            raise _switched_off()
+        parsed = _message(message)
+        payload = json.b64decode(parsed.payload, "the payload")
+        expires: dt.datetime | None = None
+        if parsed.type == "corim":
+            values, end = self._makers.values(payload, self._clock())
+            expires = None if end is None else min(end, _in_a_year(self._clock()))
+        else:
+            values = json.decode(payload, dict[str, Any], "the payload")
+            if not self._sample:
+                raise _switched_off()
         await self._check_room(values)
-        stored = {name: self._stored(name, value, None) for name, value in values.items()}
+        stored = {name: self._stored(name, value, expires) for name, value in values.items()}
         await self._view.put(stored)
         return tuple(values)
 
@@ -225,7 +249,7 @@ def _parse(name: str, data: bytes) -> ReferenceValue:
     return value
 
 
-def _payload(message: JsonObject) -> JsonObject:
+def _message(message: JsonObject) -> Message:
     try:
         parsed = msgspec.convert(message, Message)
     except msgspec.ValidationError as error:
@@ -233,13 +257,12 @@ def _payload(message: JsonObject) -> JsonObject:
             f"the reference value message is malformed: {error}",
             hint='{"version": "0.1.0", "type": "sample", "payload": "<base64>"}',
         ) from error
-    if parsed.type != "sample":
+    if parsed.type not in _TYPES:
         raise FormatError(
-            f"reference values of type {parsed.type!r} are not supported", hint="sample is"
+            f"reference values of type {parsed.type!r} are not supported",
+            hint=f"{' and '.join(_TYPES)} are",
         )
-    payload = json.b64decode(parsed.payload, "the payload")
-    values: JsonObject = json.decode(payload, dict[str, Any], "the payload")
-    return values
+    return parsed
 
 
 def _check_name(name: str) -> None:

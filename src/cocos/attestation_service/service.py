@@ -6,6 +6,7 @@ import base64
 import datetime as dt
 import secrets
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -17,10 +18,12 @@ from cocos._types import JsonObject
 from cocos.attestation_service.annotate import compose, parse_init_data
 from cocos.attestation_service.challenges import Asked, Challenges
 from cocos.attestation_service.config import AttestationServiceConfig
+from cocos.attestation_service.corim import Makers
 from cocos.attestation_service.policies import attestation_policies
 from cocos.attestation_service.reference_values import ReferenceValue, ReferenceValues
 from cocos.attestation_service.request import AppraisalRequest, Attester
 from cocos.attestation_service.signing_keys import SigningKeys
+from cocos.crypto.signature import SigningPublicKey
 from cocos.errors import ConfigError, EvidenceError, Finding, FormatError, NotFoundError
 from cocos.policy.appraisal import Verdict, appraise
 from cocos.policy.documents import BaseDocuments
@@ -73,13 +76,19 @@ class AttestationService:
         engine: PolicyEngine,
         clock: Clock,
         verifiers: VerifierTable | None = None,
+        makers: Sequence[SigningPublicKey] = (),
     ) -> None:
         self._config = config
         self._keys = keys
         self._clock = clock
         self._engine = engine
         self._policies = attestation_policies(store, engine)
-        self._values = ReferenceValues(store, clock=clock, sample=config.sample_extractor)
+        self._values = ReferenceValues(
+            store,
+            clock=clock,
+            sample=config.sample_extractor,
+            makers=Makers(makers, config.insecure_allow_unsigned_corim),
+        )
         lifetime = dt.timedelta(minutes=config.challenge_minutes)
         self._challenges = Challenges(store, clock=clock, lifetime=lifetime)
         self._base: tuple[JsonObject, BaseDocuments] | None = None
@@ -88,6 +97,8 @@ class AttestationService:
         )
         if config.insecure_allow_sample:
             _log.warning("attestation.insecure", sample_evidence="is believed; it proves nothing")
+        if config.insecure_allow_unsigned_corim:
+            _log.warning("attestation.insecure", unsigned_corim="is believed, whoever wrote it")
 
     async def challenge(self) -> str:
         """Return a fresh nonce: base64 of 32 random bytes."""

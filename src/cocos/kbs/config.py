@@ -31,7 +31,14 @@ BUILTIN: Final = "builtin"
 NO_ATTESTATION: Final = "none"
 DEFAULT_AUTH_RATE: Final = 30
 
-_BUILTIN_ONLY: Final = ("tpm_ek_ca", "tpm_vendor_ca", "tpm_ek_allow", "insecure_allow_sample")
+_BUILTIN_ONLY: Final = (
+    "tpm_ek_ca",
+    "tpm_vendor_ca",
+    "tpm_ek_allow",
+    "insecure_allow_sample",
+    "corim_keys",
+    "insecure_allow_unsigned_corim",
+)
 _SERVERS: Final = ("https://", "http://", "unix:")
 _MAKE_CERTIFICATE: Final = (
     f"give --private-key and --certificate; to make a self-signed pair: {MAKE}; or --insecure-http "
@@ -100,8 +107,9 @@ class Settings(BaseModel):
         access_rules: What roles may reach; with keys the role is the administrator's name.
             None lets every administrator with a key reach everything.
         insecure_allow_sample: Count sample evidence, which proves nothing, as good.
-        sample_extractor: Take reference values of type ``sample``, which nobody has signed: all
-            that administrators can register.
+        sample_extractor: Take reference values of type ``sample``, which nobody has signed.
+        corim_keys: Public keys, PEM, of makers whose CoRIMs are taken: EC or Ed25519.
+        insecure_allow_unsigned_corim: Take CoRIMs that nobody has signed, too.
         tpm_ek_ca: Files with the CAs of managers, PEM, which vouch for their VMs' TPMs.
         tpm_vendor_ca: Files with the CAs of TPM vendors, PEM; every certificate in them is
             trusted, for those of their TPMs that are allowed by name.
@@ -158,6 +166,8 @@ class Settings(BaseModel):
     access_rules: tuple[AccessRule, ...] | None = None
     insecure_allow_sample: bool = False
     sample_extractor: bool = True
+    corim_keys: tuple[Path, ...] = ()
+    insecure_allow_unsigned_corim: bool = False
     tpm_ek_ca: tuple[Path, ...] = ()
     tpm_vendor_ca: tuple[Path, ...] = ()
     tpm_ek_allow: tuple[Path, ...] = ()

@@ -18,6 +18,8 @@ from cocos.attestation_service.request import AppraisalRequest
 from cocos.attestation_service.service import Appraisal, AttestationService
 from cocos.attestation_service.signing_keys import SigningKeys
 from cocos.cli.kbs.tokens import signing_keys, token_verifier
+from cocos.crypto import jwk
+from cocos.crypto.signature import SigningPublicKey
 from cocos.errors import ConfigError, FormatError, NotFoundError
 from cocos.evidence import endorsement
 from cocos.host.files import read_file
@@ -67,6 +69,7 @@ def own_service(
             clock=clock,
             tpm=_tpm_authorities(settings),
         ),
+        makers=_makers(settings),
     )
     return service, keys
 
@@ -165,6 +168,16 @@ def _tpm_authorities(settings: Settings) -> Authorities:
     )
 
 
+def _makers(settings: Settings) -> list[SigningPublicKey]:
+    try:
+        return [
+            jwk.from_pem(read_file(file, "the key of CoRIMs", limit=2**20), str(file)).key
+            for file in settings.corim_keys
+        ]
+    except FormatError as error:
+        raise ConfigError(error.message, hint=error.hint) from error
+
+
 def service_config(settings: Settings) -> AttestationServiceConfig:
     """Return what tokens say, from the settings."""
     given = {
@@ -177,6 +190,7 @@ def service_config(settings: Settings) -> AttestationServiceConfig:
         "verbose_token": settings.verbose_token,
         "insecure_allow_sample": settings.insecure_allow_sample,
         "sample_extractor": settings.sample_extractor,
+        "insecure_allow_unsigned_corim": settings.insecure_allow_unsigned_corim,
     }
     return AttestationServiceConfig.model_validate(
         {name: value for name, value in given.items() if value is not None}

@@ -11,7 +11,7 @@ _INTEL: Final = "Intel Trust Authority is not supported"
 _IN_STORAGE: Final = "policies and reference values are kept in the KBS's storage"
 _OPA: Final = "policies are Rego, evaluated in this program"
 _EAR: Final = "tokens are EAR; policies that were written for Simple tokens must be changed"
-_VALUES: Final = "of the kinds of reference values there is sample only"
+_VALUES: Final = "SWID has no signature that anybody verifies; CoRIMs count with corim_keys"
 _VERIFIER: Final = "this verifier takes what comes with the evidence, and its own sources"
 _ONE_TOKEN: Final = "tokens are of one kind"  # noqa: S105 - no secret
 

@@ -431,7 +431,7 @@ REFUSED = [
     (
         "[attestation_service.rvps_config.extractors]\nswid_extractor = {}",
         "extractors.swid_extractor",
-        "sample only",
+        "SWID has no signature",
     ),
     (
         "[attestation_service.verifier_config.tpm_verifier]\ntrusted_ak_keys_dir='x'",
