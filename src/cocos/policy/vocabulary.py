@@ -158,6 +158,13 @@ CLAIMED: Final[Mapping[Tee, Shape]] = {
         },
     ),
     Tee.SNP: Shape("o", _SNP),
+    Tee.AZ_SNP_VTPM: Shape(
+        "o",
+        {
+            **dict.fromkeys(_SNP.keys() - _RUN_CLAIMS.keys() - {"computations_bound_by"}, _TEXT),
+            "tpm": Shape("o", {f"pcr{index:02}": _TEXT for index in range(24)}),
+        },
+    ),
     Tee.SAMPLE: Shape(
         "o",
         {

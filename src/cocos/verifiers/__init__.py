@@ -8,6 +8,7 @@ from cocos._clock import Clock
 from cocos.errors import EvidenceError, Finding
 from cocos.verifiers._base import Authentic, Demand, Expected, Kept, Part, Verifier
 from cocos.verifiers.amd.authorities import Authorities as AmdAuthorities
+from cocos.verifiers.az_snp_vtpm import AzureSnpVerifier
 from cocos.verifiers.az_tdx_vtpm import AzureTdxVerifier
 from cocos.verifiers.collateral import Collateral, Held
 from cocos.verifiers.nvidia import NvidiaVerifier
@@ -96,6 +97,7 @@ def verifier_table(
         TdxVerifier(stored, clock=clock),
         TpmVerifier(tpm or Authorities(), clock=clock),
         SnpVerifier(amd, stored, clock=clock),
+        AzureSnpVerifier(amd, stored, clock=clock),
     )
     insecure = (kind() for kind in _INSECURE_SAMPLE) if insecure_allow_sample else ()
     return VerifierTable({verifier.kind: verifier for verifier in (*genuine, *insecure)})

@@ -53,6 +53,7 @@ class SnpVerifier(Verifier):
         self._authorities = authorities or Authorities()
         self._collateral = collateral or Held()
         self._clock = clock
+        self.insecure = self._authorities.insecure
 
     async def authenticate(self, evidence: Any, expected: Expected) -> Authentic:
         """Check the key, the report's signature, and that it is bound to this session."""

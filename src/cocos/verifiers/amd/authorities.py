@@ -60,6 +60,11 @@ class Authorities:
     def __init__(self, insecure: Mapping[str, Authority] | None = None) -> None:
         self._insecure = dict(insecure or {})
 
+    @property
+    def insecure(self) -> bool:
+        """Whether somebody counts who is not AMD."""
+        return bool(self._insecure)
+
     def of(self, product: Product) -> tuple[Authority, ...]:
         """Return whose chains count for a product; AMD's first."""
         return (_amd(product), *self._insecure.values())
