@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Services of makers of processors, which collateral comes from."""
