@@ -45,6 +45,7 @@ def compose(
     claims: Mapping[str, Any],
     runtime_data: JsonObject | None,
     init_data: InitDocument | None,
+    insecure: Sequence[str] = (),
 ) -> JsonObject:
     """Return a policy's input.
 
@@ -53,9 +54,10 @@ def compose(
         claims: Of its verifier.
         runtime_data: What the evidence was bound to, if it was a digest.
         init_data: In clear, if the guest showed it.
+        insecure: What was taken although it proves nothing; the token names the same.
     """
     own = {name: value for name, value in claims.items() if name not in _SHARED}
-    annotated: JsonObject = {tee.value: own}
+    annotated: JsonObject = {tee.value: own, "insecure": list(insecure)}
     if "report_data" in claims:
         annotated["report_data"] = claims["report_data"]
         annotated["runtime_data_claims"] = runtime_data

@@ -26,13 +26,23 @@ from cocos.wire.attestation_rest import (
 from cocos.wire.kbs.protocol import InitData
 
 
-def routes(service: AttestationService) -> list[Route]:
-    """Return the routes of an attestation service."""
+def routes(
+    service: AttestationService, *, insecure_allow_unbound_evidence: bool = False
+) -> list[Route]:
+    """Return the routes of an attestation service.
+
+    Args:
+        service: Appraises.
+        insecure_allow_unbound_evidence: Take evidence without runtime data, too.
+    """
+    unbound = insecure_allow_unbound_evidence
 
     async def attestation(request: Request) -> Response:
         body: AttestationBody = await read_json(request, AttestationBody, "the request")
         size = len(await request.body())
-        appraisal = await service.appraise(await apart(size, _appraisal_request, body))
+        appraisal = await service.appraise(
+            await apart(size, _appraisal_request, body, unbound=unbound)
+        )
         return PlainTextResponse(appraisal.token)
 
     async def challenge(request: Request) -> Response:
@@ -46,13 +56,15 @@ def routes(service: AttestationService) -> list[Route]:
     ]
 
 
-def _appraisal_request(body: AttestationBody) -> AppraisalRequest:
+def _appraisal_request(body: AttestationBody, *, unbound: bool) -> AppraisalRequest:
     check_count(body.verification_requests)
-    attesters = [_attester(each) for each in body.verification_requests]
+    # Beside a bound one it would pass for the same machine's.
+    unbound = unbound and all(each.runtime_data is None for each in body.verification_requests)
+    attesters = [_attester(each, unbound=unbound) for each in body.verification_requests]
     return appraisal_request(attesters, body.policy_ids)
 
 
-def _attester(request: VerificationRequest) -> Attester:
+def _attester(request: VerificationRequest, *, unbound: bool) -> Attester:
     bound, shown = request.runtime_data or Bound(), request.init_data or Shown()
     forms = (shown.init_data_digest, shown.init_data_toml, shown.init_data_json)
     if None not in (bound.raw, bound.structured) or len(forms) - forms.count(None) > 1:
@@ -70,4 +82,5 @@ def _attester(request: VerificationRequest) -> Attester:
         algorithm=request.runtime_data_hash_algorithm,
         init_data=init_data,
         init_data_digest=shown.init_data_digest,
+        insecure_allow_unbound=unbound,
     )

@@ -69,6 +69,8 @@ class ServerSettings(BaseModel):
         private_key: Its key, PEM.
         client_ca: Who certifies the clients, PEM.
         insecure_api: Let everybody who reaches the socket replace policies.
+        insecure_allow_unbound_evidence: Over HTTP take evidence that is bound to nothing, as
+            the guest components' agent sends it: nothing tells it from a recorded one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -79,6 +81,7 @@ class ServerSettings(BaseModel):
     private_key: Path | None = None
     client_ca: Path | None = None
     insecure_api: bool = False
+    insecure_allow_unbound_evidence: bool = False
 
     def check(self) -> None:
         """Refuse settings that contradict each other or leave a door open.
@@ -90,6 +93,12 @@ class ServerSettings(BaseModel):
             raise ConfigError("a certificate and its key go together")
         if self.client_ca is not None and self.certificate is None:
             raise ConfigError("a CA of clients needs TLS: a certificate and its key")
+        appraises = self.http_socket is not None and self.client_ca is None
+        if self.insecure_allow_unbound_evidence and not appraises:
+            raise ConfigError(
+                "unbound evidence is taken only over HTTP, where nothing is appraised here",
+                hint="--http-socket HOST:PORT, without --client-ca",
+            )
         if self.insecure_api or self.client_ca is not None:
             return
         try:

@@ -18,7 +18,8 @@ class Attester:
     Attributes:
         tee: Its kind.
         evidence: Decoded JSON.
-        report_data: What the evidence must carry.
+        report_data: What the evidence must carry; None if, insecurely, nothing: it may be
+            a recorded one.
         runtime_data: What that is the digest of; None if it is no digest.
         init_data: What the host passed in, in clear.
         init_data_digest: Its digest, if it is not shown.
@@ -27,7 +28,7 @@ class Attester:
 
     tee: Tee
     evidence: Any
-    report_data: ReportData
+    report_data: ReportData | None
     runtime_data: JsonObject | None = None
     init_data: InitData | None = None
     init_data_digest: bytes | None = None

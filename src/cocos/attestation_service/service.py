@@ -25,7 +25,7 @@ from cocos.attestation_service.request import AppraisalRequest, Attester
 from cocos.attestation_service.signing_keys import SigningKeys
 from cocos.crypto.signature import SigningPublicKey
 from cocos.errors import ConfigError, EvidenceError, Finding, FormatError, NotFoundError
-from cocos.policy.appraisal import Verdict, appraise
+from cocos.policy.appraisal import UNBOUND_EVIDENCE, Verdict, appraise
 from cocos.policy.documents import BaseDocuments
 from cocos.policy.engine import PolicyEngine
 from cocos.stores.base import Store
@@ -62,6 +62,7 @@ class _Verified:
     category: str
     claims: JsonObject
     annotated: JsonObject
+    insecure: tuple[str, ...]
 
 
 class AttestationService:
@@ -158,7 +159,7 @@ class AttestationService:
                 verdict=verdict,
                 policy_id=request.policy_id,
                 evidence=self._for_token(part.annotated),
-                insecure=(part.verifier.kind.value,) if part.verifier.insecure else (),
+                insecure=part.insecure,
             )
         tee = request.attesters[0].tee
         if failures:
@@ -246,7 +247,9 @@ class AttestationService:
         for attester in request.attesters:
             try:
                 verifier = self._verifiers.find(attester.tee)
-                expected = Expected(attester.report_data, await self._kept(attester), values)
+                insecure = _insecure(verifier, attester)
+                kept = await self._kept(attester)
+                expected = Expected.of(attester.report_data, kept, values)
                 authentic = await verifier.authenticate(attester.evidence, expected)
                 # Nothing that costs more comes before this.
                 shown = None
@@ -263,9 +266,11 @@ class AttestationService:
                 name = f"{part.category}{count[part.category]}"
                 count[part.category] += 1
                 annotated = await apart(
-                    size, compose, attester.tee, part.claims, attester.runtime_data, shown
+                    size, compose, attester.tee, part.claims, attester.runtime_data, shown, insecure
                 )
-                verified.append(_Verified(verifier, name, part.category, part.claims, annotated))
+                verified.append(
+                    _Verified(verifier, name, part.category, part.claims, annotated, insecure)
+                )
         return verified, failures
 
     async def _kept(self, attester: Attester) -> Kept | None:
@@ -313,6 +318,20 @@ class AttestationService:
         if self._config.verbose_token or not isinstance(runtime, dict):
             return annotated
         return {**annotated, "runtime_data_claims": without_devices(runtime)}
+
+
+def _insecure(verifier: Verifier, attester: Attester) -> tuple[str, ...]:
+    """Return the names of what an operator takes of this attester although it proves nothing.
+
+    Raises:
+        EvidenceError: it is bound to nothing, and its verifier has no check for that.
+    """
+    named = (verifier.kind.value,) if verifier.insecure else ()
+    if attester.report_data is not None:
+        return named
+    if not verifier.takes_unbound:
+        raise EvidenceError(f"evidence of {verifier.kind} is not appraised unless it is bound")
+    return (*named, UNBOUND_EVIDENCE)
 
 
 def _no_challenge_for_se(hashes: object) -> EvidenceError:

@@ -183,6 +183,9 @@ EVIDENCE: Final = "ear.veraison.annotated-evidence"
 INSECURE: Final = "ear.cocos.insecure"
 """Member of a submodule whose evidence proves nothing; no policy can set or remove it."""
 
+UNBOUND_EVIDENCE: Final = "unbound-evidence"
+"""In it: the evidence was bound to nothing, and may be a recorded one of any age."""
+
 FINDINGS: Final = "ear.cocos.findings"
 """Member of a submodule that is not affirming: why; no policy can set or remove it."""
 

@@ -17,6 +17,8 @@ package policy
 
 import rego.v1
 
+default identity := 0
+
 default hardware := 97
 
 default executables := 33
@@ -24,7 +26,7 @@ default executables := 33
 default configuration := 36
 
 trust_claims := {
-	"instance-identity": 0,
+	"instance-identity": identity,
 	"configuration": configuration,
 	"executables": executables,
 	"file-system": 0,
@@ -33,6 +35,11 @@ trust_claims := {
 	"storage-opaque": 0,
 	"sourced-data": 0,
 }
+
+# --- evidence that an operator takes although it is bound to no nonce ---
+# It says that some machine was so once, not which one shows it.
+
+identity := 97 if "unbound-evidence" in input.insecure
 
 # --- sample: the form of evidence without any proof ---
 # Affirming only because the operator wrote so; the token says that it is insecure.

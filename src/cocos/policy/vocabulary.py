@@ -194,6 +194,7 @@ _ANNOTATED: Final = Shape(
         "init_data": _TEXT,
         "init_data_claims": ANY,
         "kbs": Shape("o", dict.fromkeys(("named", "by", "authenticated"), ANY)),
+        "insecure": _LIST,
     },
 )
 _SUBMODULE: Final = Shape(

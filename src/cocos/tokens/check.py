@@ -15,7 +15,7 @@ from cocos.errors import (
     FormatError,
     PeerError,
 )
-from cocos.policy.appraisal import APPRAISED_BY, INSECURE
+from cocos.policy.appraisal import APPRAISED_BY, INSECURE, UNBOUND_EVIDENCE
 from cocos.tokens.chains import header_jwk
 from cocos.tokens.published import understood
 
@@ -115,6 +115,8 @@ class TokenVerifier:
         1. It is a compact JWT, signed with an algorithm of the key that verifies it.
         2. One of the trusted issuers made the signature.
         3. ``exp`` is there and not past, ``nbf`` if there is not ahead; 60 s of leeway.
+        4. The evidence was bound to something: else the token says whose it was, not whose
+           it is, and no setting makes it one to release keys on.
 
         Raises:
             EvidenceError: one of them does not hold.
@@ -123,6 +125,7 @@ class TokenVerifier:
         try:
             claims = understood(await self._signed_claims(token))
             jwt.check_times(claims, now)
+            _check_bound(claims)
         except (AuthenticationError, FormatError) as error:
             raise EvidenceError(
                 f"the attestation token does not hold: {error.message}",
@@ -146,6 +149,17 @@ class TokenVerifier:
         if absent is not None:
             raise absent
         raise AuthenticationError("; ".join(reasons))
+
+
+def _check_bound(claims: Mapping[str, Any]) -> None:
+    submods = claims.get("submods")
+    parts = list(submods.values()) if isinstance(submods, Mapping) else []
+    for part in (claims, *parts):
+        named = part.get(INSECURE) if isinstance(part, Mapping) else None
+        if isinstance(named, Sequence) and UNBOUND_EVIDENCE in named:
+            raise AuthenticationError(
+                "the evidence was bound to no nonce and no key: it may be a recorded one"
+            )
 
 
 def tee_public_key(claims: VerifiedClaims, extra_paths: Sequence[str] = ()) -> dict[str, Any]:

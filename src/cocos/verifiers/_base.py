@@ -2,6 +2,7 @@
 """What every verifier of evidence is."""
 
 import abc
+import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -45,17 +46,41 @@ class Expected:
     """What evidence must be bound to.
 
     Attributes:
-        report_data: Digest of the runtime data: nonce and TEE key. Never absent.
+        report_data: Digest of the runtime data: nonce and TEE key. Never absent, but with
+            ``insecure_unbound``, and then empty.
         kept: Of the verifier's own challenge in this session, if it made one.
         reference_values: What the operator registered; only keys of attesters are a
             verifier's business, everything else is the policy's.
+        insecure_unbound: An operator takes evidence that is bound to nothing.
     """
 
     report_data: ReportData
     kept: Kept | None = None
     reference_values: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    insecure_unbound: bool = False
+
+    @classmethod
+    def of(
+        cls, report_data: ReportData | None, kept: Kept | None, reference_values: Mapping[str, Any]
+    ) -> "Expected":
+        """Return what to expect of evidence; None for ``report_data``, insecurely: no binding."""
+        if report_data is None:
+            return cls(ReportData(b""), kept, reference_values, insecure_unbound=True)
+        return cls(report_data, kept, reference_values)
+
+    def binds(self, carried: bytes) -> bool:
+        """Tell whether evidence that carries this is bound to what it must be bound to.
+
+        Unbound evidence carries nothing, or zeros where the place has a fixed size: what was
+        made for somebody's handshake does not pass for it.
+        """
+        if self.insecure_unbound:
+            return not any(carried)
+        return hmac.compare_digest(carried, self.report_data)
 
     def __post_init__(self) -> None:
+        if self.insecure_unbound and not self.report_data:
+            return
         # Evidence that need not carry a nonce could be anybody's, from any time.
         if len(self.report_data) < MIN_REPORT_DATA_BYTES:
             raise EvidenceError(
@@ -117,11 +142,13 @@ class Verifier(abc.ABC):
         kind: The TEE.
         category: Names the policy, ``default_<category>``, and the submodule.
         insecure: It proves nothing; the token will say so.
+        takes_unbound: It tells unbound evidence from such as was made for somebody's nonce.
     """
 
     kind: ClassVar[Tee]
     category: ClassVar[str] = "cpu"
     insecure: bool = False
+    takes_unbound: ClassVar[bool] = False
 
     async def challenge(
         self,

@@ -38,6 +38,7 @@ class SgxVerifier(Verifier):
     """
 
     kind: ClassVar[Tee] = Tee.SGX
+    takes_unbound: ClassVar[bool] = True
 
     def __init__(
         self,

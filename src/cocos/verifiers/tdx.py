@@ -62,6 +62,7 @@ class TdxVerifier(Verifier):
     """
 
     kind: ClassVar[Tee] = Tee.TDX
+    takes_unbound: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -61,9 +61,14 @@ def structured(**members: Any) -> JsonObject:
     return asked(digest, **{"runtime_data": {"structured": BOUND}, **members})
 
 
-def claims_of(token: str, part: str = "cpu0") -> JsonObject:
+def part_of(token: str, part: str = "cpu0") -> JsonObject:
     claims = jwk.from_jwk(jwt.header_of(token)["jwk"], "the key").verify(token)
-    found: JsonObject = claims["submods"][part]["ear.veraison.annotated-evidence"]
+    found: JsonObject = claims["submods"][part]
+    return found
+
+
+def claims_of(token: str, part: str = "cpu0") -> JsonObject:
+    found: JsonObject = part_of(token, part)["ear.veraison.annotated-evidence"]
     return found
 
 
@@ -90,6 +95,35 @@ async def test_what_the_public_attestation_agent_sends_is_bound_to_nothing(url: 
     problem = answer.json()
     assert "without runtime data" in problem["detail"]
     assert "nonce" in problem["hint"]
+
+
+async def test_unbound_evidence_by_an_operators_word_only_and_by_name(tmp_path: Path) -> None:
+    arguments = ("--socket", f"unix:{tmp_path}/as.sock", "--storage", tmp_path / "storage")
+    flags = ("--insecure-allow-sample", "--insecure-allow-unbound-evidence")
+    async with running("grpc-as", *arguments, *flags, "--http-socket", "127.0.0.1:0") as program:
+        assert any("INSECURE-UNBOUND-EVIDENCE" in line for line in program.log)
+        url = http_of(program)
+        for nothing in (b"", bytes(32), bytes(64)):
+            answer = await post(url, asked(nothing))
+            assert answer.status_code == 200, answer.text
+            part = part_of(answer.text)
+            assert part["ear.cocos.insecure"] == ["sample", "unbound-evidence"]
+            # Attestation policies see the same names, and the default ones deny.
+            assert claims_of(answer.text)["insecure"] == part["ear.cocos.insecure"]
+            assert part["ear.status"] == "contraindicated"
+            assert part["ear.trustworthiness-vector"]["instance-identity"] == 97
+        # What somebody recorded of a handshake does not pass for it.
+        handshake = hashlib.sha384(canonical(BOUND)).digest()
+        assert (await post(url, asked(handshake))).status_code == 401
+        assert (await post(url, asked(b"", runtime_data={"raw": ""}))).status_code == 401
+        assert (await post(url, asked(b"", runtime_data={"structured": {}}))).status_code == 401
+        # Beside one that is bound, whoever made that would pass for this machine.
+        both = asked(b"")
+        both["verification_requests"] += structured()["verification_requests"]
+        assert (await post(url, both)).status_code == 400
+        both["verification_requests"].reverse()
+        assert (await post(url, both)).status_code == 400
+        assert part_of((await post(url, structured())).text)["ear.cocos.insecure"] == ["sample"]
 
 
 async def test_recorded_evidence(url: str) -> None:

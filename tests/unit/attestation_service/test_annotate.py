@@ -92,13 +92,14 @@ SOMEBODY = {"authenticated": False, "by": ["nothing"], "named": [UNKNOWN]}
 def test_claims_and_what_they_are_bound_to() -> None:
     """What the evidence does not carry is not shown as if it did."""
     shown = compose(Tee.SAMPLE, {"svn": "1"}, {"nonce": "n"}, TOLD)
-    assert list(shown) == ["sample", "kbs"]
+    assert list(shown) == ["sample", "insecure", "kbs"]
     assert shown["sample"] == {"svn": "1"}
     bound = {"svn": "1", "report_data": "r", "init_data": TOLD.digest.hex()}
     shown = compose(Tee.SAMPLE, bound, {"nonce": "n"}, TOLD)
     del shown["kbs"]
     assert shown == {
         "sample": {"svn": "1"},
+        "insecure": [],
         "report_data": "r",
         "runtime_data_claims": {"nonce": "n"},
         "init_data": TOLD.digest.hex(),

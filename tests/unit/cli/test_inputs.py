@@ -5,6 +5,7 @@ import datetime as dt
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from _layouts import gzipped, tar, write
@@ -95,6 +96,19 @@ def test_the_attestation_service_wants_an_address() -> None:
     ServerSettings(socket="unix:/run/as.sock").check()
     with pytest.raises(ValueError, match=r"'foo' is not an address: write it as 127\.0\.0\.1:8080"):
         ServerSettings(socket="foo")
+
+
+def test_unbound_evidence_is_taken_where_evidence_is() -> None:
+    """The flag without a place where it counts would be believed to do something."""
+    taken: Any = {"socket": "unix:/run/as.sock", "insecure_allow_unbound_evidence": True}
+    ServerSettings(**taken, http_socket="127.0.0.1:8081").check()
+    assert not ServerSettings(socket="unix:/run/as.sock").insecure_allow_unbound_evidence
+    tls = {name: Path(f"/{name}.pem") for name in ("certificate", "private_key", "client_ca")}
+    refused: list[Any] = [{}, {**tls, "http_socket": "127.0.0.1:8081"}, {"insecure_api": True}]
+    for more in refused:
+        with pytest.raises(ConfigError, match="unbound evidence") as caught:
+            ServerSettings(**taken, **more).check()
+        assert "--http-socket" in str(caught.value.hint)
 
 
 def test_a_hash_goes_bare_to_who_takes_it_up(tmp_path: Path) -> None:

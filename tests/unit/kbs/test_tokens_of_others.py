@@ -103,6 +103,21 @@ async def test_keys_from_a_file(tmp_path: Path) -> None:
                     assert (await show(party, forger.sign(more, claims))).status_code == 401
 
 
+async def test_no_policy_releases_anything_on_unbound_evidence(tmp_path: Path) -> None:
+    """Signed by somebody trusted, affirming, and with a key in it: it may still be a replay."""
+    key = SigningKey.generate()
+    file = tmp_path / "jwks.json"
+    file.write_text(json.dumps({"keys": [key.public_jwk()]}))
+    async with kbs_in_process(tmp_path / "b", trusted_jwk_sets=(str(file),)) as party:
+        await store(party)
+        async with party.admin() as admin:
+            await admin.set_resource_policy("package policy\nallow := true if input.submods\n")
+        claims = claims_of((await passport(party)).token)
+        assert (await show(party, key.sign({}, claims))).status_code == 200
+        claims["submods"]["gpu7"] = {"ear.cocos.insecure": ["sample", "unbound-evidence"]}
+        assert (await show(party, key.sign({}, claims))).status_code == 401
+
+
 async def test_keys_where_an_openid_issuer_has_them(tmp_path: Path) -> None:
     async with kbs_in_process(tmp_path / "a") as issuer:
         token = (await passport(issuer)).token

@@ -88,6 +88,14 @@ InsecureApi = Annotated[
     bool | None,
     _option("Let everybody who reaches the socket replace policies.", "--insecure-api"),
 ]
+InsecureAllowUnboundEvidence = Annotated[
+    bool | None,
+    _option(
+        "Over HTTP take evidence bound to no nonce, which may be a recorded one, as the Rust "
+        "attestation agent sends it. No KBS of ours releases anything on such a token.",
+        "--insecure-allow-unbound-evidence",
+    ),
+]
 Storage = Annotated[
     str | None,
     _option(
@@ -117,6 +125,7 @@ def main_command(
     client_ca: ClientCa = None,
     insecure_api: InsecureApi = None,
     insecure_allow_sample: InsecureAllowSample = None,
+    insecure_allow_unbound_evidence: InsecureAllowUnboundEvidence = None,
     tpm_ek_ca: TpmEkCa = None,
     tpm_vendor_ca: TpmVendorCa = None,
     tpm_ek_allow: TpmEkAllow = None,
@@ -143,6 +152,7 @@ def main_command(
             private_key=https_prikey,
             client_ca=client_ca,
             insecure_api=insecure_api,
+            insecure_allow_unbound_evidence=insecure_allow_unbound_evidence,
         ),
     )
     server_settings.check()
@@ -167,6 +177,11 @@ async def _serve(server: ServerSettings, settings: Settings, *, as_json: bool) -
             "as.INSECURE-API",
             meaning="everybody who reaches this port can replace policies and reference values",
         )
+    if server.insecure_allow_unbound_evidence:
+        _log.warning(
+            "as.INSECURE-UNBOUND-EVIDENCE",
+            meaning="a token may be about evidence that somebody recorded, of any age",
+        )
     for note in settings.notes:
         _log.warning("as.setting-without-effect", setting=note)
     async with contextlib.AsyncExitStack() as stack:
@@ -180,7 +195,8 @@ async def _serve(server: ServerSettings, settings: Settings, *, as_json: bool) -
             issuer = service_config(settings).issuer_name
             routes = [*well_known_routes(keys, issuer=issuer), Route("/healthz", health)]
             if server.client_ca is None:
-                routes += rest_routes(service)
+                unbound = server.insecure_allow_unbound_evidence
+                routes += rest_routes(service, insecure_allow_unbound_evidence=unbound)
             url = serve_http(WebApp(routes), server.http_socket, tls=_tls_files(server))
             _log.info("as.http", at=await stack.enter_async_context(url))
         listening = await stack.enter_async_context(
