@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cocos.errors import FormatError
-from cocos.evidence import cbor, corim
+from cocos.evidence import cbor, cca, corim
 from cocos.evidence.cose import Sign1
 
 NUMBERS = st.integers(-(2**64), 2**64 - 1)
@@ -21,7 +21,7 @@ ITEMS: Any = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=4).map(tuple)
         | st.dictionaries(KEYS, inner, max_size=4)
-        | st.builds(cbor.Tagged, st.sampled_from([1, 18, 37, 500, 501, 502, 506, 560]), inner)
+        | st.builds(cbor.Tagged, st.sampled_from([1, 18, 37, 399, 500, 501, 502, 506, 560]), inner)
     ),
     max_leaves=16,
 )
@@ -35,7 +35,7 @@ def sign1(data: bytes) -> Any:
     return Sign1.of(parse(data), "it")
 
 
-PARSERS = [parse, sign1, corim.signed_part, corim.Corim.parse]
+PARSERS = [parse, sign1, corim.signed_part, corim.Corim.parse, cca.Token.parse]
 
 
 @given(item=ITEMS)

@@ -593,6 +593,91 @@ findings contains finding if {
 	}
 }
 
+# --- cca: a realm, and the platform that vouches for its key ---
+# hardware: the platform is of a registered kind and has registered firmware, all of it.
+# executables: the realm began as registered, and has measured nothing more, or what is
+# registered. configuration: the verifier refuses platforms that are not secured; what the
+# host passed in is shown.
+
+cca_platform := object.get(object.get(input, "cca", {}), "platform", {})
+
+cca_realm := object.get(object.get(input, "cca", {}), "realm", {})
+
+# Claim → reference value: a list of what it may be.
+cca_wanted := {
+	"implementation-id": ["cca_implementation_id", object.get(cca_platform, "cca-platform-implementation-id", null)],
+	"sw-components": ["cca_sw_components", object.get(cca_platform, "cca-platform-sw-components", null)],
+	"initial-measurement": ["cca_realm_initial_measurement", object.get(cca_realm, "cca-realm-initial-measurement", null)],
+	"extensible-measurements": ["cca_realm_extensible_measurements", object.get(cca_realm, "cca-realm-extensible-measurements", null)],
+}
+
+cca_recognised contains claim if {
+	is_object(input.cca)
+	some claim, [name, value] in cca_wanted
+	values := query_reference_value(name)
+	is_array(values)
+	value != null
+	value in values
+}
+
+# A realm that measured nothing needs no value for that.
+cca_recognised contains "extensible-measurements" if {
+	is_object(input.cca)
+	query_reference_value("cca_realm_extensible_measurements") == null
+	registers := object.get(cca_realm, "cca-realm-extensible-measurements", null)
+	is_array(registers)
+	count(registers) == 4
+	every register in registers {
+		trim(trim_right(register, "="), "A") == ""
+	}
+}
+
+hardware := 2 if {
+	"implementation-id" in cca_recognised
+	"sw-components" in cca_recognised
+}
+
+executables := 3 if {
+	"initial-measurement" in cca_recognised
+	"extensible-measurements" in cca_recognised
+}
+
+configuration := 2 if cca_shown
+
+cca_shown if {
+	is_object(input.cca)
+	is_object(input.init_data_claims)
+}
+
+cca_shown if {
+	is_object(input.cca)
+	is_string(input.init_data)
+	trim(input.init_data, "0") == ""
+}
+
+findings contains finding if {
+	is_object(input.cca)
+	some claim, [name, value] in cca_wanted
+	not claim in cca_recognised
+	finding := {
+		"check": concat(".", ["cca", claim]),
+		"problem": "this is not one of the reference values",
+		"actual": value,
+		"expected": concat(" ", ["reference value", name]),
+	}
+}
+
+findings contains finding if {
+	is_object(input.cca)
+	not cca_shown
+	finding := {
+		"check": "init_data",
+		"problem": "the host passed something in, and the guest does not show it",
+		"actual": object.get(input, "init_data", null),
+		"expected": "the init data in clear",
+	}
+}
+
 # --- what the guest's own policy, part of init data, lets run ---
 
 containers := input.init_data_claims.agent_policy_claims.containers

@@ -172,6 +172,29 @@ CLAIMED: Final[Mapping[Tee, Shape]] = {
             "platform_version": Shape("o", dict.fromkeys(("major", "minor"), _NUMBER)),
         },
     ),
+    Tee.CCA: Shape(
+        "o",
+        {
+            "realm": Shape(
+                "o",
+                {
+                    **dict.fromkeys(("cca-realm-personalization-value",), _TEXT),
+                    **dict.fromkeys(("cca-realm-initial-measurement",), _TEXT),
+                    **dict.fromkeys(("cca-realm-hash-algo-id", "cca-realm-challenge"), _TEXT),
+                    "cca-realm-extensible-measurements": _LIST,
+                },
+            ),
+            "platform": Shape(
+                "o",
+                {
+                    **dict.fromkeys(("cca-platform-instance-id", "cca-platform-config"), _TEXT),
+                    "cca-platform-implementation-id": _TEXT,
+                    "cca-platform-lifecycle": _NUMBER,
+                    "cca-platform-sw-components": _LIST,
+                },
+            ),
+        },
+    ),
     Tee.NVIDIA: Shape(
         "o",
         {

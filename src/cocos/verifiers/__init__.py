@@ -10,6 +10,7 @@ from cocos.verifiers._base import Authentic, Demand, Expected, Kept, Part, Verif
 from cocos.verifiers.amd.authorities import Authorities as AmdAuthorities
 from cocos.verifiers.az_snp_vtpm import AzureSnpVerifier
 from cocos.verifiers.az_tdx_vtpm import AzureTdxVerifier
+from cocos.verifiers.cca import CcaVerifier
 from cocos.verifiers.collateral import Collateral, Held
 from cocos.verifiers.nvidia import NvidiaVerifier
 from cocos.verifiers.sample import InsecureSampleDeviceVerifier, InsecureSampleVerifier
@@ -22,6 +23,7 @@ from cocos.wire.kbs.protocol import Tee
 __all__ = [
     "INSECURE_SAMPLE_FLAG",
     "Authentic",
+    "CcaVerifier",
     "Demand",
     "Expected",
     "Kept",
@@ -38,6 +40,17 @@ _INSECURE_SAMPLE: tuple[type[Verifier], ...] = (
     InsecureSampleVerifier,
     InsecureSampleDeviceVerifier,
 )
+
+_ABSENT: Final[Mapping[Tee, str]] = {
+    Tee.CSV: "its chain begins at Hygon's root key (HRK), signs with SM2, and takes the "
+    "processor's certificates from Hygon's service (cert.hygon.cn); none of them is here",
+    Tee.HYGON_DCU: "its reports are verified with Hygon's root key and service (cert.hygon.cn), "
+    "by Hygon's own library; none of them is here",
+    Tee.NVIDIA_DPU: "NVIDIA publishes no root of its DPUs that could be pinned here",
+    Tee.SE: "IBM Secure Execution answers a request that only a verifier with the host key "
+    "documents of IBM and the header of the guest's own image can make; those are not here",
+}
+"""Why there is no verifier of what could have one."""
 
 
 class VerifierTable:
@@ -66,9 +79,10 @@ class VerifierTable:
                 findings=(Finding("tee", "insecure evidence is not allowed", tee),),
                 hint=f"for trials: kbs {INSECURE_SAMPLE_FLAG}",
             )
+        why = _ABSENT.get(tee, "there is no verifier")
         raise EvidenceError(
-            f"evidence of {tee} cannot be verified here",
-            findings=(Finding("tee", "there is no verifier", tee, ", ".join(self._verifiers)),),
+            f"evidence of {tee} cannot be verified here: {why}",
+            findings=(Finding("tee", why, tee, ", ".join(self._verifiers)),),
         )
 
 
@@ -92,6 +106,7 @@ def verifier_table(
     stored = collateral or Held()
     genuine: tuple[Verifier, ...] = (
         AzureTdxVerifier(stored, clock=clock),
+        CcaVerifier(),
         NvidiaVerifier(clock=clock),
         SgxVerifier(stored, clock=clock),
         TdxVerifier(stored, clock=clock),

@@ -142,6 +142,22 @@ def test_tees_without_verifier_are_refused(tee: Tee) -> None:
         assert "insecure" not in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("tee", "whose"),
+    [
+        (Tee.CSV, "cert.hygon.cn"),
+        (Tee.HYGON_DCU, "cert.hygon.cn"),
+        (Tee.NVIDIA_DPU, "NVIDIA publishes no root"),
+        (Tee.SE, "host key documents"),
+    ],
+)
+def test_who_is_needed_to_verify_it_is_named(tee: Tee, whose: str) -> None:
+    with pytest.raises(EvidenceError, match=whose) as caught:
+        table(insecure_allow_sample=False).find(tee)
+    (finding,) = caught.value.findings
+    assert whose in finding.problem
+
+
 async def test_a_refusal_does_not_repeat_megabytes() -> None:
     """Whoever is refused would fill log and store with them, as often as he likes."""
     carried = base64.b64encode(bytes(1_400_000)).decode()
