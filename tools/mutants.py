@@ -35,6 +35,10 @@ Name = tuple[str, str, str]
 """Function, line before, line after."""
 
 
+class CannotJudgeError(Exception):
+    """What a module's tests said when they failed without any fault."""
+
+
 @dataclass(frozen=True)
 class Module:
     """A module and what judges it.
@@ -98,7 +102,7 @@ def judge(module: Module, jobs: int) -> dict[Name, str]:
     """Return what came of each fault: ``killed``, ``survived`` and so on; from the cache if it can.
 
     Raises:
-        SystemExit: the tests fail without any fault.
+        CannotJudgeError: the tests fail without any fault.
     """
     faults = mutations(module.source.read_text("utf-8"))
     record = Record(CACHE / f"{module.path.replace('/', '-')}.jsonl", module.key())
@@ -176,7 +180,7 @@ def _run(
                     print(done, end="\r", flush=True)
         if run.wait() or len(record.outcomes) != len(faults):
             said.seek(0)
-            raise SystemExit(said.read().decode(errors="replace"))
+            raise CannotJudgeError(said.read().decode(errors="replace"))
 
 
 def complaints(module: Module, outcomes: dict[Name, str]) -> list[str]:
@@ -204,7 +208,11 @@ def main() -> None:
         modules = [each for each in modules if any(part in each.path for part in options.modules)]
     found: list[str] = []
     for module in modules:
-        outcomes = judge(module, options.jobs)
+        try:
+            outcomes = judge(module, options.jobs)
+        except CannotJudgeError as error:
+            found.append(f"{module.path}: {error}")
+            continue
         counts = Counter(outcomes.values())
         shown = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
         print(f"{module.path}: {shown}; {len(module.argued)} argued", flush=True)
