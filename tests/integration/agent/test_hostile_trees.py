@@ -3,6 +3,7 @@
 
 import io
 import json
+import os
 import tarfile
 import zipfile
 from collections.abc import AsyncIterator
@@ -91,15 +92,14 @@ async def test_a_dataset_deeper_than_we_take(place: Bed) -> None:
     assert (memory.failure["step"], memory.failure["code"]) == ("unpack", "too-large")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount what cannot be removed")
 async def test_what_cannot_be_removed_does_not_keep_the_agent_from_starting(place: Bed) -> None:
     old = place.work / "computations" / "old"
     (old / "mounted").mkdir(parents=True)
     (old / "computation.json").write_bytes(b'{"id": "c-0", "manifest": "00"}')
     (old / "secret").write_text("x")
     dig(old, 40)
-    mounted = await process.run(["mount", "-t", "tmpfs", "none", old / "mounted"], check=False)
-    if mounted.exit_status:
-        pytest.skip("we may not mount anything here")
+    await process.run(["mount", "-t", "tmpfs", "none", old / "mounted"])
     try:
         async with place.agent() as service:
             assert service.state is State.RECEIVING_MANIFEST
