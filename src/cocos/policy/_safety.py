@@ -100,7 +100,7 @@ class _Safety:
                 comprehensions.append(each)
             elif kind in {"Array", "Set", "Object"}:
                 waiting += children(node)
-            elif kind not in SCALARS and not (kind == "UnaryExpr" and "Number" in node["expr"]):
+            elif kind not in SCALARS:
                 raise FormatError(f"line {rule.line}: the default of {rule.dotted} is no constant")
         self._query([], self._globals, self._globals, comprehensions)
 

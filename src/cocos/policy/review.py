@@ -100,8 +100,7 @@ def _misspelt_rules(syntax: Syntax, kind: Kind) -> Iterator[tuple[int, str]]:
     used = set()
     for rule in syntax.rules:
         for part, node in walk([rule.value, rule.bodies]):
-            if part in {"Var", "RefDot", "RefBrack"}:
-                used.add(syntax.own(path_of({part: node}) or (None,))[0])
+            used.add(syntax.own(path_of({part: node}) or (None,))[0])
     for rule in syntax.rules:
         if rule.name in used or rule.name in _ASKED[kind] or rule.is_function:
             continue
@@ -158,7 +157,7 @@ def _rules_that_are_paths(syntax: Syntax) -> dict[str, Path | None]:
     found: dict[str, Path | None] = {}
     for rule in syntax.rules:
         path = path_of(rule.value) if rule.value is not None and _is_value(rule) else None
-        if path is not None and definitions[rule.name] == 1:
+        if definitions[rule.name] == 1:
             found[rule.name] = path
     return found
 
@@ -178,7 +177,7 @@ class _Names:
 
     def _assigned(self, rule: Rule) -> Iterator[tuple[str, Path | None]]:
         head = rule.node.get("head", {}).get(rule.form, rule.node)
-        for part, node in walk(head.get("args") or []):
+        for part, node in walk(head.get("args")):
             if part == "Var":
                 yield node["value"], None
         for part, node in walk(rule.node):
@@ -209,7 +208,7 @@ class _Names:
                 stands_for = self._syntax.aliases[path[0]]
             else:
                 return path if path[0] in self._shown else None
-            if stands_for is None or stands_for[0] == path[0]:
+            if stands_for is None:
                 return None
             path = (*stands_for, *path[1:])
         return None
@@ -331,7 +330,7 @@ def _no_member(path: Path, name: str, shape: Shape) -> str | None:
         # Any name may be there; one that is nearly a known one is hardly meant.
         near = difflib.get_close_matches(name, known, n=1, cutoff=_NEAR)
         return f"{dotted(path)} is nearly a name that is there: {near[0]}" if near else None
-    if path[:2] == ("data", "reference_values") or name == "reference":
+    if path == ("data", "reference_values") or name == "reference":
         return f"there is no {dotted(path)}: {builtins.HELPER}(name) returns reference values"
     # pcr4 is pcr04, whichever else is as near.
     same = [each for each in known if _plain(each) == _plain(name)]

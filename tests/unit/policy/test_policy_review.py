@@ -12,7 +12,7 @@ from cocos.attestation_service.annotate import compose
 from cocos.crypto import signing
 from cocos.errors import FormatError
 from cocos.policy import defaults, owners
-from cocos.policy.appraisal import appraise
+from cocos.policy.appraisal import CLAIMS, appraise
 from cocos.policy.documents import Kind
 from cocos.policy.owners import Terms
 from cocos.policy.review import review
@@ -55,6 +55,21 @@ def test_what_can_never_allow_is_refused(kind: Kind, text: str, said: str | None
     with pytest.raises(FormatError) as refused:
         review(f"package policy\n{text}\n", kind)
     assert said is None or said in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("allow.x := true", "an object"),
+        ("allow[x] := 1 if { x := 1 }", "an object"),
+        ("allow(x) := true", "a function"),
+        ("default allow(x) := true", "a function"),
+        ('allow contains "x"', "a set"),
+    ],
+)
+def test_what_decides_is_a_value(text: str, what: str) -> None:
+    with pytest.raises(FormatError, match=f"line 2: allow is {what}, which decides nothing"):
+        warnings(text)
 
 
 EVIDENCE = 'input.submods.cpu0["ear.veraison.annotated-evidence"]'
@@ -114,11 +129,64 @@ EVIDENCE = 'input.submods.cpu0["ear.veraison.annotated-evidence"]'
             "allow if { some s in input.submods; not startswith(s[`ear.status`], `a`) }",
             "where input.submods.?.ear.status is missing",
         ),
+        ("allow if { y := [1]; y[0]; not startswith(input.iss, `a`) }", "input.iss is missing"),
+        ("allow if { x := input; x.tee }", "there is no input.tee"),
+        ("x := input\nallow if x.tee", "line 3: there is no input.tee"),
+        ("allow if input.reference", "query_reference_value(name) returns"),
         ("allow if count(object.get(input, `x`, 1)) == 1", "fails where input and data are empty"),
     ],
 )
 def test_what_nobody_can_have_meant_is_a_warning(text: str, said: str) -> None:
     assert said in warnings(text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "said"),
+    [
+        (Kind.RESOURCE, 'allow := {"a": 1}', ["only true allows, and this is something else"]),
+        (
+            Kind.ATTESTATION,
+            'trust_claims := {"zzzzz": 2}',
+            [f"no trust claim is called zzzzz: they are {', '.join(CLAIMS)}"],
+        ),
+        (Kind.RESOURCE, "allow if data.policy.zzzzz", ["the policy has no rule zzzzz"]),
+        (
+            Kind.RESOURCE,
+            "allow if input.submod.cpu0.x",
+            ["there is no input.submod: did you mean submods?"],
+        ),
+        (
+            Kind.RESOURCE,
+            "allow if data.zzz",
+            ["there is no data.zzz, but plugin, resource-path, query"],
+        ),
+        (
+            Kind.RESOURCE,
+            f"allow if {EVIDENCE}.tpm.zzz",
+            ["there is no input.submods.cpu0.ear.veraison.annotated-evidence.tpm.zzz"],
+        ),
+        (
+            Kind.RESOURCE,
+            'allow if input.submods.cpu0["ear.status"] == "zzz"',
+            ['it is never "zzz": it is one of affirming, contraindicated, none, warning'],
+        ),
+        (
+            Kind.RESOURCE,
+            "allow if { not f(input.submods[input.iss]) }\nf(x) if x",
+            [
+                f"not holds here where {name} is missing, too: bind it above"
+                for name in ("input.iss", "input.submods.?")
+            ],
+        ),
+    ],
+)
+def test_a_warning_says_no_more_than_it_knows(kind: Kind, text: str, said: list[str]) -> None:
+    assert warnings(text, kind) == "\n".join(f"line 2: {each}" for each in said)
+
+
+@pytest.mark.parametrize("text", ['trust_claims := "x"', 'x := "hardware"\ntrust_claims := {x: 2}'])
+def test_no_claim_is_guessed_at(text: str) -> None:
+    assert warnings(text, Kind.ATTESTATION) == ""
 
 
 def test_claims_of_trust_have_names() -> None:
@@ -136,6 +204,31 @@ def test_evidence_has_other_names_than_tokens(member: str) -> None:
     "text",
     [
         "default allow := false",
+        "default allow := false\nother if input.submods",
+        "default allow := false\nalow(x) if x",
+        # Rules that something reads.
+        "default allow := false\nalow if input.submods\nallow if alow",
+        "default allow := false\nalow if input.submods\nallow if data.policy.alow",
+        "default allow := false\nalow if true\nallow if other\nother if { x := alow; x }",
+        "allow if data.policy.allowed\nallowed if true",
+        # A name that is another one where it stands.
+        "x := input\nallow if f({`tee`: 1})\nf(x) if x.tee",
+        "x := input\nallow if { x := {`tee`: 1}; x.tee }",
+        "x := input\nallow if { some x; x = {`tee`: 1}; x.tee }",
+        "allow if { x := input; x; [1 | x := {`tee`: 1}; x.tee] }",
+        "allow if { x := {`tee`: 1}; x.tee; [1 | x := input; x] }",
+        "allow if { x = input; x.tee }",
+        "allow if { [x] := [input]; x.tee }",
+        "allow if { some [a, b] in [[1, 2]]; a < b }",
+        "x[1] := input\nallow if x.tee",
+        "x := input if input.iss\nx := {`tee`: 1} if not input.iss\nallow if x.tee",
+        "allow if input[input.iss].tee",
+        "allow if lower(input.submods.cpu0.mine.x) == `a`",
+        "allow if { count([1], x); x == 1 }",
+        'allow if input.submods.cpu0["ear.status"] > "affirm"',
+        'allow if input.submods.cpu0["ear.status"] == input.iss',
+        "allow if not lower(data.plugin) == `a`",
+        "allow if { x := [`a`]; not lower(x[0]) == `b` }",
         "allow if input.submods.cpu0.mine == 1",
         "allow if { some name; input.submods[name].mine }",
         "allow if { x := input.submods.cpu0; not f(x) }\nf(input_) if input_.tee",

@@ -221,7 +221,7 @@ def test_what_is_bound_may_be_read(body: str) -> None:
     rest = (
         "top := 5\nf(x) if x == 2\nany_bad if { some x in input.x; x > 8 }\np contains [1, 2]\n"
         "g(y, xs) if { every x in xs { x < y } }\n"
-        "inside := [1 | every x in [1] { x < y }] if { y := 4 }\n"
+        "inside := [1 | every x in [1] { x < y; x < top }] if { y := 4 }\n"
         "default negative := [-1, -2]\n"
         "branch := y if { y := 1; false } else if true\n"
     )
