@@ -36,6 +36,7 @@ class SnpAttester(Attester):
     kind: ClassVar[Tee] = Tee.SNP
     register_hash: str | None = "sha384"
     events_in_report: ClassVar[bool] = True
+    default_register: ClassVar[int] = 14  # a TPM's for them: here no more than a number
 
     def __init__(self, device: SnpDevice) -> None:
         self._device = device

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     IPvAnyNetwork,
@@ -36,9 +37,13 @@ _BUILTIN_ONLY: Final = (
     "tpm_vendor_ca",
     "tpm_ek_allow",
     "insecure_allow_sample",
+    "insecure_trust_root",
     "corim_keys",
     "insecure_allow_unsigned_corim",
 )
+MAKERS: Final = ("amd", "intel", "nvidia")
+"""Whose places a root for trials can take."""
+
 _SERVERS: Final = ("https://", "http://", "unix:")
 _MAKE_CERTIFICATE: Final = (
     f"give --private-key and --certificate; to make a self-signed pair: {MAKE}; or --insecure-http "
@@ -58,6 +63,24 @@ def _appraiser(text: str) -> str:
             "http://HOST:PORT, unix:/PATH, or none"
         )
     return text
+
+
+def _pairs(given: object) -> object:
+    """Take ``NAME=FILE`` of a command line as a table."""
+    if not isinstance(given, list | tuple):
+        return given
+    pairs = [str(each).partition("=") for each in given]
+    if any(not name or not file for name, _, file in pairs):
+        raise ValueError("NAME=FILE, such as amd=root.pem")
+    if len({name for name, _, _ in pairs}) != len(pairs):
+        raise ValueError("there is one root in the place of each maker")
+    return {name: file for name, _, file in pairs}
+
+
+def _makers(roots: dict[str, Path]) -> dict[str, Path]:
+    if unknown := roots.keys() - set(MAKERS):
+        raise ValueError(f"no maker of processors: {', '.join(unknown)}; {', '.join(MAKERS)}")
+    return roots
 
 
 class AccessRule(BaseModel):
@@ -111,6 +134,8 @@ class Settings(BaseModel):
         corim_keys: Public keys, PEM, of makers whose CoRIMs are taken: EC or Ed25519.
         insecure_allow_unsigned_corim: Take CoRIMs that nobody has signed, too.
         tpm_ek_ca: Files with the CAs of managers, PEM, which vouch for their VMs' TPMs.
+        insecure_trust_root: Maker of processors → file of a root that takes its root's place,
+            for trials; whoever has its key makes any evidence.
         tpm_vendor_ca: Files with the CAs of TPM vendors, PEM; every certificate in them is
             trusted, for those of their TPMs that are allowed by name.
         tpm_ek_allow: Files with fingerprints of endorsement keys, beside those that are
@@ -165,6 +190,9 @@ class Settings(BaseModel):
     role_claim: str = "role"
     access_rules: tuple[AccessRule, ...] | None = None
     insecure_allow_sample: bool = False
+    insecure_trust_root: Annotated[
+        dict[str, Path], BeforeValidator(_pairs), AfterValidator(_makers)
+    ] = Field(default_factory=dict)
     sample_extractor: bool = True
     corim_keys: tuple[Path, ...] = ()
     insecure_allow_unsigned_corim: bool = False

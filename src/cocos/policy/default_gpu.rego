@@ -20,7 +20,7 @@ trust_claims := {
 	"configuration": configuration,
 	"executables": executables,
 	"file-system": 0,
-	"hardware": hardware,
+	"hardware": vouched,
 	"runtime-opaque": 0,
 	"storage-opaque": 0,
 	"sourced-data": 0,
@@ -30,6 +30,25 @@ trust_claims := {
 # It says that some machine was so once, not which one shows it.
 
 identity := 97 if "unbound-evidence" in input.insecure
+
+# Whatever is found below: a root that only the operator believes vouches for nobody.
+
+untrusted_root if {
+	some what in input.insecure
+	not what in {"sampledevice", "unbound-evidence"}
+}
+
+vouched := 97 if untrusted_root else := hardware
+
+findings contains finding if {
+	untrusted_root
+	finding := {
+		"check": "insecure",
+		"problem": "the evidence leads to a root that only the operator of this service believes",
+		"actual": input.insecure,
+		"expected": [],
+	}
+}
 
 # --- sampledevice: the form of evidence without any proof ---
 

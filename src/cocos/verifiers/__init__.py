@@ -2,12 +2,16 @@
 """Verifiers of evidence, one per TEE, in one table."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
+
+from cryptography import x509
 
 from cocos._clock import Clock
 from cocos.errors import EvidenceError, Finding
 from cocos.verifiers._base import Authentic, Demand, Expected, Kept, Part, Verifier
 from cocos.verifiers.amd.authorities import Authorities as AmdAuthorities
+from cocos.verifiers.amd.authorities import Authority
 from cocos.verifiers.az_snp_vtpm import AzureSnpVerifier
 from cocos.verifiers.az_tdx_vtpm import AzureTdxVerifier
 from cocos.verifiers.cca import CcaVerifier
@@ -26,6 +30,7 @@ __all__ = [
     "CcaVerifier",
     "Demand",
     "Expected",
+    "InsecureRoots",
     "Kept",
     "NvidiaVerifier",
     "Part",
@@ -86,13 +91,28 @@ class VerifierTable:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class InsecureRoots:
+    """Roots in the places of makers', for trials: whoever has their keys makes any evidence.
+
+    Attributes:
+        amd: ARK, with ASK and ASVK below it; stands beside AMD's.
+        intel: Certifies the CAs of processors' keys and who signs Intel's documents.
+        nvidia: Certifies devices of GPUs.
+    """
+
+    amd: Authority | None = None
+    intel: x509.Certificate | None = None
+    nvidia: x509.Certificate | None = None
+
+
 def verifier_table(
     *,
     insecure_allow_sample: bool,
     clock: Clock,
     tpm: Authorities | None = None,
-    amd: AmdAuthorities | None = None,
     collateral: Collateral | None = None,
+    insecure_roots: InsecureRoots | None = None,
 ) -> VerifierTable:
     """Return the table of verifiers.
 
@@ -101,15 +121,17 @@ def verifier_table(
         clock: For the validity of certificates.
         tpm: Who certifies endorsement keys of TPMs; without, nobody does.
         collateral: What makers publish; without, evidence that needs some is refused.
-        amd: Who certifies AMD's processors; without, AMD alone.
+        insecure_roots: Believed instead of makers' roots; without, none is.
     """
     stored = collateral or Held()
+    roots = insecure_roots or InsecureRoots()
+    amd = AmdAuthorities({} if roots.amd is None else {"amd": roots.amd})
     genuine: tuple[Verifier, ...] = (
-        AzureTdxVerifier(stored, clock=clock),
         CcaVerifier(),
-        NvidiaVerifier(clock=clock),
-        SgxVerifier(stored, clock=clock),
-        TdxVerifier(stored, clock=clock),
+        AzureTdxVerifier(stored, clock=clock, insecure_root=roots.intel),
+        NvidiaVerifier(clock=clock, insecure_root=roots.nvidia),
+        SgxVerifier(stored, clock=clock, insecure_root=roots.intel),
+        TdxVerifier(stored, clock=clock, insecure_root=roots.intel),
         TpmVerifier(tpm or Authorities(), clock=clock),
         SnpVerifier(amd, stored, clock=clock),
         AzureSnpVerifier(amd, stored, clock=clock),

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cocos._clock import Clock
 from cocos.attesters import InsecureSampleAttester
-from cocos.cli.kbs.attestation import appraiser
+from cocos.cli.kbs.attestation import appraiser, builtin
 from cocos.cli.kbs.compose import admin_gate, compose
 from cocos.clients.kbs import EvidenceSource, KbsAdmin, KbsClient
 from cocos.crypto import admin_jwt
@@ -29,6 +29,7 @@ from cocos.policy.engine import PolicyEngine
 from cocos.stores.base import Store
 from cocos.stores.opening import Storage, open_storage
 from cocos.stores.sql import storage_url
+from cocos.verifiers.collateral import Collateral
 from cocos.wire.kbs.protocol import InitData
 
 URL = "http://kbs.test:8080"
@@ -113,6 +114,7 @@ async def kbs_in_process(
     allow_sample: bool = True,
     tpm_ek_ca: Sequence[Path] = (),
     engine: PolicyEngine | None = None,
+    collateral: Collateral | None = None,
     **settings: Any,
 ) -> AsyncIterator[InProcessKbs]:
     """Have a key broker with an empty store in ``folder``."""
@@ -130,14 +132,17 @@ async def kbs_in_process(
         appraiser(chosen, clock=kbs.clock) as attestation,
     ):
         kbs.storage, kbs.store = storage, storage.store
+        judge = engine or LocalEngine()
+        if collateral is not None:
+            own = builtin(chosen, storage.store, judge, clock=kbs.clock, collateral=collateral)
         kbs.app = await compose(
             chosen,
             storage,
             SignedTokens({"admin": public}, clock=kbs.clock)
             if not (chosen.deny_admin or chosen.identity_providers)
             else admin_gate(chosen, kbs.clock),
-            engine or LocalEngine(),
+            judge,
             clock=kbs.clock,
-            attestation=attestation,
+            attestation=own if collateral is not None else attestation,
         )
         yield kbs

@@ -27,6 +27,7 @@ class Handshake:
     nonce: str = ""
     challenge: JsonObject | None = None
     token: str = ""
+    tee: str = "tpm"
 
     @classmethod
     async def opened(
@@ -47,12 +48,14 @@ class Handshake:
         extra: JsonObject = {"supported-hash-algorithms": ["sha384"]}
         if self.params is not None:
             extra["tpm"] = self.params
-        body = {"version": "0.4.0", "tee": "tpm", "extra-params": extra}
+        body = {"version": "0.4.0", "tee": self.tee, "extra-params": extra}
         answer = await self._http.post("/kbs/v0/auth", json=body)
         if answer.status_code == 200:
             self.nonce = answer.json()["nonce"]
             shown = answer.json()["extra-params"]
             self.challenge = shown["tpm"] if shown else None
+            if not self._http.cookies:  # of a key broker whose clock is not ours
+                self._http.headers["cookie"] = answer.headers["set-cookie"].partition(";")[0]
         return answer
 
     @property

@@ -24,7 +24,7 @@ class Processor:
 
 
 async def opened(path: Path) -> ReportedLog:
-    log = ReportedLog(path, SnpAttester(Processor()), 17)
+    log = ReportedLog(path, SnpAttester(Processor()), 14)
     assert log.supported
     await log.open()
     return log
@@ -38,12 +38,12 @@ def path(tmp_path: Path) -> Path:
 async def test_events_are_kept_in_order_and_over_a_restart(path: Path) -> None:
     log = await opened(path)
     await log.append(FIRST)
-    await (await opened(path)).append(SECOND, 17)
+    await (await opened(path)).append(SECOND, 14)
     found = parse_records(await log.read())
-    assert [(event.index, event.data) for event in found] == [(17, FIRST), (17, SECOND)]
+    assert [(event.index, event.data) for event in found] == [(14, FIRST), (14, SECOND)]
     assert all(event.digest_matches("sha384") for event in found)
-    with pytest.raises(CallerError, match="register 17"):
-        await log.append(FIRST, 14)
+    with pytest.raises(CallerError, match="register 14"):
+        await log.append(FIRST, 17)
     assert path.stat().st_mode & 0o777 == 0o600
 
 

@@ -15,7 +15,7 @@ from _shell_lines import commands
 from cocos.cli import _common, _help, _names
 from cocos.cli._examples import EXAMPLES
 
-PLACEHOLDER = re.compile(r"[A-Z]+(?:[|/:_-][A-Z]+)*(?:,…)?|[\w.-]+(?:\|[\w.-]+)*(?:\|[A-Z]+)?")
+PLACEHOLDER = re.compile(r"[A-Z]+(?:[|/:=_-][A-Z]+)*(?:,…)?|[\w.-]+(?:\|[\w.-]+)*(?:\|[A-Z]+)?")
 PARTS = re.compile(r"env var: |default: |required$|(?=[\d.]+<=|x[<>])")
 """What brackets hold, in this order."""
 

@@ -13,10 +13,12 @@ from cocos.errors import FormatError
 from cocos.evidence.event_details import details, runtime_event, summary
 from cocos.evidence.eventlog import (
     ALGORITHMS,
+    EMPTY_CC_LOG,
     MAX_EVENTS,
     TYPES,
     Event,
     first_difference,
+    log_end,
     parse_log,
     parse_records,
     replay,
@@ -302,3 +304,14 @@ def test_a_real_log_reads_as_expected() -> None:
     ]
     assert shown == expected
     assert len(parse_log(vector("tdx/quote-v4-ccel.bin"))) == 5
+
+
+def test_a_log_that_begins_without_a_signature_is_the_guest_components() -> None:
+    """They write zeros where the firmware of a TDX guest left no log; nothing else counts."""
+    assert parse_log(EMPTY_CC_LOG) == ()
+    assert log_end(EMPTY_CC_LOG + b"\xff" * 8) == len(EMPTY_CC_LOG)
+    for place in range(32, 48):
+        changed = bytearray(EMPTY_CC_LOG)
+        changed[place] = 1
+        with pytest.raises(FormatError, match="crypto-agile"):
+            parse_log(bytes(changed))

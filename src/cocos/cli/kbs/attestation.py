@@ -18,6 +18,7 @@ from cocos.attestation_service.request import AppraisalRequest
 from cocos.attestation_service.service import Appraisal, AttestationService
 from cocos.attestation_service.signing_keys import SigningKeys
 from cocos.cli.kbs.tokens import signing_keys, token_verifier
+from cocos.cli.kbs.trust_roots import insecure_roots
 from cocos.crypto import jwk
 from cocos.crypto.signature import SigningPublicKey
 from cocos.errors import ConfigError, FormatError, NotFoundError
@@ -30,6 +31,7 @@ from cocos.policy.engine import PolicyEngine
 from cocos.stores.base import Store
 from cocos.tokens.check import TokenVerifier
 from cocos.verifiers import verifier_table
+from cocos.verifiers.collateral import Collateral
 from cocos.verifiers.tpm import Authorities, Kind, parse_cas
 from cocos.wire.kbs.protocol import InitData, Tee
 
@@ -54,7 +56,12 @@ class Attestation:
 
 
 def own_service(
-    settings: Settings, store: Store, engine: PolicyEngine, *, clock: Clock
+    settings: Settings,
+    store: Store,
+    engine: PolicyEngine,
+    *,
+    clock: Clock,
+    collateral: Collateral | None = None,
 ) -> tuple[AttestationService, SigningKeys]:
     """Return an attestation service in this process, and the keys that it signs with."""
     keys = signing_keys(settings, store, clock=clock)
@@ -68,15 +75,24 @@ def own_service(
             insecure_allow_sample=settings.insecure_allow_sample,
             clock=clock,
             tpm=_tpm_authorities(settings),
+            collateral=collateral,
+            insecure_roots=insecure_roots(settings.insecure_trust_root),
         ),
         makers=_makers(settings),
     )
     return service, keys
 
 
-def builtin(settings: Settings, store: Store, engine: PolicyEngine, *, clock: Clock) -> Attestation:
+def builtin(
+    settings: Settings,
+    store: Store,
+    engine: PolicyEngine,
+    *,
+    clock: Clock,
+    collateral: Collateral | None = None,
+) -> Attestation:
     """Appraise in this process."""
-    service, keys = own_service(settings, store, engine, clock=clock)
+    service, keys = own_service(settings, store, engine, clock=clock, collateral=collateral)
     tokens = token_verifier(settings, keys, clock=clock)
     return Attestation(_InProcess(service), service, tokens, keys)
 

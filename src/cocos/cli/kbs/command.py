@@ -19,7 +19,7 @@ from cocos.cli.kbs.reviewing import reviewing
 from cocos.cli.kbs.storage import opened, rekey_command, sweeping, without_password
 from cocos.cli.kbs.tracing import tracing
 from cocos.host.policies.workers import PolicyWorkers
-from cocos.kbs.config import BUILTIN, Settings
+from cocos.kbs.config import BUILTIN, MAKERS, Settings
 from cocos.stores.policies import StoredPolicies
 from cocos.transport.http_server import serve_http
 
@@ -94,6 +94,16 @@ InsecureAllowSample = Annotated[
     _option(
         "Count sample evidence, which proves nothing; for trying things out.",
         "--insecure-allow-sample",
+    ),
+]
+InsecureTrustRoot = Annotated[
+    list[str] | None,
+    _option(
+        "Believe this root (PEM) instead of the one of a maker of processors, NAME: "
+        f"{', '.join(MAKERS)}. Whoever has its key makes any evidence; for trials, refused by "
+        "the default policy; repeatable.",
+        "--insecure-trust-root",
+        metavar="NAME=FILE",
     ),
 ]
 TpmEkCa = Annotated[
@@ -189,6 +199,7 @@ def main_command(
     attestation_token_type: TokenType = None,
     attestation: AttestationBy = None,
     insecure_allow_sample: InsecureAllowSample = None,
+    insecure_trust_root: InsecureTrustRoot = None,
     tpm_ek_ca: TpmEkCa = None,
     tpm_vendor_ca: TpmVendorCa = None,
     tpm_ek_allow: TpmEkAllow = None,
@@ -220,9 +231,8 @@ def main_command(
         "attestation_token_type": attestation_token_type,
         "attestation": attestation,
         "insecure_allow_sample": insecure_allow_sample,
-        "tpm_ek_ca": tpm_ek_ca or None,
-        "tpm_vendor_ca": tpm_vendor_ca or None,
-        "tpm_ek_allow": tpm_ek_allow or None,
+        "insecure_trust_root": insecure_trust_root or None,
+        **_tpms(tpm_ek_ca, tpm_vendor_ca, tpm_ek_allow),
         "timeout": timeout,
         **_places(storage, session_storage, storage_key),
         "oldest_protocol": oldest_protocol,
@@ -236,6 +246,16 @@ def main_command(
         return
     settings.check()
     common.run_async(_serve(settings, as_json=as_json))
+
+
+def _tpms(
+    cas: list[Path] | None, vendors: list[Path] | None, allowed: list[Path] | None
+) -> dict[str, object]:
+    return {
+        "tpm_ek_ca": cas or None,
+        "tpm_vendor_ca": vendors or None,
+        "tpm_ek_allow": allowed or None,
+    }
 
 
 def _places(storage: str | None, sessions: str | None, keys: list[str] | None) -> dict[str, object]:

@@ -20,7 +20,14 @@ from cocos.attestation_service.server import services
 from cocos.cli import _common as common
 from cocos.cli._log_level import level_of_logs
 from cocos.cli.kbs.attestation import own_service, service_config
-from cocos.cli.kbs.command import InsecureAllowSample, LogLevel, TpmEkAllow, TpmEkCa, TpmVendorCa
+from cocos.cli.kbs.command import (
+    InsecureAllowSample,
+    InsecureTrustRoot,
+    LogLevel,
+    TpmEkAllow,
+    TpmEkCa,
+    TpmVendorCa,
+)
 from cocos.cli.kbs.reviewing import reviewing
 from cocos.cli.kbs.storage import opened, sweeping, without_password
 from cocos.host.files import data_folder
@@ -126,6 +133,7 @@ def main_command(
     insecure_api: InsecureApi = None,
     insecure_allow_sample: InsecureAllowSample = None,
     insecure_allow_unbound_evidence: InsecureAllowUnboundEvidence = None,
+    insecure_trust_root: InsecureTrustRoot = None,
     tpm_ek_ca: TpmEkCa = None,
     tpm_vendor_ca: TpmVendorCa = None,
     tpm_ek_allow: TpmEkAllow = None,
@@ -159,6 +167,7 @@ def main_command(
     service |= _given(**{name: os.environ.get(place) for name, place in ENVIRONMENT.items()})
     flags = _given(
         insecure_allow_sample=insecure_allow_sample,
+        insecure_trust_root=insecure_trust_root or None,
         tpm_ek_ca=tpm_ek_ca or None,
         tpm_vendor_ca=tpm_vendor_ca or None,
         tpm_ek_allow=tpm_ek_allow or None,
