@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """SNP reports as the guest components send them: decoded, every byte a number.
 
-Reserved bytes do not travel: who verifies writes zeros there, and where a future processor
-does not, the signature will not hold.
+Reserved bytes do not travel: who verifies writes zeros there.
 """
 
 from typing import Final

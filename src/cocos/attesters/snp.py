@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""AMD SEV-SNP: evidence is the secure processor's report, decoded, with the host's certificates.
+"""AMD SEV-SNP: evidence is the secure processor's report, with the host's certificates.
 
 There is no register for runtime events. Once there are any, the log of them goes along and
 the report data is over both (ADR 0040); until then evidence is the guest components'.
@@ -8,6 +8,7 @@ the report data is over both (ADR 0040); until then evidence is the guest compon
 import base64
 from typing import Any, ClassVar, Final, Self
 
+import msgspec
 import structlog
 
 from cocos._types import JsonObject
@@ -16,6 +17,7 @@ from cocos.attesters._devices import SnpDevice, SnpReport, filled
 from cocos.attesters._snp_json import REPORT_BYTES, report_json
 from cocos.errors import FormatError, IntegrityError, ProtocolError
 from cocos.evidence.snp_binding import bind, mimics
+from cocos.evidence.snp_json import ReportJson
 from cocos.evidence.snp_table import parse_table
 from cocos.wire.kbs.protocol import Tee
 
@@ -70,7 +72,7 @@ class SnpAttester(Attester):
         data = bind(report_data, events) if events else filled(report_data)
         found = await self._report(data)
         evidence: JsonObject = {
-            "attestation_report": report_json(found.report),
+            "attestation_report": _shown(found.report),
             "cert_chain": _certificates(found.certificates),
         }
         if events:
@@ -97,6 +99,17 @@ class SnpAttester(Attester):
         if len(found.report) != REPORT_BYTES or found.report[_REPORT_DATA] != data:
             raise ProtocolError("what the secure processor answered is no report on our data")
         return found
+
+
+def _shown(report: bytes) -> JsonObject | str:
+    """Return a report's fields; standard base64 of its bytes where fields would lose some."""
+    fields = report_json(report)
+    try:
+        if msgspec.convert(fields, ReportJson).encode() == report:
+            return fields
+    except (msgspec.ValidationError, FormatError):
+        pass  # of a processor to come
+    return base64.b64encode(report).decode("ascii")
 
 
 def _certificates(table: bytes) -> list[JsonObject] | None:

@@ -3,6 +3,7 @@
 
 import base64
 import hashlib
+import json
 import struct
 import uuid
 
@@ -16,6 +17,7 @@ from structlog.testing import capture_logs
 from cocos.attesters import Devices, SnpAttester, SnpReport, detect
 from cocos.attesters._snp_json import report_json
 from cocos.errors import FormatError, IntegrityError, ProtocolError, UnsupportedError
+from cocos.evidence import snp_json
 from cocos.evidence.snp_binding import bind, mimics
 from cocos.evidence.snp_table import KINDS
 from cocos.host.devices.configfs_tsm import SNP
@@ -29,6 +31,16 @@ HOST_DATA = bytes(range(100, 132))
 def report(data: bytes, *, version: int = 3, family: int = 0x19, model: int = 0x11) -> bytes:
     """Return an unsigned report whose bytes can be told apart."""
     body = bytearray(index % 251 for index in range(1184))
+    mitigations = version >= 5
+    for begin, end in ((0x4C, 0x50), (0x18B, 0x1A0), (0x1EB, 0x1EC), (0x1EF, 0x1F0)):
+        body[begin:end] = bytes(end - begin)
+    begin = 0x208 if mitigations else 0x1F8
+    body[begin:0x2A0] = bytes(0x2A0 - begin)
+    body[0x330:] = bytes(1184 - 0x330)
+    turin = family == 0x1A
+    for at in (0x38, 0x180, 0x1E0, 0x1F0):
+        reserved = slice(at + 4, at + 7) if turin else slice(at + 2, at + 6)
+        body[reserved] = bytes(reserved.stop - reserved.start)
     struct.pack_into("<I", body, 0, version)
     body[0x50:0x90] = data.ljust(64, b"\0")
     body[0xC0:0xE0] = HOST_DATA
@@ -203,3 +215,28 @@ def test_no_other_session_or_log_has_the_same_binding(
 ) -> None:
     same = (one, log) == (other, longer)
     assert (bind(one, log) == bind(other, longer)) == same
+
+
+@pytest.mark.parametrize(("version", "family"), [(3, 0x19), (4, 0x19), (5, 0x19), (5, 0x1A)])
+async def test_who_verifies_makes_the_same_bytes_again(version: int, family: int) -> None:
+    raw = report(DATA, version=version, family=family, model=1)
+    evidence = await SnpAttester(Processor(answer=raw)).evidence(DATA)
+    assert isinstance(evidence["attestation_report"], dict)
+    assert snp_json.parse(evidence).report() == raw
+
+
+def test_fields_of_a_real_report_are_those_that_real_guests_send() -> None:
+    sent = json.loads(vector("snp/genoa-v3-evidence.json"))
+    raw = snp_json.parse(sent).report()
+    fields = report_json(raw)
+    assert {name: fields[name] for name in sent["attestation_report"]} == sent["attestation_report"]
+
+
+@pytest.mark.parametrize("place", [0x4C, 0x18B, 0x1EB, 0x210, 0x3A, 0x330])
+async def test_bytes_that_have_no_field_travel_too(place: int) -> None:
+    """Of a processor to come: without them its signature would not hold."""
+    raw = bytearray(report(DATA))
+    raw[place] = 1
+    evidence = await SnpAttester(Processor(answer=bytes(raw))).evidence(DATA)
+    assert evidence["attestation_report"] == base64.b64encode(raw).decode()
+    assert snp_json.parse(evidence).report() == raw
