@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The guest's agents as HTTP: requests to calls and back.
 
-A failure has the status of its cause (404 for a resource that is not there, 403 for one
-that a policy keeps, 503 for a KBS that is down), where the original knows only 500. A web
+What the hub or the agent cannot do is answered with 500, as in the guest components; the
+cause is the problem document's ``title`` (``not-found``, ``denied``, ``unreachable``). A web
 page that the machine's own browser shows is no program of this guest: whatever names
 another host or comes with an origin is refused.
 """
@@ -15,6 +15,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Scope
 
 from cocos import __version__
 from cocos._types import JsonObject
@@ -22,7 +23,13 @@ from cocos.api_server_rest.config import Features
 from cocos.clients.attestation_agent import AttestationAgent
 from cocos.clients.data_hub import DataHub
 from cocos.crypto import base64url
-from cocos.errors import AccessDeniedError, FormatError, NotFoundError
+from cocos.errors import (
+    AccessDeniedError,
+    CocosError,
+    FormatError,
+    InternalError,
+    NotFoundError,
+)
 from cocos.transport.local_callers import LocalCallers
 from cocos.transport.loopback import is_loopback
 from cocos.transport.web import WebApp, health, json_response, read_json
@@ -31,6 +38,8 @@ from cocos.wire.kbs.protocol import ResourceUri
 
 _MAX_BODY_BYTES: Final = 64 * 2**10
 _BASE64: Final = "base64"
+_ALL_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_ASKED: Final = "cocos.asked"
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
@@ -66,16 +75,24 @@ class Api:
             _route("/aa/evidence", self._evidence),
             _route("/aa/additional-evidence", self._additional_evidence),
             _route("/aa/aael", self._measure, ["POST"]),
+            # Programs written for the guest components may use any method.
+            _route("/cdh/resource/{path:path}", self._resource, _ALL_METHODS),
             _route("/cdh/{plugin}/{path:path}", self._resource),
         ]
-        return WebApp(routes, max_body_bytes=_MAX_BODY_BYTES, admit=self._callers.admit)
+        return WebApp(
+            routes,
+            max_body_bytes=_MAX_BODY_BYTES,
+            admit=self._callers.admit,
+            status=_status,
+        )
 
-    async def _info(self, _request: Request) -> Response:
+    async def _info(self, request: Request) -> Response:
         feature = Features.ALL
         if self._agent is None or self._hub is None:
             feature = Features.RESOURCE if self._agent is None else Features.ATTESTATION
         found: JsonObject = {"version": __version__, "feature": feature.value}
         if self._agent is not None:
+            _asks(request)
             found["tee"] = await self._agent.tee()
             additional = await self._agent.additional_tees()
             if additional:
@@ -84,18 +101,25 @@ class Api:
 
     async def _token(self, request: Request) -> Response:
         bound = _runtime_data(request) if "runtime_data" in request.query_params else b""
-        kind = _parameter(request, "token_type")
-        return _bytes(await self._attestation.get_token(kind, runtime_data=bound))
+        kind, agent = _parameter(request, "token_type"), self._attestation
+        _asks(request)
+        return _bytes(await agent.get_token(kind, runtime_data=bound))
 
     async def _evidence(self, request: Request) -> Response:
-        return _bytes(await self._attestation.evidence_text(_runtime_data(request)))
+        bound, agent = _runtime_data(request), self._attestation
+        _asks(request)
+        return _bytes(await agent.evidence_text(bound))
 
     async def _additional_evidence(self, request: Request) -> Response:
-        text = await self._attestation.additional_evidence(_runtime_data(request))
+        bound, agent = _runtime_data(request), self._attestation
+        _asks(request)
+        text = await agent.additional_evidence(bound)
         return _bytes(text.encode())
 
     async def _measure(self, request: Request) -> Response:
         agent = self._attestation
+        await request.body()
+        _asks(request)
         event: _Event = await read_json(request, _Event, "the event")
         result = await agent.extend_runtime_measurement(
             event.domain, event.operation, event.content
@@ -111,9 +135,11 @@ class Api:
     async def _resource(self, request: Request) -> Response:
         if self._hub is None:
             raise NotFoundError("resources are not served here", hint="--features resource or all")
-        plugin, path = request.path_params["plugin"], request.path_params["path"]
+        plugin = request.path_params.get("plugin", "resource")
+        path = request.path_params["path"]
         query = f"?{request.url.query}" if request.url.query else ""
         uri = ResourceUri.parse(f"kbs+{plugin}:///{path}{query}")
+        _asks(request)
         return _bytes(await self._hub.resource(str(uri)))
 
     @property
@@ -131,7 +157,19 @@ def _route(path: str, endpoint: Endpoint, methods: Sequence[str] = ("GET",)) -> 
         _check_caller(request)
         return await endpoint(request)
 
-    return Route(path, local, methods=list(methods))
+    route = Route(path, local, methods=list(methods))
+    # Starlette adds HEAD to GET.
+    route.methods = set(methods)
+    return route
+
+
+def _asks(request: Request) -> None:
+    """Note that the request is in order: from here on a failure is the hub's or agent's."""
+    request.scope[_ASKED] = True
+
+
+def _status(scope: Scope, error: CocosError) -> int:
+    return InternalError.http_status if _ASKED in scope else error.http_status
 
 
 def _check_caller(request: Request) -> None:
