@@ -11,12 +11,14 @@ from typing import Any, cast
 import pytest
 import trustme
 from _attestation import attestation_server
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from grpc import aio
 from structlog.testing import capture_logs
 
 from cocos._clock import system_clock
 from cocos.cli.kbs import remote
-from cocos.cli.kbs.attestation import appraiser, service_config
+from cocos.cli.kbs.attestation import _makers, _tpm_authorities, appraiser, service_config
 from cocos.cli.kbs.remote import RemoteAttestation, elsewhere
 from cocos.clients.attestation_service import AttestationServiceClient, Place
 from cocos.clients.cvms import Tls
@@ -164,6 +166,39 @@ async def test_nobody_appraises(tmp_path: Path) -> None:
             await found.service.demand(Tee.TPM, {})
         with pytest.raises(NotFoundError, match="no attestation service"):
             await found.rules.find_reference_value("x")
+
+
+async def test_another_server_appraises(tmp_path: Path) -> None:
+    async with attestation_server(tmp_path) as address:
+        there = settings(attestation=address)
+        async with appraiser(there, clock=system_clock) as found:
+            assert found is not None
+            assert isinstance(found.service, RemoteAttestation)
+            assert found.rules is found.service
+            assert found.signs is None
+
+
+def test_whose_tpms_and_whose_values_are_believed(tmp_path: Path) -> None:
+    trustme.CA().cert_pem.write_to_path(tmp_path / "vendor.pem")
+    fingerprint = "ab" * 32
+    (tmp_path / "allowed").write_text(f"{fingerprint}\n")
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    pem = key.public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    (tmp_path / "corim.pem").write_bytes(pem)
+    vendor = settings(
+        tpm_vendor_ca=(tmp_path / "vendor.pem",),
+        tpm_ek_allow=(tmp_path / "allowed",),
+        corim_keys=(tmp_path / "corim.pem",),
+    )
+    assert _tpm_authorities(vendor)._allowed == {fingerprint}
+    (maker,) = _makers(vendor)
+    assert maker == key
+    for name, look in (("allowed", _tpm_authorities), ("corim.pem", _makers)):
+        (tmp_path / name).write_text("nothing that anybody could mean")
+        with pytest.raises(ConfigError, match=name):
+            look(vendor)
 
 
 def test_what_is_not_set_stays_as_it_is() -> None:
