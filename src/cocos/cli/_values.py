@@ -5,6 +5,7 @@ For all programs alike: a value that its option cannot have ends with 2, a file 
 that is not there with 66. What configuration files say is their reader's to judge.
 """
 
+import contextlib
 import logging
 import re
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
 
-from cocos.errors import CallerError, NotFoundError, UsageError
+from cocos.errors import CallerError, FormatError, NotFoundError, UsageError
 
 MADE: Final = frozenset(
     {
@@ -45,6 +46,7 @@ def _by(module: str, name: str) -> Callable[[str], object]:
 _image: Final = _by("wire.oci", "Reference.parse")
 _kbs: Final = _by("wire.kbs.address", "KbsAddress.parse")
 _local: Final = _by("transport.loopback", "local_address")
+_path: Final = _by("wire.kbs.protocol", "ResourcePath.parse")
 _uri: Final = _by("wire.kbs.protocol", "ResourceUri.parse")
 
 
@@ -80,6 +82,13 @@ def _algorithm(text: str) -> object:
     return _loaded("wire.oci", "parse_digest")(f"sha256:{text.removeprefix('sha256:')}")
 
 
+def _pin(text: str) -> object:
+    with contextlib.suppress(FormatError):
+        if len(_loaded("wire.manifest.computation", "parse_pin")(text)) in {0, 32}:
+            return text
+    raise UsageError(f"{text[:80]!r} is no SHA-256", hint="64 hex digits")
+
+
 def _backend(text: str) -> object:
     known = _loaded("manager.backends", "BACKENDS")
     if text not in known:
@@ -95,6 +104,13 @@ def _of_schemes(*schemes: str) -> Callable[[str], object]:
         return text
 
     return parse
+
+
+def _several(parse: Callable[[str], object]) -> Callable[[str], object]:
+    def parse_each(text: str) -> object:
+        return [parse(part) for part in map(str.strip, text.split(",")) if part]
+
+    return parse_each
 
 
 def _denial(text: str) -> object:
@@ -119,6 +135,9 @@ GRAMMAR: Final[dict[str, Callable[[str], object]]] = {
     "aa": _local,
     "aa_addr": _local,
     "aa_kbs_params": _kbc,
+    "algo_hash": _pin,
+    "algo_kbs_path": _path,
+    "algo_kbs_url": _kbs,
     "aws_access_key_id": _word,
     "aws_endpoint_url": _word,
     "aws_region": _word,
@@ -126,6 +145,9 @@ GRAMMAR: Final[dict[str, Callable[[str], object]]] = {
     "ca_url": _word,
     "cdh_addr": _local,
     "cvms_url": _server,
+    "dataset_hashes": _several(_pin),
+    "dataset_kbs_paths": _several(_path),
+    "dataset_kbs_urls": _several(_kbs),
     "denial": _denial,
     "destination": _image,
     "envelope kid": _uri,
@@ -134,6 +156,7 @@ GRAMMAR: Final[dict[str, Callable[[str], object]]] = {
     "http_socket": _by("transport.http_server", "split_address"),
     "initdata_digest": _base64,
     "kbs": _kbs,
+    "kbs_url": _kbs,
     "key": _key,
     "keyprovider": _server,
     "log_level": _level,

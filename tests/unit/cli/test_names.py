@@ -97,7 +97,11 @@ def test_no_name_means_two_things() -> None:
 def test_what_is_read_alike_is_called_alike(parameters: set[str], name: str) -> None:
     readers = {GRAMMAR[each] for each in parameters if each in GRAMMAR} - {GRAMMAR["cvms_url"]}
     alike = {each for each, reader in GRAMMAR.items() if reader in readers} | parameters
-    found = {(command, name_of(each)) for command, each in OPTIONS if each.name in alike}
+    found = {
+        (command, re.sub("^--(?:algo|dataset)-", "--", name_of(each)))  # whose it is
+        for command, each in OPTIONS
+        if each.name in alike
+    }
     if name == "--aa":  # the hub's address is read like the agent's, and is another thing
         found = {pair for pair in found if pair[1] != "--cdh"}
     assert found
