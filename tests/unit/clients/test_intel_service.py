@@ -13,7 +13,7 @@ from _verified import verified
 
 from cocos._types import ReportData
 from cocos.clients.makers.intel import IntelService
-from cocos.errors import CocosError, FormatError, ProtocolError
+from cocos.errors import CocosError, ProtocolError, UsageError
 from cocos.errors import TooManyRequestsError as TooMany
 from cocos.errors import UnreachableError as Away
 from cocos.verifiers import Expected
@@ -63,7 +63,7 @@ async def serving(answer: Callable[[str], Reply]) -> AsyncIterator[IntelService]
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    service = IntelService(clock=lambda: NOW, user_agent="test", url=f"http://127.0.0.1:{port}")
+    service = IntelService(clock=lambda: NOW, url=f"http://127.0.0.1:{port}")
     async with server, service:
         yield service
 
@@ -128,5 +128,5 @@ def _tcb() -> str:
 )  # fmt: skip
 async def test_names_of_nothing(name: str) -> None:
     async with serving(pcs) as service:
-        with pytest.raises(FormatError):
+        with pytest.raises(UsageError):
             await service.fetch(name)

@@ -17,10 +17,10 @@ from cryptography import x509
 from cocos._clock import Clock
 from cocos.clients._http import HttpServer, Transport
 from cocos.crypto.certificates import UNREADABLE
-from cocos.errors import FormatError, ProtocolError, TooManyRequestsError, UnreachableError
+from cocos.errors import ProtocolError, TooManyRequestsError, UnreachableError, UsageError
 from cocos.verifiers.collateral import Item
 
-SERVICE: Final = "https://api.trustedservices.intel.com"
+INTEL_URL: Final = "https://api.trustedservices.intel.com"
 ROOT_CRL_SERVICE: Final = "https://certificates.trustedservices.intel.com"
 """Where Intel's root certificate says that its CRL is."""
 
@@ -31,11 +31,28 @@ _NAME: Final = re.compile(
     re.ASCII,
 )
 _WHAT: Final = "Intel's certification service"
+_USER_AGENT: Final = "cocos-cli/0.1.0"
 _OK: Final = 200
 _TOO_MANY: Final = 429
 _THEIR_FAULT: Final = 500
 _ROOT_CRL: Final = "sgx/certification/v4/rootcacrl"  # of caches; Intel's is elsewhere
 _T = TypeVar("_T")
+
+
+def check_name(name: str) -> re.Match[str]:
+    """Return the parts of a name.
+
+    Raises:
+        UsageError: Intel publishes nothing of that name.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise UsageError(
+            f"Intel publishes nothing called {name!r}",
+            hint="e.g. intel/tcb/tdx/00806f050000, intel/qe/tdx, intel/crl/platform, "
+            "intel/crl/root",
+        )
+    return match
 
 
 class _Validity(msgspec.Struct, frozen=True, rename="camel"):
@@ -60,7 +77,6 @@ class IntelService:
     Args:
         clock: Says when something was fetched.
         url: Another one that answers in the same way.
-        user_agent: The name to be called by.
         transport: Instead of the network.
 
     Raises:
@@ -71,18 +87,17 @@ class IntelService:
         self,
         *,
         clock: Clock,
-        user_agent: str,
-        url: str = SERVICE,
+        url: str = INTEL_URL,
         transport: Transport | None = None,
     ) -> None:
         self._clock = clock
-        self._server = HttpServer(url, what=_WHAT, user_agent=user_agent, transport=transport)
+        self._server = HttpServer(url, what=_WHAT, user_agent=_USER_AGENT, transport=transport)
         self._roots = (
-            HttpServer(ROOT_CRL_SERVICE, what=_WHAT, user_agent=user_agent)
-            if url == SERVICE
+            HttpServer(ROOT_CRL_SERVICE, what=_WHAT, user_agent=_USER_AGENT)
+            if url == INTEL_URL
             else self._server
         )
-        self._root_route = "IntelSGXRootCA.der" if url == SERVICE else _ROOT_CRL
+        self._root_route = "IntelSGXRootCA.der" if url == INTEL_URL else _ROOT_CRL
 
     async def __aenter__(self) -> Self:
         return self
@@ -95,18 +110,12 @@ class IntelService:
         """Return what has a name, and what came along with it.
 
         Raises:
-            FormatError: the service has nothing of that name.
+            UsageError: Intel publishes nothing of that name.
             TooManyRequestsError: it wants to be left alone for a while.
             UnreachableError: it cannot be reached, or does not serve at the moment.
             ProtocolError: it answers, but not with what was asked for.
         """
-        match = _NAME.fullmatch(name)
-        if match is None:
-            raise FormatError(
-                f"Intel publishes nothing called {name!r}",
-                hint="e.g. intel/tcb/tdx/00806f050000, intel/qe/tdx, intel/crl/platform, "
-                "intel/crl/root",
-            )
+        match = check_name(name)
         if match["tcb"]:
             return await self._tcb(name, match["kind"], match["fmspc"])
         if match["qe"] or match["signer"]:
