@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who appraises for a key broker: what it believes of another server, and what it asks of it."""
 
+import base64
 import contextlib
 import datetime as dt
 import json
@@ -75,6 +76,13 @@ async def test_reference_values_of_another_server(other: RemoteAttestation) -> N
         with pytest.raises(UnsupportedError):
             await other.set_reference_value("svn", ["2"], **cast("Any", only))
     assert await other.find_reference_value("svn") == (["1"], None)
+    payload = base64.b64encode(b'{"other": ["3"]}').decode()
+    message = {"version": "0.1.0", "type": "sample", "payload": payload}
+    await other.register_reference_values(message)
+    assert await other.find_reference_value("other") == (["3"], None)
+    doubtful = "package policy\ntrust_claims := {} if input.tmp\n"
+    (warning,) = await other.set_policy("mine_cpu", doubtful)
+    assert "input.tmp" in warning
     for refused in (other.get_policy, other.delete_policy, other.list_reference_values):
         with pytest.raises(UnsupportedError):
             await refused("x")
@@ -171,6 +179,10 @@ async def test_nobody_appraises(tmp_path: Path) -> None:
 async def test_another_server_appraises(tmp_path: Path) -> None:
     async with attestation_server(tmp_path) as address:
         there = settings(attestation=address)
+        with capture_logs() as said:
+            async with appraiser(there, clock=system_clock):
+                pass
+        assert said == []  # what is on this machine is private
         async with appraiser(there, clock=system_clock) as found:
             assert found is not None
             assert isinstance(found.service, RemoteAttestation)
