@@ -22,6 +22,7 @@ from cocos.evidence.snp_binding import bind, mimics
 from cocos.evidence.snp_table import KINDS
 from cocos.host.devices.configfs_tsm import SNP
 from cocos.host.devices.processors import find
+from cocos.verifiers._tpm_log import COMPUTATION_PCR
 from cocos.wire.kbs.protocol import Tee
 
 DATA = bytes(range(48))
@@ -168,8 +169,14 @@ async def test_init_data_are_compared_with_host_data() -> None:
             await attester.bind_init_data(other)
 
 
+async def test_other_machines_are_not_snp() -> None:
+    assert await SnpAttester.detect(Devices()) is None
+
+
 async def test_there_is_no_runtime_register() -> None:
+    """Events go into evidence, under the number that verifiers know computations by."""
     attester = SnpAttester(Processor())
+    assert (attester.events_in_report, attester.default_register) == (True, COMPUTATION_PCR)
     with pytest.raises(UnsupportedError, match="snp has no runtime"):
         await attester.extend_register(17, bytes(48))
 

@@ -114,6 +114,18 @@ async def test_a_register_that_somebody_else_extended_is_noticed(tmp_path: Path)
         await log.open()
 
 
+@pytest.mark.parametrize("index", [0, *range(16, 24)])
+async def test_rtmr_3_goes_by_the_names_that_guest_components_give_it(index: int) -> None:
+    module = Module()
+    attester = TdxAttester(module)
+    await attester.extend_register(index, bytes(48))
+    assert await attester.read_register(index) == module.rtmrs[3] != bytes(48)
+
+
+async def test_other_machines_are_not_tdx() -> None:
+    assert await TdxAttester.detect(Devices()) is None
+
+
 @pytest.mark.parametrize("index", [-1, *range(1, 16), 24])
 async def test_registers_of_the_boot_are_not_ours(index: int) -> None:
     module = Module()
