@@ -43,7 +43,8 @@ def blocks(text: str) -> list[Block]:
             assert not between.strip(), f"nothing makes this output: {body}"
             found[-1] = dataclasses.replace(found[-1], expected=body)
         else:
-            assert language in {"", "sh", "json", "rego", "toml", "proto"}, f"{language}?"
+            first = language.partition(" ")[0]  # after sh: why it does not run
+            assert first in {"", "sh", "json", "rego", "toml", "proto"}, f"{language}?"
         end = match.end()
     return found
 
