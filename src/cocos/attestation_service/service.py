@@ -35,6 +35,7 @@ from cocos.wire.kbs.protocol import Tee, without_devices
 
 NONCE_BYTES: Final = 32
 
+_MACHINE: Final = "cpu"
 _RULES: Final = ("trust_claims", "extensions", "findings")
 
 _log = structlog.get_logger(__name__)
@@ -244,9 +245,11 @@ class AttestationService:
         verified: list[_Verified] = []
         failures: list[EvidenceError] = []
         count: Counter[str] = Counter()
-        for attester in request.attesters:
+        for number, attester in enumerate(request.attesters):
             try:
                 verifier = self._verifiers.find(attester.tee)
+                if number == 0 and verifier.category != _MACHINE:
+                    raise _no_machine(attester.tee)
                 insecure = _insecure(verifier, attester)
                 kept = await self._kept(attester)
                 expected = Expected.of(attester.report_data, kept, values)
@@ -332,6 +335,15 @@ def _insecure(verifier: Verifier, attester: Attester) -> tuple[str, ...]:
     if not verifier.takes_unbound:
         raise EvidenceError(f"evidence of {verifier.kind} is not appraised unless it is bound")
     return (*named, UNBOUND_EVIDENCE)
+
+
+def _no_machine(tee: Tee) -> EvidenceError:
+    """Refuse a device that comes first: whoever holds it could be anybody, on any machine."""
+    problem = "devices count beside the evidence of the machine that they are in"
+    return EvidenceError(
+        f"evidence of {tee} alone is not accepted: {problem}",
+        findings=(Finding("tee", problem, tee.value, "a machine's evidence first"),),
+    )
 
 
 def _no_challenge_for_se(hashes: object) -> EvidenceError:

@@ -117,3 +117,30 @@ async def test_a_gpu_of_another_session_fails_the_whole(service: AttestationServ
     with pytest.raises(EvidenceError) as caught:
         await service.appraise(request(Gpu().evidence(BOUND), Gpu(serial="2").evidence(stolen)))
     assert [each.check for each in caught.value.findings] == ["nvidia.1.report_data"]
+
+
+async def test_a_gpu_alone_is_no_machine(service: AttestationService) -> None:
+    """Whoever has a GPU in his hands would get the keys that are for a machine with one."""
+    evidence = {"device_evidence_list": [Gpu().evidence(BOUND)]}
+    asked = AppraisalRequest.of_handshake(
+        tee=Tee.NVIDIA, evidence=evidence, runtime_data=DATA, additional={}
+    )
+    with pytest.raises(EvidenceError, match="beside") as caught:
+        await service.appraise(asked)
+    assert [each.check for each in caught.value.findings] == ["tee"]
+
+
+def test_a_token_about_a_gpu_alone_gets_nothing() -> None:
+    """Other attestation services make such tokens."""
+    policy = Policy(defaults.text(defaults.RESOURCE))
+    base = BaseDocuments.of({}, lapsed=frozenset(), operator={})
+    good = {"ear.status": "affirming"}
+    for submods, allowed in (
+        ({"gpu0": good}, False),
+        ({"cpu0": good}, True),
+        ({"cpu0": good, "gpu0": good}, True),
+        ({"cpu0": {}, "gpu0": good}, False),
+        ({"cpu0": None, "gpu0": good}, False),
+    ):
+        said = policy.evaluate(("allow",), {"submods": submods}, base=base)
+        assert said["allow"] is allowed, submods
