@@ -42,13 +42,11 @@ def clock() -> Any:
     return lambda: NOW
 
 
-@pytest.fixture
-async def service(store: Store) -> AttestationService:
-    verifiers = (
-        InsecureSampleVerifier(),
-        InsecureSampleDeviceVerifier(),
-        NvidiaVerifier(clock=lambda: NOW, insecure_root=ROOT),
-    )
+@pytest.fixture(params=[False])
+async def service(store: Store, request: pytest.FixtureRequest) -> AttestationService:
+    gpus = NvidiaVerifier(clock=lambda: NOW, insecure_root=ROOT)
+    gpus.insecure = request.param  # as if the root were NVIDIA's, unless a test asks
+    verifiers = (InsecureSampleVerifier(), InsecureSampleDeviceVerifier(), gpus)
     made = AttestationService(
         store,
         keys=SigningKeys(store, clock=lambda: NOW, token_lifetime=dt.timedelta(minutes=5)),
@@ -91,9 +89,17 @@ async def test_every_gpu_has_its_own_submodule(service: AttestationService) -> N
     serials = [each["nvidia"]["device_serial"] for each in claimed if "nvidia" in each]
     assert serials == ["7", "8", "9"]
     assert {each["ear.status"] for each in found.values()} == {"affirming"}
-    # Roots that are not the maker's show, in each of them.
-    assert [found[name][INSECURE] for name in ("gpu1", "gpu2", "gpu3")] == [["nvidia"]] * 3
     assert allowed is True
+
+
+@pytest.mark.parametrize("service", [True], indirect=True)
+async def test_a_root_that_is_not_the_maker_s(service: AttestationService) -> None:
+    gpus = [Gpu(serial=number).evidence(BOUND) for number in "12"]
+    found, allowed = await submodules(service, request(*gpus))
+    for name in ("gpu0", "gpu1"):
+        assert found[name][INSECURE] == ["nvidia"]
+        assert found[name]["ear.status"] == "contraindicated"
+    assert allowed is False
 
 
 async def test_one_gpu_that_is_not_as_registered_denies(service: AttestationService) -> None:
