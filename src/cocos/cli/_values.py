@@ -6,6 +6,7 @@ that is not there with 66. What configuration files say is their reader's to jud
 """
 
 import contextlib
+import datetime as dt
 import logging
 import re
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ MADE: Final = frozenset(
     {
         *("output", "output_dir", "results", "results_dir", "keys", "state_folder"),
         *("work_folder", "keys folder", "export file"),
+        *("fetch collateral", "list collateral", "export collateral", "import collateral"),
     }
 )
 """Parameters whose file or folder need not be there; with its command where others need it."""
@@ -125,6 +127,14 @@ def _word(text: str) -> object:
     return text
 
 
+def _hex(text: str) -> object:
+    return bytes.fromhex(text)
+
+
+def _time(text: str) -> object:
+    return dt.datetime.fromisoformat(text)
+
+
 def _duration(text: str) -> object:
     return _loaded("wire.duration", "parse_duration")(text, "the time")
 
@@ -138,6 +148,8 @@ GRAMMAR: Final[dict[str, Callable[[str], object]]] = {
     "algo_hash": _pin,
     "algo_kbs_path": _path,
     "algo_kbs_url": _kbs,
+    "amd_url": _server,
+    "at": _time,
     "aws_access_key_id": _word,
     "aws_endpoint_url": _word,
     "aws_region": _word,
@@ -155,6 +167,7 @@ GRAMMAR: Final[dict[str, Callable[[str], object]]] = {
     "for_algorithm": _algorithm,
     "http_socket": _by("transport.http_server", "split_address"),
     "initdata_digest": _base64,
+    "intel_url": _server,
     "kbs": _kbs,
     "kbs_url": _kbs,
     "key": _key,
@@ -163,6 +176,8 @@ GRAMMAR: Final[dict[str, Callable[[str], object]]] = {
     "manager_url": _server,
     "path": _resource,
     "registry": _server,
+    "report_data": _hex,
+    "verify init_data": _hex,
     "registry_credentials": _uri,
     "session_storage": _of_schemes("redis", "rediss", "unix"),
     "source": _image,

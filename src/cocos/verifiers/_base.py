@@ -52,12 +52,15 @@ class Expected:
         reference_values: What the operator registered; only keys of attesters are a
             verifier's business, everything else is the policy's.
         insecure_unbound: An operator takes evidence that is bound to nothing.
+        chosen: Somebody looks at evidence of his own choice, and says what it is bound to:
+            that may be short, and nothing is released for it.
     """
 
     report_data: ReportData
     kept: Kept | None = None
     reference_values: Mapping[str, Any] = field(default_factory=dict, repr=False)
     insecure_unbound: bool = False
+    chosen: bool = False
 
     @classmethod
     def of(
@@ -82,7 +85,7 @@ class Expected:
         if self.insecure_unbound and not self.report_data:
             return
         # Evidence that need not carry a nonce could be anybody's, from any time.
-        if len(self.report_data) < MIN_REPORT_DATA_BYTES:
+        if len(self.report_data) < MIN_REPORT_DATA_BYTES and not self.chosen:
             raise EvidenceError(
                 "evidence is not appraised without a nonce to bind it to",
                 findings=(

@@ -30,6 +30,7 @@ from cocos.cli.kbs.command import (
 )
 from cocos.cli.kbs.reviewing import reviewing
 from cocos.cli.kbs.storage import opened, sweeping, without_password
+from cocos.host.collateral import CollateralFolder, default_folder
 from cocos.host.files import data_folder
 from cocos.host.policies.workers import PolicyWorkers
 from cocos.kbs.config import Settings
@@ -199,7 +200,13 @@ async def _serve(server: ServerSettings, settings: Settings, *, as_json: bool) -
         await stack.enter_async_context(sweeping(storage.store))
         policies = [attestation_policies(storage.store, engine)]
         await stack.enter_async_context(reviewing(policies))
-        service, keys = own_service(settings, storage.store, engine, clock=system_clock)
+        service, keys = own_service(
+            settings,
+            storage.store,
+            engine,
+            clock=system_clock,
+            collateral=CollateralFolder(default_folder()),
+        )
         if server.http_socket is not None:
             issuer = service_config(settings).issuer_name
             routes = [*well_known_routes(keys, issuer=issuer), Route("/healthz", health)]

@@ -4,10 +4,12 @@
 from cocos.cli import _common as common
 from cocos.cli.owner import (
     agents,
+    collateral,
     computation,
     doctor,
     encrypt,
     env,
+    evidence,
     image,
     keys,
     policy,
@@ -30,6 +32,8 @@ app.command("create-vm")(agents.create)  # names of the original
 app.command("remove-vm")(agents.remove)
 app.command("env")(env.env)
 app.add_typer(secret.app, name="secret")
+app.add_typer(collateral.app, name="collateral")
+app.add_typer(evidence.app, name="evidence")
 app.add_typer(image.app, name="image")
 app.command("doctor")(doctor.doctor)
 
