@@ -23,6 +23,7 @@ from cocos.crypto import jwk
 from cocos.crypto.signature import SigningPublicKey
 from cocos.errors import ConfigError, FormatError, NotFoundError
 from cocos.evidence import endorsement
+from cocos.host.collateral import CollateralFolder, default_folder
 from cocos.host.files import read_file
 from cocos.kbs.admin.service import AppraisalRules
 from cocos.kbs.config import BUILTIN, NO_ATTESTATION, Settings
@@ -92,7 +93,13 @@ def builtin(
     collateral: Collateral | None = None,
 ) -> Attestation:
     """Appraise in this process."""
-    service, keys = own_service(settings, store, engine, clock=clock, collateral=collateral)
+    service, keys = own_service(
+        settings,
+        store,
+        engine,
+        clock=clock,
+        collateral=collateral or CollateralFolder(default_folder()),
+    )
     tokens = token_verifier(settings, keys, clock=clock)
     return Attestation(_InProcess(service), service, tokens, keys)
 

@@ -14,7 +14,6 @@ from cocos.cli.kbs.tracing import APPRAISAL, POLICY, STORE, traced
 from cocos.clients.key_sets import KeySet, parse_pem
 from cocos.crypto import jwk
 from cocos.errors import ConfigError
-from cocos.host.collateral import CollateralFolder, default_folder
 from cocos.host.files import read_file
 from cocos.kbs.admin.gate import AccessList, AdminGate, DenyAll, InsecureAllowAll, SignedTokens
 from cocos.kbs.admin.identity_providers import BearerTokens, IdentityProvider
@@ -74,9 +73,7 @@ async def compose(
     clients = ClientAddresses(settings.trusted_proxies)
     auditor = Auditor(storage.audit, clients)
     metrics = KbsMetrics()
-    attestation = attestation or builtin(
-        settings, store, engine, clock=clock, collateral=CollateralFolder(default_folder())
-    )
+    attestation = attestation or builtin(settings, store, engine, clock=clock)
     policy = ResourcePolicy(store, engine, default=_resource_policy(settings), metrics=metrics)
     policies(policy)
     denials = Denials(store, clock=clock)
