@@ -11,8 +11,8 @@ import typer
 
 from cocos._clock import system_clock
 from cocos.cli import _common as common
-from cocos.clients.makers.amd import AMD_URL, USER_AGENT, AmdService, path_of
-from cocos.clients.makers.intel import SERVICE, IntelService
+from cocos.clients.makers.amd import AMD_URL, AmdService, path_of
+from cocos.clients.makers.intel import INTEL_URL, IntelService, check_name
 from cocos.errors import FormatError, NotFoundError
 from cocos.host.collateral import MAX_BYTES, CollateralFolder, decode, default_folder, encode
 from cocos.host.files import read_input, write_atomic
@@ -40,18 +40,18 @@ def fetch(
     ] = AMD_URL,
     intel_url: Annotated[
         str, typer.Option(help="Intel's certification service, or a cache of it.")
-    ] = SERVICE,
+    ] = INTEL_URL,
     as_json: common.JsonFlag = False,
 ) -> None:
     """Fetch things by name, and store them."""
     for name in names:
-        if not name.startswith(_INTEL):
-            path_of(name)  # all are judged before anything begins
+        # All are judged before anything begins.
+        check_name(name) if name.startswith(_INTEL) else path_of(name)
     folder = _folder(collateral)
 
     async def run() -> list[tuple[str, Item]]:
         amd = AmdService(clock=system_clock, url=amd_url)
-        async with IntelService(clock=system_clock, user_agent=USER_AGENT, url=intel_url) as intel:
+        async with IntelService(clock=system_clock, url=intel_url) as intel:
             found: dict[str, Item] = {}
             for name in names:
                 of_intel = name.startswith(_INTEL)

@@ -27,7 +27,7 @@ _VCEK: Final = re.compile(
     re.ASCII,
 )
 _CRL: Final = re.compile(r"amd/crl/(vcek|vlek)/(milan|genoa|turin)", re.ASCII)
-USER_AGENT: Final = "cocos-cli/0.1.0"
+_USER_AGENT: Final = "cocos-cli/0.1.0"
 _OK: Final = 200
 _NOT_FOUND: Final = 404
 _BUSY: Final = 429
@@ -69,7 +69,9 @@ class AmdService:
 
     def __init__(self, *, clock: Clock, url: str = AMD_URL, pause: float = 1.0) -> None:
         self._clock = clock
-        self._server = HttpServer(url, what="AMD's key distribution service", user_agent=USER_AGENT)
+        self._server = HttpServer(
+            url, what="AMD's key distribution service", user_agent=_USER_AGENT
+        )
         self._pause = pause
         self._running: dict[str, asyncio.Task[Item]] = {}
 
