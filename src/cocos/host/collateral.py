@@ -29,8 +29,11 @@ class _Head(msgspec.Struct, frozen=True):
 
 
 def default_folder() -> Path:
-    """Return where a user's collateral is."""
-    return data_folder("collateral")
+    """Return where a user's collateral is; the machine's for a user without a home."""
+    try:
+        return data_folder("collateral")
+    except RuntimeError:
+        return Path("/var/lib/cocos/collateral")
 
 
 class CollateralFolder:

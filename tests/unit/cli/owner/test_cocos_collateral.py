@@ -27,7 +27,7 @@ from cocos.errors import (
     UnreachableError,
     UsageError,
 )
-from cocos.host.collateral import CollateralFolder
+from cocos.host.collateral import CollateralFolder, default_folder
 from cocos.verifiers.collateral import Item
 
 NOW = system_clock()
@@ -139,6 +139,15 @@ def raise_first(folder: CollateralFolder, now: dt.datetime) -> None:
         folder.get(CRL, now)
     except EvidenceError as error:
         raise EvidenceError(error.findings[0].problem) from error
+
+
+def test_who_has_no_home_starts_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError
+
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    assert default_folder() == Path("/var/lib/cocos/collateral")
 
 
 def test_an_import_replaces_nothing_younger(tmp_path: Path) -> None:
