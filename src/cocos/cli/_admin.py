@@ -34,7 +34,8 @@ AdminTokenFile = Annotated[
         envvar=ENVIRONMENT["admin_token_file"],
         help="A token of kbs-client admin-token, or of an identity provider. "
         "[default: kbs/config/docker-compose/admin-token of Trustee's checkout, else "
-        "~/.trustee/admin-token, if there is one]",
+        "~/.trustee/admin-token, if there is one; such a one is not sent by plain HTTP to "
+        "other machines]",
     ),
 ]
 Role = Annotated[
@@ -95,6 +96,7 @@ def credentials(
         given = {"role": role, "iss": issuer, "aud": audience}
         claims = {name: value for name, value in given.items() if value is not None}
         return Credentials(private_key=pem, claims=claims, source=str(private_key))
+    found = token_file is None
     if token_file is None and look:
         files = (Path(name).expanduser() for name in _TOKEN_FILES)
         token_file = next((file for file in files if file.is_file()), None)
@@ -103,4 +105,4 @@ def credentials(
     token = read_file(token_file, "the admin's token", limit=2**20).decode("utf-8", "replace")
     if not token.strip().isascii() or not token.strip().isprintable():
         raise ConfigError(f"{token_file} holds no token")
-    return Credentials(token=token.strip(), source=str(token_file))
+    return Credentials(token=token.strip(), source=str(token_file), found=found)

@@ -131,6 +131,7 @@ class Registrar:
         binding: Binding | None,
         ca_file: Path | None = None,
     ) -> None:
+        credentials.check(url)
         self.url = url
         self._binding = binding
         self._credentials = credentials

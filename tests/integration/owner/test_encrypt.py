@@ -290,6 +290,15 @@ async def test_the_same_key_again(plain: str, tmp_path: Path) -> None:
     assert first["config_digest"] == second["config_digest"]
 
 
+async def test_without_a_kbs_it_says_that_no_guest_can_decrypt(plain: str, tmp_path: Path) -> None:
+    """The image is as good as one with a KBS, so it ends with 0; a script's reader sees it, too."""
+    forms: list[list[str]] = [[], ["--json"]]
+    for number, flags in enumerate(forms):
+        words = [plain, f"oci:{tmp_path}/{number}", "--key", str(KEY), "--keys", f"{tmp_path}/keys"]
+        done = await process.run([CLI, "encrypt", *words, *flags])
+        assert b"warning: the key kbs:///default/key/algo-key is not registered" in done.stderr
+
+
 async def test_key_file(plain: str, tmp_path: Path) -> None:
     keys, file = ["--keys", str(tmp_path / "keys")], tmp_path / "algo.key"
     file.write_bytes(b"x" * 31)

@@ -8,12 +8,15 @@ import pytest
 from _kbs import URL, InProcessKbs, admin_pair, kbs_in_process
 from _through import Through
 
+from cocos._clock import system_clock
 from cocos.cli import _admin
+from cocos.cli.kbs_client.admin import Connection
 from cocos.clients.admin_credentials import Credentials
 from cocos.clients.kbs import KbsAdmin
 from cocos.crypto import admin_jwt
 from cocos.errors import AccessDeniedError, AuthenticationError, ConfigError, UsageError
 from cocos.kbs.config import AccessRule, ProviderSettings
+from cocos.keyprovider.registration import Registrar
 
 NO_CLAIMS = (None, None, None)
 ISSUER, AUDIENCE = "TrusteeInDocker", "kbs"
@@ -116,3 +119,43 @@ async def test_a_key_of_the_simple_kind_needs_no_claims(tmp_path: Path, keys: Pa
         (keys / "mine.key").write_bytes(kbs.admin_key)
         async with asking(kbs, _admin.credentials(keys / "mine.key", None, *NO_CLAIMS)) as admin:
             assert await admin.list_resources() == []
+
+
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [
+        ("http://127.0.0.1:8080", True),
+        ("http://localhost:8080", True),
+        ("http://[::1]:8080", True),
+        ("https://kbs.example", True),
+        ("http://kbs.example:8080", False),
+        ("http://10.0.0.1:8080", False),
+        ("http://localhost.kbs.example:8080", False),
+        ("http://127.0.0.1.kbs.example", False),
+        ("http://[fd00::1]:8080", False),
+    ],
+)
+async def test_a_token_that_nobody_named_stays_on_this_machine_or_under_tls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, *, sent: bool
+) -> None:
+    """Whoever reads it on the way is an administrator."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / ".trustee/admin-token"
+    file.parent.mkdir()
+    file.write_text("a.b.c")
+    proof = _admin.credentials(None, None, *NO_CLAIMS)
+    assert proof.token == "a.b.c"
+    named = _admin.credentials(None, file, *NO_CLAIMS)
+    for make in (
+        lambda who: Connection(url, None, who).admin(),
+        lambda who: Registrar(url, credentials=who, clock=system_clock, binding=None),
+    ):
+        make(named)
+        make(Credentials())
+        if sent:
+            make(proof)
+            continue
+        with pytest.raises(ConfigError, match="plain HTTP") as caught:
+            make(proof)
+        assert "a.b.c" not in f"{caught.value} {caught.value.hint}"

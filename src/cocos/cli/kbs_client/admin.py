@@ -34,6 +34,7 @@ class Connection:
 
     def admin(self) -> KbsAdmin:
         """Return the KBS, as administrators see it."""
+        self.credentials.check(self.url)
         return KbsAdmin(
             self.url,
             token=self.credentials.bearer(system_clock),

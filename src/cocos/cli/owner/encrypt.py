@@ -322,9 +322,12 @@ def _show(job: _Job, copied: Copied, *, made: bool, as_json: bool) -> None:
             f"  key            {job.folder.path(job.key)}{' (new)' if made else ''}",
             markup=False,
         )
-        if job.registrar is None:
-            common.stdout.print(
-                "  the key is not registered: give --kbs URL, or store it yourself", markup=False
-            )
 
     common.emit(result, human, as_json=as_json)
+    if job.registrar is None:
+        common.stderr.print(
+            f"warning: the key {job.key.uri} is not registered, so no guest can decrypt the image: "
+            "encrypt with --kbs URL, or store it yourself",
+            style="yellow",
+            markup=False,
+        )
