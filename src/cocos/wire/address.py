@@ -58,7 +58,7 @@ def parse_address(text: str, *, what: str, default_port: int) -> Address:
     return Address(parts.scheme, check_host(parts.hostname or "", problem), port)
 
 
-def parse_cvms(text: str, *, ca: bool, certificate: bool = False) -> Address:
+def parse_cvms(text: str, *, ca: bool, certificate: bool) -> Address:
     """Parse the address of a CVMS, whose connection has TLS where there is a CA for it.
 
     Args:

@@ -150,6 +150,10 @@ async def test_a_scheme_that_is_not_sent_still_counts(tmp_path: Path) -> None:
         done = await manager.agent("create", "--cvms-url", "http://h:1", "--server-ca", ca)
         assert done.exit_status != 0
         assert b"says plaintext" in done.stderr
+        # A certificate of the agent's that nobody would ever be shown.
+        done = await manager.agent("create", "--cvms-url", "h:1", "--client-crt", ca)
+        assert done.exit_status != 0
+        assert b"hint: give --cvms-ca" in done.stderr
         assert not manager.created
         done = await manager.agent("create", "--cvms-url", "https://h:1", "--server-ca", ca)
         assert done.exit_status == 0, done.stderr

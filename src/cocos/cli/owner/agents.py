@@ -169,7 +169,9 @@ def create(
     """Start a VM whose agent dials a CVMS for its computation; it ends with that."""
     # Other managers hand the address to a dialler that knows no schemes: the CA says TLS.
     request = pb.CreateReq(
-        agent_cvm_server_url=str(parse_cvms(cvms_url, ca=server_ca is not None)),
+        agent_cvm_server_url=str(
+            parse_cvms(cvms_url, ca=server_ca is not None, certificate=client_crt is not None)
+        ),
         ttl=ttl,
         agent_log_level=log_level,
         agent_cvm_server_ca_cert=_read(server_ca, "the CVMS's CA certificate", read_certificates),
