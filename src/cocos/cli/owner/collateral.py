@@ -2,6 +2,7 @@
 """``cocos-cli collateral``: what makers of processors publish, kept for verifiers."""
 
 import datetime as dt
+import functools
 import io
 import tarfile
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated, Final
 import typer
 
 from cocos._clock import system_clock
+from cocos._patience import Patience
 from cocos.cli import _common as common
 from cocos.clients.makers.amd import AMD_URL, AmdService, path_of
 from cocos.clients.makers.intel import INTEL_URL, IntelService, check_name
@@ -20,6 +22,7 @@ from cocos.verifiers.collateral import NAME, Item
 
 _MOST_BYTES: Final = 256 * 2**20
 _ROOM: Final = 1024
+_PATIENCE_SECONDS: Final = 120.0
 _INTEL: Final = "intel/"
 
 app = common.make_app("Keep what makers of processors publish, for verifiers that ask no network.")
@@ -51,11 +54,19 @@ def fetch(
 
     async def run() -> list[tuple[str, Item]]:
         amd = AmdService(clock=system_clock, url=amd_url)
+        patience = Patience(
+            _PATIENCE_SECONDS,
+            tell=lambda wait: common.stderr.print(f"{wait.error}; {wait}", markup=False),
+        )
         async with IntelService(clock=system_clock, url=intel_url) as intel:
             found: dict[str, Item] = {}
             for name in names:
-                of_intel = name.startswith(_INTEL)
-                items = await intel.fetch(name) if of_intel else {name: await amd.fetch(name)}
+                if name in found:  # named twice, or it came along with another
+                    continue
+                if name.startswith(_INTEL):
+                    items = await patience.ask(functools.partial(intel.fetch, name))
+                else:
+                    items = {name: await amd.fetch(name)}
                 for each, item in items.items():
                     folder.put(each, item)
                 found |= items
