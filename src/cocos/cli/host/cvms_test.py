@@ -5,7 +5,8 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
+import shlex
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -188,9 +189,15 @@ def main_command(
     settings = common.load_settings(CvmsSettings, environment=ENVIRONMENT, flags=flags)
     patience = _patience(agent_timeout)
     computation = _computation(given, manifest, public_key_path)
+    show = _with_next(_show_json if as_json else _show_line, public_key_path)
     ending = common.run_async(
         _serve(
-            settings, computation, once=once, patience=patience if once else None, as_json=as_json
+            settings,
+            computation,
+            show,
+            once=once,
+            patience=patience if once else None,
+            as_json=as_json,
         )
     )
     if ending is not None and ending.error is not None:
@@ -230,6 +237,7 @@ def _patience(text: str) -> float | None:
 async def _serve(
     settings: CvmsSettings,
     computation: Computation,
+    show: Callable[[JsonObject], None],
     *,
     once: bool,
     patience: float | None,
@@ -242,7 +250,6 @@ async def _serve(
     """
     closing = asyncio.Event()
     endings: asyncio.Queue[Ending] = asyncio.Queue()
-    show = _show_json if as_json else _show_line
     service = CvmsService(computation, settings.results_dir, show, endings.put_nowait)
     async with serve(
         settings.address,
@@ -300,6 +307,30 @@ async def _outcome(service: CvmsService, endings: asyncio.Queue[Ending], *, once
             return ending
 
 
+def _with_next(
+    show: Callable[[JsonObject], None], public_key: Path | None
+) -> Callable[[JsonObject], None]:
+    """Say beside a stored result how it is opened."""
+
+    def shown(entry: JsonObject) -> None:
+        if "result" in entry:
+            entry = {**entry, "next": next_command(str(entry["result"]), public_key)}
+        show(entry)
+
+    return shown
+
+
+def next_command(result: str, public_key: Path | None) -> str:
+    """Return the command that opens a result, with the private key beside the public one.
+
+    Where ``cocos-cli keys`` has not put it there, it is elsewhere, as it should be: then the
+    command says what belongs in its place.
+    """
+    private = None if public_key is None else public_key.with_name("private.pem")
+    key = "PRIVATE_KEY" if private is None or not private.is_file() else str(private)
+    return shlex.join(["cocos-cli", "result", "--private-key", key, "--", result])
+
+
 def _show_json(entry: JsonObject) -> None:
     print(json.dumps(entry), flush=True)  # noqa: T201
 
@@ -327,9 +358,10 @@ def _lines(entry: JsonObject) -> list[tuple[str, str]]:
             ]
         case {"waiting": what}:
             line = (f"waiting {what}", "dim")
-        case {"result": path, **rest}:
+        case {"result": path, "next": command, **rest}:
             moved = [(f"an earlier result is {each} now", "") for each in rest.values()]
-            return [*moved, (f"sealed result stored in {path}", "green")]
+            stored = (f"sealed result stored in {path}", "green")
+            return [*moved, stored, (f"next: {command}", "bold")]
         case {"agent": job, "connected": connected}:
             verb = "connected" if connected else "disconnected"
             line = (f"agent {job or 'without id'} {verb}", "")
