@@ -25,6 +25,8 @@ PROGRAMS: Final = {"agent", "guest", "kbs_client", "manager", "owner"}
 LONGEST_FIRST: Final = ("vm", "database", "integration")
 """Markers: two workers that begin with the long tests end at the same time."""
 
+MOST_BYTES_IN_A_NAME: Final = 16
+
 
 @pytest.hookimpl(tryfirst=True)  # xdist makes its groups of what it finds then
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -38,6 +40,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.path.parent.parent.name == "integration" and item.path.parent.name in PROGRAMS:
             item.add_marker("programs")
     items.sort(key=_place)
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name long bytes by their argument, with a number: made at random they differ by worker."""
+    return argname if isinstance(val, bytes) and len(val) > MOST_BYTES_IN_A_NAME else None
 
 
 def _shares_with_its_module(item: pytest.Item) -> bool:

@@ -136,7 +136,7 @@ async def test_a_report_on_other_data_is_not_sent(answer: bytes) -> None:
         b"garbage",
         table(("VCEK", b"leaf"))[:-1],
         table(("VCEK", b"leaf"))[:24],
-        uuid.uuid4().bytes + struct.pack("<II", 0xFFFFFFFF, 0xFFFFFFFF) + bytes(24),
+        uuid.UUID(int=1).bytes + struct.pack("<II", 0xFFFFFFFF, 0xFFFFFFFF) + bytes(24),
         table(*[("ARK", b"")] * 17),
     ],
 )
