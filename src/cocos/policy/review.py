@@ -84,7 +84,7 @@ def _check_verdict(syntax: Syntax, kind: Kind) -> None:
         raise FormatError(f"the policy has no rule {verdict}", hint=hint)
     wrong = [rule for rule in rules if not _is_value(rule)]
     if wrong:
-        what = "an object" if len(wrong[0].path) > 1 else _FORMS.get(wrong[0].form, "a function")
+        what = _FORMS.get(wrong[0].form, "a function")
         raise FormatError(
             f"line {wrong[0].line}: {verdict} is {what}, which decides nothing",
             hint=f"{verdict} if {{ … }}" if kind is Kind.RESOURCE else f"{verdict} := {{ … }}",

@@ -222,6 +222,7 @@ def test_evidence_has_other_names_than_tokens(member: str) -> None:
         "allow if { some [a, b] in [[1, 2]]; a < b }",
         "x[1] := input\nallow if x.tee",
         "x := input if input.iss\nx := {`tee`: 1} if not input.iss\nallow if x.tee",
+        "x := {`tee`: 1} if not input.iss\nx := input if input.iss\nallow if x.tee",
         "allow if input[input.iss].tee",
         "allow if lower(input.submods.cpu0.mine.x) == `a`",
         "allow if { count([1], x); x == 1 }",
