@@ -270,7 +270,7 @@ intel_fixed := {
 			"collateral_expiration_status": "0",
 		},
 		"executables": {},
-		"configuration": {"td_attributes.debug": false},
+		"configuration": {"td_attributes.debug": false, "td_attributes.septve_disable": true},
 	},
 	"az-tdx-vtpm": {
 		"hardware": {
@@ -466,8 +466,12 @@ snp_registered_as := {
 	},
 }
 
-# Claims of the one that this evidence is of, registers of Azure's TPM beside them.
-snp_claims["snp"] := input.snp if is_object(input.snp)
+# Claims of the one that this evidence is of, with what stands elsewhere in the input: what
+# the host passed in, and registers of Azure's TPM.
+snp_claims["snp"] := object.union(
+	input.snp,
+	{"init_data": object.get(input, "init_data", null)},
+) if is_object(input.snp)
 
 snp_claims["az-snp-vtpm"] := object.union(
 	input["az-snp-vtpm"],

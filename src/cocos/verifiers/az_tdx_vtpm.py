@@ -9,7 +9,7 @@ from cryptography import x509
 
 from cocos._clock import Clock
 from cocos._types import JsonObject
-from cocos.errors import EvidenceError, FormatError
+from cocos.errors import EvidenceError, Finding, FormatError
 from cocos.evidence import hcl
 from cocos.evidence.quote import TdReport
 from cocos.verifiers import _azure
@@ -77,6 +77,7 @@ class _Authentic(Authentic):
         signed = self.signed
         found = [
             *attribute_findings(signed.body, _STEP),
+            *_register_findings(signed.body),
             *self.shown.measured(init_data, _STEP),
         ]
         claims: JsonObject = {}
@@ -89,3 +90,18 @@ class _Authentic(Authentic):
         if found:
             raise quoted.refused(_STEP, found, hint)
         return {**claims, **domain_claims(signed), **self.shown.claims()}
+
+
+def _register_findings(body: TdReport) -> list[Finding]:
+    """Return the runtime registers that something was measured into.
+
+    Below Azure's guests is a paravisor, which leaves them zero. Firmware of a plain domain
+    measures into them whatever it starts, and that can make up a TPM with any PCRs: were it
+    believed, the reference value of a plain domain's firmware would stand for a paravisor.
+    """
+    problem = "firmware measured into this register: this is a plain domain, without a paravisor"
+    return [
+        Finding(f"{_STEP}.rtmr_{number}", problem, value.hex(), bytes(len(value)).hex())
+        for number, value in enumerate(body.rtmrs)
+        if any(value)
+    ]

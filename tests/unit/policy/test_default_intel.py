@@ -17,7 +17,11 @@ QUOTE = {
     "header": {"tee_type": "81000000", "vendor_id": VENDOR},
     "body": {"mr_td": "aa", "rtmr_1": "b1", "rtmr_2": "b2", "xfam": "cc"},
 }
-TDX: dict[str, Any] = {**PLATFORM, "quote": QUOTE, "td_attributes": {"debug": False}}
+TDX: dict[str, Any] = {
+    **PLATFORM,
+    "quote": QUOTE,
+    "td_attributes": {"debug": False, "septve_disable": True},
+}
 CLAIMS: dict[str, dict[str, Any]] = {
     "tdx": TDX,
     "az-tdx-vtpm": {**TDX, "tpm": {"pcr11": "d1"}},
@@ -120,6 +124,16 @@ def test_what_the_host_passed_in_is_shown(tee: str) -> None:
     assert judge(tee, CLAIMS[tee], init_data=None).status is Status.WARNING
     shown = judge(tee, CLAIMS[tee], init_data="01", init_data_claims={"aa.toml": "x"})
     assert shown.status is Status.AFFIRMING
+
+
+@pytest.mark.parametrize("value", [..., None, False, "true", 1])
+def test_a_domain_whose_host_may_raise_exceptions_in_it(value: Any) -> None:
+    name = "td_attributes.septve_disable"
+    verdict = judge("tdx", changed("tdx", name, value))
+    assert verdict.status is not Status.AFFIRMING
+    assert verdict.findings[0].check == f"tdx.{name}"
+    # On Azure they are the paravisor's business, which is measured.
+    assert judge("az-tdx-vtpm", changed("az-tdx-vtpm", name, False)).status is Status.AFFIRMING
 
 
 def test_kernel_and_options_in_the_log() -> None:

@@ -64,9 +64,12 @@ AZURE_VALUES: dict[str, Any] = {
 
 
 def judge(tee: str, claims: dict[str, Any], values: dict[str, Any], shown: Any = None) -> Verdict:
+    given = {name: value for name, value in claims.items() if value is not ...}
+    # As the service composes it: what all TEEs have is beside the claims, not in them.
+    init_data = given.pop("init_data", None)
     document = {
-        tee: {name: value for name, value in claims.items() if value is not ...},
-        "init_data": ZERO,
+        tee: given,
+        "init_data": init_data,
         "init_data_claims": shown,
         "report_data": "",
         "runtime_data_claims": {},

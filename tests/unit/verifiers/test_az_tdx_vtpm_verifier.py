@@ -127,6 +127,15 @@ async def test_the_processors_word() -> None:
     assert "service-td" in await checks(evidence(td_quote=azure.urlsafe(MAKER.quote(moved))))
 
 
+@pytest.mark.parametrize("register", range(4))
+async def test_a_domain_without_paravisor(register: int) -> None:
+    """Firmware of a plain domain measures into registers; its owner can make up any TPM."""
+    registers: dict[str, Any] = {f"rtmr_{register}": b"\x01" * 48}
+    body = td(azure.signed(azure.variable(BOUND)), td_attributes=ATTRIBUTES, **registers)
+    shown = evidence(td_quote=azure.urlsafe(MAKER.quote(body)))
+    assert await checks(shown) == {f"rtmr_{register}"}
+
+
 async def test_the_quote_of_the_tpm() -> None:
     shown = evidence()
     signature = bytearray.fromhex(shown["tpm_quote"]["signature"])

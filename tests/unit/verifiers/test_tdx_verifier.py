@@ -432,6 +432,17 @@ async def test_logs_that_do_not() -> None:
     assert (await claims(quote, log=none))["runtime_events"] == []
 
 
+async def test_digests_that_no_register_vouches_for_are_not_claimed() -> None:
+    """RTMRs are of SHA-384: beside it anybody can write a digest that a policy looks for."""
+    spec = b"Spec ID Event03\0" + struct.pack("<I4BI4HB", 0, 0, 2, 0, 2, 2, 0xC, 48, 0xB, 32, 0)
+    first = struct.pack("<II20xI", 0, 3, len(spec)) + spec
+    own = hashlib.sha384(b"mine").digest()
+    head = struct.pack("<IIIH", 2, 0x80000003, 2, 0xC) + own
+    log = first + head + struct.pack("<H", 0xB) + b"\x77" * 32 + struct.pack("<I", 4) + b"text"
+    (event,) = (await claims(measured(log), log=log))["uefi_event_logs"]
+    assert event["digests"] == [{"alg": "SHA-384", "digest": own.hex()}]
+
+
 async def test_a_computation_in_disguise() -> None:
     """The type of an event is not measured, its text only where the digest is over it."""
     body = runtime(f"cocos computation {COMPUTATION}")
