@@ -30,5 +30,15 @@ def agreed(heading: str, event: ComputationEvent, number: int = 0) -> str:
 
 def _written(heading: str, number: int) -> str:
     section = PAGE.read_text("utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    texts: list[str] = re.findall(r"^```rego\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
-    return texts[number]
+    text = _rego(section)[number]
+    return text if "\nfindings " in text else f"{text}\n{_shared_findings()}"
+
+
+def _shared_findings() -> str:
+    """Return the rule that the page asks owners to add to policies without their own."""
+    (text,) = (each for each in _rego(PAGE.read_text("utf-8")) if each.startswith("findings "))
+    return text
+
+
+def _rego(text: str) -> list[str]:
+    return re.findall(r"^```rego\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
