@@ -348,6 +348,12 @@ intel_held["configuration"] contains "init_data" if {
 	regex.match(`^0+$`, input.init_data)
 }
 
+# On Azure a boot loader may measure into PCR 8, too.
+intel_held["configuration"] contains "init_data" if {
+	intel_tee == "az-tdx-vtpm"
+	intel_is_registered(object.get(input, "init_data", null), "tdx_pcr08")
+}
+
 intel_all(part) if {
 	count(intel_wanted[part]) > 0
 	intel_held[part] == intel_wanted[part]
@@ -475,7 +481,10 @@ snp_claims["snp"] := object.union(
 
 snp_claims["az-snp-vtpm"] := object.union(
 	input["az-snp-vtpm"],
-	{concat(".", ["tpm", pcr]): value | some pcr, value in input["az-snp-vtpm"].tpm},
+	object.union(
+		{"init_data": object.get(input, "init_data", null)},
+		{concat(".", ["tpm", pcr]): value | some pcr, value in input["az-snp-vtpm"].tpm},
+	),
 ) if is_object(input["az-snp-vtpm"])
 
 registered(value, name) if value in query_reference_value(name)
@@ -526,12 +535,12 @@ snp_settled[tee] contains "init_data" if {
 	claims.init_data == "0000000000000000000000000000000000000000000000000000000000000000"
 }
 
-# On Azure others measure into PCR 8, too: what its policy needs of it is the owner's to say.
-snp_open["snp"] := {"policy_debug_allowed", "policy_migrate_ma", "init_data"}
+# On Azure a boot loader may measure into PCR 8, too.
+snp_settled["az-snp-vtpm"] contains "init_data" if {
+	registered(snp_claims["az-snp-vtpm"].init_data, "snp_pcr08")
+}
 
-snp_open["az-snp-vtpm"] := {"policy_debug_allowed", "policy_migrate_ma"}
-
-snp_sound(tee) if snp_open[tee] - object.get(snp_settled, tee, set()) == set()
+snp_sound(tee) if object.keys(snp_settings) - object.get(snp_settled, tee, set()) == set()
 
 snp_as_registered(tee, what) if {
 	object.keys(snp_registered_as[tee][what]) - object.get(snp_recognised, tee, set()) == set()
@@ -607,7 +616,7 @@ snp_settings := {
 
 findings contains finding if {
 	some tee, claims in snp_claims
-	some claim in snp_open[tee] - object.get(snp_settled, tee, set())
+	some claim in object.keys(snp_settings) - object.get(snp_settled, tee, set())
 	finding := {
 		"check": concat(".", [tee, claim]),
 		"problem": snp_settings[claim][0],

@@ -124,6 +124,10 @@ def test_what_the_host_passed_in_is_shown(tee: str) -> None:
     assert judge(tee, CLAIMS[tee], init_data=None).status is Status.WARNING
     shown = judge(tee, CLAIMS[tee], init_data="01", init_data_claims={"aa.toml": "x"})
     assert shown.status is Status.AFFIRMING
+    values = VALUES | {"tdx_pcr08": ["01"]}
+    registered = judge(tee, CLAIMS[tee], values, init_data="01").status
+    assert (registered is Status.AFFIRMING) is (tee == "az-tdx-vtpm")
+    assert judge(tee, CLAIMS[tee], values, init_data="02").status is Status.WARNING
 
 
 @pytest.mark.parametrize("value", [..., None, False, "true", 1])

@@ -46,7 +46,7 @@ SETTINGS: dict[str, Any] = {
 }
 AZURE: dict[str, Any] = {
     name: str(value).lower() if name != "measurement" else "Zm9v" for name, value in SNP.items()
-} | {"tpm": {"pcr11": "b1" * 32}, "init_data": "08" * 32, "authority_insecure": False}
+} | {"tpm": {"pcr11": "b1" * 32}, "authority_insecure": False}
 AZURE_VALUES: dict[str, Any] = {
     "tcb_bootloader": ["10"],
     "tcb_tee": ["0"],
@@ -151,6 +151,24 @@ def test_init_data_that_is_not_shown() -> None:
     assert vector(verdict) == (2, 3, 36)
     assert checks(verdict) == ["snp.init_data"]
     assert vector(judge("snp", claims, VALUES | SETTINGS, shown={"aa.toml": {}})) == (2, 3, 2)
+
+
+@pytest.mark.parametrize("value", [..., None, "", 0, "11" * 32])
+def test_init_data_that_is_not_shown_on_azure(value: Any) -> None:
+    """Whoever starts the VM passes it in: what runs there may be his choice."""
+    claims = AZURE | {"init_data": value}
+    verdict = judge("az-snp-vtpm", claims, AZURE_VALUES)
+    assert vector(verdict) == (2, 3, 36)
+    assert checks(verdict) == ["az-snp-vtpm.init_data"]
+    assert vector(judge("az-snp-vtpm", claims, AZURE_VALUES, shown={"aa.toml": {}})) == (2, 3, 2)
+    others = AZURE_VALUES | {"snp_pcr08": ["22" * 32]}
+    assert vector(judge("az-snp-vtpm", claims, others)) == (2, 3, 36)
+
+
+def test_a_boot_loader_that_measures_into_pcr_8_on_azure() -> None:
+    claims = AZURE | {"init_data": "22" * 32}
+    verdict = judge("az-snp-vtpm", claims, AZURE_VALUES | {"snp_pcr08": ["22" * 32]})
+    assert vector(verdict) == (2, 3, 2)
 
 
 def test_turins_first_level_counts_where_it_is_registered() -> None:

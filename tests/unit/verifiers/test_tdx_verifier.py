@@ -336,6 +336,21 @@ REFUSED: dict[str, tuple[Callable[[], tuple[bytes, TdxVerifier]], str]] = {
 }
 
 
+async def test_levels_that_others_are_revoked_at() -> None:
+    """What Intel revoked of old platforms refuses no other."""
+    quote = MAKER.quote(td(BOUND))
+    levels = [level("UpToDate"), level("Revoked", (0,) * 16)]
+    maker = changed(tcb_info=edited(MAKER.tcb_info, tcbLevels=levels))
+    assert (await claims(quote, verifier(maker)))["tcb_status"] == "UpToDate"
+    old = {"tcb": {"isvsvn": 0}, "tcbDate": "2020-01-01T00:00:00Z", "tcbStatus": "Revoked"}
+    levels = [*MAKER.qe_identity["tcbLevels"], old]
+    maker = changed(qe_identity=edited(MAKER.qe_identity, tcbLevels=levels))
+    assert (await claims(quote, verifier(maker)))["tcb_status"] == "UpToDate"
+    levels = [old | {"tcb": {"isvsvn": 1}}]
+    maker = changed(qe_identity=edited(MAKER.qe_identity, tcbLevels=levels))
+    assert all(each.startswith("tdx.") for each in await checks(quote, verifier(maker)))
+
+
 @pytest.mark.parametrize("name", REFUSED)
 async def test_refused(name: str) -> None:
     case, step = REFUSED[name]

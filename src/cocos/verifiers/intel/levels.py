@@ -19,7 +19,7 @@ from cocos.verifiers.intel.chain import Pck
 
 
 class Status(enum.StrEnum):
-    """Of a level; those that end an appraisal are not among them."""
+    """Of a level."""
 
     UP_TO_DATE = "UpToDate"
     SW_HARDENING = "SWHardeningNeeded"
@@ -27,6 +27,7 @@ class Status(enum.StrEnum):
     CONFIGURATION_AND_SW_HARDENING = "ConfigurationAndSWHardeningNeeded"
     OUT_OF_DATE = "OutOfDate"
     OUT_OF_DATE_CONFIGURATION = "OutOfDateConfigurationNeeded"
+    REVOKED = "Revoked"
 
 
 class _Component(msgspec.Struct, frozen=True):
@@ -102,7 +103,7 @@ def verdict(quote: Quote, pck: Pck, info: TcbInfo, identity: QeIdentity) -> Verd
     """Return how good a platform is.
 
     Raises:
-        FormatError: its numbers are below every level.
+        FormatError: its numbers are below every level, or Intel has revoked theirs.
     """
     td = quote.body if isinstance(quote.body, TdReport) else None
     platform = _first("the platform", info.levels, lambda each: _reached(each.tcb, pck, td))
@@ -126,12 +127,14 @@ def verdict(quote: Quote, pck: Pck, info: TcbInfo, identity: QeIdentity) -> Verd
 
 _MODULE_SVN: Final = 0
 _MODULE_VERSION: Final = 1
-_T = TypeVar("_T")
+_T = TypeVar("_T", bound=_Level)
 
 
 def _first(what: str, levels: Iterable[_T], reached: Callable[[_T], bool]) -> _T:
     for level in levels:
         if reached(level):
+            if level.status is Status.REVOKED:
+                raise FormatError(f"{what} is at a level that Intel has revoked")
             return level
     raise FormatError(f"{what} is below every level that Intel knows")
 
