@@ -53,7 +53,7 @@ mutants: setup ## Put faults into what trust rests on, and see tests fail (MUTAN
 	@$(BIN)/python tools/mutants.py $(MUTANTS)
 
 .PHONY: bench
-bench: setup ## Measure, as ratios within one run (BENCH="--quick kbs" less of it)
+bench: setup ## Measure, as ratios within one run (BENCH="--quick kbs" less of it, "--json FILE evidence")
 	@$(BIN)/python bench/bench.py $(BENCH)
 
 .PHONY: proto

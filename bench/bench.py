@@ -8,6 +8,7 @@ without our part mostly does not. Medians; the smallest and the largest value st
 import argparse
 import asyncio
 import gzip
+import json
 import os
 import re
 import statistics
@@ -33,6 +34,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 from base_image import base_image, buildah_environment  # noqa: E402 - tools/ is no package
 from demo_shell import Shell, free_ports  # noqa: E402
+from evidence import evidence  # noqa: E402
 from kbs import kbs  # noqa: E402
 from vms import vms  # noqa: E402
 
@@ -187,7 +189,7 @@ async def guide(folder: Path) -> None:
         await handshake(url)
 
 
-TOPICS = ("kbs", "guide", "vms", "demo")
+TOPICS = ("evidence", "kbs", "guide", "vms", "demo")
 
 
 async def main(topics: Sequence[str], *, quick: bool) -> None:
@@ -211,5 +213,14 @@ if __name__ == "__main__":
         "topics", nargs="*", metavar="TOPIC", default=TOPICS, help=", ".join(TOPICS)
     )
     parser.add_argument("--quick", action="store_true", help="less of the KBS, for a small machine")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write evidence's figures")
     chosen = parser.parse_args()
+    if unknown := set(chosen.topics) - set(TOPICS):
+        parser.error(f"no such topic: {', '.join(sorted(unknown))}; there are {', '.join(TOPICS)}")
+    if chosen.json and "evidence" not in chosen.topics:
+        parser.error("only the topic evidence has figures to write")
+    if "evidence" in chosen.topics:
+        figures = evidence(quick=chosen.quick)
+        if chosen.json:
+            chosen.json.write_text(json.dumps({"evidence": figures}, indent=2) + "\n")
     asyncio.run(main(chosen.topics, quick=chosen.quick))
