@@ -21,6 +21,7 @@ _COMID: Final = 506
 _TIME: Final = 1
 _UUID: Final = 37
 _RAW_BYTES: Final = 560
+_SINGLE: Final = {1, 2}  # instance and group of an environment
 _META: Final = 8  # header of a signed one
 _LATEST: Final = 253402300799  # the last second of the year 9999
 
@@ -113,7 +114,10 @@ def _collect(values: dict[str, list[str] | str], data: Any) -> None:
     triples = _map(comid.get(4), "its triples")
     for triple in _list(triples.get(0, ()), "its reference triples"):
         environment, claims = _pair(triple)
-        prefix = _class(_map(environment, "an environment"))
+        found = _map(environment, "an environment")
+        if found.keys() & _SINGLE:  # without them it would hold for all others of the class
+            raise FormatError("a CoRIM with values of single devices or groups is not understood")
+        prefix = _class(found)
         for claim in _list(claims, "its measurements"):
             for name, value in _measured(_map(claim, "a measurement"), prefix):
                 _add(values, name, value)

@@ -194,10 +194,12 @@ def test_values_of_one_name() -> None:
         manifest(comid({0: "k", 1: {1: 7}})),
         manifest(comid(env=[])),
         manifest(comid(env={0: {1: 5}})),
+        manifest(comid(env={0: {1: "ACME"}, 1: Tagged(550, b"one device")})),
+        manifest(comid(env={0: {1: "ACME"}, 2: Tagged(560, b"some devices")})),
         manifest(more={4: {1: Tagged(1, 2**70 % 2**64)}}),
         manifest(more={4: {1: True}}),
     ],
-    ids=range(18),
+    ids=range(20),
 )
 def test_malformed(item: Any) -> None:
     with pytest.raises(FormatError):

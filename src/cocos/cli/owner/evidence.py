@@ -116,7 +116,7 @@ def show(
 
     def human() -> None:
         for name, value in rows:
-            print(f"{visible(name):{width}}  {visible(value)}")  # noqa: T201 - the result
+            print(f"{_line(name):{width}}  {_line(value)}")  # noqa: T201 - the result
 
     common.emit(dict(rows), human, as_json=as_json)
 
@@ -209,12 +209,17 @@ def _print(claims: Any, findings: tuple[Finding, ...], hint: str | None) -> None
     if claims is not None:
         print(json.dumps(claims, indent=2))  # noqa: T201 - the result
     for finding in findings:
-        print(visible(f"{finding.check}: {finding.problem}"), file=sys.stderr)  # noqa: T201
+        print(_line(f"{finding.check}: {finding.problem}"), file=sys.stderr)  # noqa: T201
         for name in ("actual", "expected"):
             if value := getattr(finding, name):
-                print(visible(f"  {name}: {value}"), file=sys.stderr)  # noqa: T201
+                print(_line(f"  {name}: {value}"), file=sys.stderr)  # noqa: T201
     if hint:
         print(visible(f"hint: {hint}"), file=sys.stderr)  # noqa: T201
+
+
+def _line(text: str) -> str:
+    """Return a stranger's text as one line: more would pass for fields and findings of ours."""
+    return visible(text).replace("\n", "␊")
 
 
 def _hex(text: str, option: str) -> bytes:

@@ -98,3 +98,17 @@ def test_fields_are_shown_and_not_judged() -> None:
     assert rows["quote.extra_data"] == CHALLENGE
     code, rows, _ = run("show", real("tdx/quote-v4.bin"), "--tee", "tdx", "--json")
     assert (code, rows["header.version"]) == (0, "0400")
+
+
+def test_a_value_is_shown_on_its_line(tmp_path: Path) -> None:
+    """Who made evidence could else write fields into it that its layout says otherwise."""
+    file = tmp_path / "evidence.json"
+    forged = "1\nreport_data  00"
+    file.write_text(json.dumps({"svn": forged, f"x{forged}": "\x1b[2J"}))
+    shown = CliRunner().invoke(app, ["evidence", "show", str(file), "--tee", "sample"]).stdout
+    assert len(shown.splitlines()) == 2
+    assert "\x1b" not in shown
+    file.write_text(json.dumps({"device_evidence_list": [dict.fromkeys(("arch", "uuid", "evidence", "certificate"), "\nnvidia.fake: no")]}))  # fmt: skip
+    said = CliRunner().invoke(app, ["evidence", "verify", str(file), "--tee", "nvidia", "--no-report-data"]).stderr  # fmt: skip
+    assert "nvidia.fake" in said
+    assert not [line for line in said.splitlines() if line.startswith("nvidia.fake")]
