@@ -38,7 +38,7 @@ def test_a_private_key_that_is_elsewhere_is_not_made_up(tmp_path: Path) -> None:
 def test_it_is_shown_beside_the_result(
     capsys: pytest.CaptureFixture[str], *, as_json: bool
 ) -> None:
-    show = cvms_test._show_json if as_json else cvms_test._show_line
+    show = cvms_test._show_json if as_json else cvms_test.Timeline().show
     shown = cvms_test._with_next(show, None)
     shown({"result": "/r/1.zip.jwe", "earlier": "/r/1.zip.jwe.old"})
     shown({"waiting": "for an agent"})

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cocos._clock import Clock, system_clock
 from cocos._types import JsonObject
 from cocos.cli import _common as common
 from cocos.cli._screen import visible
@@ -29,6 +30,7 @@ from cocos.wire.manifest.computation import MAX_MANIFEST_BYTES, Computation
 NAME = "cvms-test"
 FAILED = 1
 LOST_SECONDS = 60.0  # of silence, twice: an agent whose machine has vanished, or sleeps
+_INDENT = " " * 12
 HEARING_SECONDS = 45.0  # for an agent to come back; its pauses are shorter
 
 app = common.make_app(
@@ -189,7 +191,7 @@ def main_command(
     settings = common.load_settings(CvmsSettings, environment=ENVIRONMENT, flags=flags)
     patience = _patience(agent_timeout)
     computation = _computation(given, manifest, public_key_path)
-    show = _with_next(_show_json if as_json else _show_line, public_key_path)
+    show = _with_next(_show_json if as_json else Timeline().show, public_key_path)
     ending = common.run_async(
         _serve(
             settings,
@@ -335,9 +337,27 @@ def _show_json(entry: JsonObject) -> None:
     print(json.dumps(entry), flush=True)  # noqa: T201
 
 
-def _show_line(entry: JsonObject) -> None:
-    for text, style in _lines(entry):
-        common.stdout.print(visible(text), style=style)  # agents are not trusted
+class Timeline:
+    """Prints entries as lines, each with the time of day (UTC) at which it came.
+
+    The times are ours: agents' clocks differ, and agents are not trusted. What an event says
+    as the one before it did, such as the reason of a failure, is not said again.
+    """
+
+    def __init__(self, now: Clock = system_clock) -> None:
+        self._now = now
+        self._said: list[tuple[str, str]] = []
+
+    def show(self, entry: JsonObject) -> None:
+        """Print an entry."""
+        lines = _lines(entry)
+        if "event" in entry and "other" not in entry:
+            first, *details = lines
+            lines = [first, *(each for each in details if each not in self._said)]
+            self._said = details
+        for text, style in lines:
+            whole = f"\n{_INDENT}".join(text.splitlines())  # no line of an agent's looks like ours
+            common.stdout.print(visible(f"{self._now():%H:%M:%SZ} {whole}"), style=style)
 
 
 def _lines(entry: JsonObject) -> list[tuple[str, str]]:
