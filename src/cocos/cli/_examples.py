@@ -34,6 +34,11 @@ EXAMPLES: Final = {
     "cocos-cli agent show": "cocos-cli agent show 0f5b2c1e-5d0a-4d9b-9b0e-2f4f6f3f3d11",
     "cocos-cli agent logs": "cocos-cli agent logs -f 0f5b2c1e-5d0a-4d9b-9b0e-2f4f6f3f3d11",
     "cocos-cli agent remove": "cocos-cli agent remove 0f5b2c1e-5d0a-4d9b-9b0e-2f4f6f3f3d11",
+    "cocos-cli collateral": "cocos-cli collateral list",
+    "cocos-cli collateral fetch": "cocos-cli collateral fetch amd/crl/vcek/milan",
+    "cocos-cli collateral list": "cocos-cli collateral list --collateral ./collateral",
+    "cocos-cli collateral export": "cocos-cli collateral export collateral.tar",
+    "cocos-cli collateral import": "cocos-cli collateral import collateral.tar",
     "cocos-cli computation": "cocos-cli computation digest manifest.json",
     "cocos-cli computation digest": "cocos-cli computation digest manifest.json",
     "cocos-cli secret": "cocos-cli secret public-key --signing-key owner/private.pem > owner.jwk",
@@ -48,6 +53,11 @@ EXAMPLES: Final = {
         "cocos-cli secret envelope --key default/key/1 \\\n"
         "    --signing-key owner/private.pem --kid kbs:///default/signing-key/owner < secret.txt"
     ),
+    "cocos-cli evidence": "cocos-cli evidence show evidence.json --tee snp",
+    "cocos-cli evidence verify": (
+        "cocos-cli evidence verify report.bin --tee snp --certificate vcek.pem --no-report-data"
+    ),
+    "cocos-cli evidence show": "cocos-cli evidence show quote.bin --tee tdx",
     "cocos-cli image": "cocos-cli image build",
     "cocos-cli image build": "cocos-cli image build --debug-image -o ./image",
     "cocos-cli image inspect": "cocos-cli image inspect ./image",

@@ -229,17 +229,15 @@ findings contains finding if {
 # shown. Nothing registered: nothing is accepted. intel_wanted has for each of the three what
 # is needed, intel_held what of it there is.
 
-intel_claims := input.tdx if is_object(input.tdx)
+intel_claims := input[intel_tee]
 
-intel_claims := input["az-tdx-vtpm"] if is_object(input["az-tdx-vtpm"])
+# Claims of two at once are no evidence's.
+intel_tee := tee if {
+	count(intel_present) == 1
+	some tee in intel_present
+}
 
-intel_claims := input.sgx if is_object(input.sgx)
-
-intel_tee := "tdx" if is_object(input.tdx)
-
-intel_tee := "az-tdx-vtpm" if is_object(input["az-tdx-vtpm"])
-
-intel_tee := "sgx" if is_object(input.sgx)
+intel_present := {tee | some tee in ["tdx", "az-tdx-vtpm", "sgx"]; is_object(input[tee])}
 
 # What has to be registered: name of the claim → where it is, and the reference value.
 intel_registered := {

@@ -35,7 +35,7 @@ File = Annotated[Path, typer.Argument(help="JSON as the guest sends it, or a raw
 OfTee = Annotated[Tee, typer.Option("--tee", help="What made it.")]
 Certificates = Annotated[
     list[Path],
-    typer.Option("--certificate", help="Certificates that come beside it, DER or PEM; repeatable."),
+    typer.Option("--certificate", help="Certificates beside it, as PEM or DER; repeatable."),
 ]
 Log = Annotated[
     Path | None, typer.Option("--event-log", help="The firmware's log that comes beside it.")
