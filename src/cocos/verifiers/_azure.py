@@ -19,9 +19,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 
 from cocos._types import JsonObject, ReportData
-from cocos.errors import EvidenceError, Finding, FormatError
+from cocos.errors import Finding, FormatError
 from cocos.evidence import tpm
 from cocos.evidence.hcl import HclReport
+from cocos.wire.kbs.protocol import Tee
 
 INIT_DATA_PCR: Final = 8
 _CHECKED: Final = 2
@@ -58,19 +59,19 @@ class AzureEvidence:
     others: JsonObject
 
     @classmethod
-    def parse(cls, evidence: Any, *, quote: str, report: str) -> "AzureEvidence":
+    def parse(cls, tee: Tee, evidence: Any) -> "AzureEvidence":
         """Parse evidence.
 
         Args:
+            tee: Whose.
             evidence: Decoded JSON.
-            quote: Name of the member with the TPM's quote.
-            report: Name of the member with the paravisor's report.
 
         Raises:
             FormatError: another form.
         """
         if not isinstance(evidence, dict):
             raise FormatError("the evidence is no object")
+        quote, report = members(tee, evidence)
         version = evidence.get("version", 0)
         if type(version) is not int or not 0 <= version <= _CHECKED:
             raise FormatError("the evidence is of an unknown version")
@@ -176,11 +177,11 @@ def blob(value: Any, what: str) -> bytes:
         raise FormatError(f"{what} is no base64") from error
 
 
-def malformed(step: str, error: Exception) -> EvidenceError:
-    """Return the refusal of evidence that does not parse."""
-    return EvidenceError(
-        f"the {step} evidence is malformed", findings=(Finding(f"{step}.evidence", str(error)),)
-    )
+def members(tee: Tee, evidence: Any) -> tuple[str, str]:
+    """Return the names of the members with quote and report: SNP's first version had others."""
+    if tee is Tee.AZ_SNP_VTPM and isinstance(evidence, dict) and "version" not in evidence:
+        return "quote", "report"
+    return "tpm_quote", "hcl_report"
 
 
 def _hex(value: Any, what: str) -> bytes:

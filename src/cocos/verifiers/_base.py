@@ -198,3 +198,10 @@ class Verifier(abc.ABC):
             reference_values: What the operator registered.
         """
         return finding
+
+
+def malformed(step: str, error: Exception) -> EvidenceError:
+    """Return the refusal of evidence that does not parse."""
+    return EvidenceError(
+        f"the {step} evidence is malformed", findings=(Finding(f"{step}.evidence", str(error)),)
+    )

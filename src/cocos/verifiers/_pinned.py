@@ -14,7 +14,11 @@ from cocos.errors import Finding, FormatError
 
 
 def key_hash(certificate: x509.Certificate) -> str:
-    """Return the SHA-256 of a certificate's public key, DER SubjectPublicKeyInfo, in hex."""
+    """Return the SHA-256 of a certificate's public key, DER SubjectPublicKeyInfo, in hex.
+
+    Raises:
+        ValueError, and others of :data:`UNREADABLE`: a key that cannot be read.
+    """
     der = certificate.public_key().public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )

@@ -6,7 +6,6 @@ import base64
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
-from cocos._clock import Clock
 from cocos._types import JsonObject
 from cocos.errors import FormatError
 from cocos.evidence import hcl
@@ -14,38 +13,19 @@ from cocos.evidence.snp import REPORT_BYTES, Report
 from cocos.evidence.snp_json import MAX_CERTIFICATE_BYTES, as_der
 from cocos.verifiers import _azure
 from cocos.verifiers._azure import AzureEvidence
-from cocos.verifiers._base import Authentic, Expected, Verifier
+from cocos.verifiers._base import Authentic, Expected, malformed
 from cocos.verifiers.amd import report as reports
-from cocos.verifiers.amd.authorities import Authorities
 from cocos.verifiers.amd.endorsement import Endorsement, refused
-from cocos.verifiers.collateral import Collateral, Held
+from cocos.verifiers.amd.verifier import AmdVerifier
 from cocos.wire.kbs.protocol import Tee
 
 _STEP: Final = "az-snp-vtpm"
 
 
-class AzureSnpVerifier(Verifier):
-    """Checks quotes of the TPM that a paravisor made in an SNP VM.
-
-    Args:
-        authorities: Who certifies processors; AMD's alone by default.
-        collateral: Certificates of chips, for evidence that comes without; revocation lists.
-        clock: For the validity of certificates.
-    """
+class AzureSnpVerifier(AmdVerifier):
+    """Checks quotes of the TPM that a paravisor made in an SNP VM."""
 
     kind: ClassVar[Tee] = Tee.AZ_SNP_VTPM
-
-    def __init__(
-        self,
-        authorities: Authorities | None = None,
-        collateral: Collateral | None = None,
-        *,
-        clock: Clock,
-    ) -> None:
-        self._authorities = authorities or Authorities()
-        self._collateral = collateral or Held()
-        self._clock = clock
-        self.insecure = self._authorities.insecure
 
     async def authenticate(self, evidence: Any, expected: Expected) -> Authentic:
         """Check AMD's report up to the root, the TPM's key by it, its quote by that key."""
@@ -54,13 +34,12 @@ class AzureSnpVerifier(Verifier):
     def _authenticate(self, evidence: Any, expected: Expected) -> Authentic:
         try:
             first = isinstance(evidence, dict) and "version" not in evidence
-            names = ("quote", "report") if first else ("tpm_quote", "hcl_report")
-            shown = AzureEvidence.parse(evidence, quote=names[0], report=names[1])
+            shown = AzureEvidence.parse(Tee.AZ_SNP_VTPM, evidence)
             if shown.report.kind != hcl.SNP:
                 raise FormatError("the HCL report is not of an SNP VM")  # noqa: TRY301
             vcek = _vcek(shown.others.get("vcek"), pem=first)
         except FormatError as error:
-            raise _azure.malformed(_STEP, error) from error
+            raise malformed(_STEP, error) from error
         report = reports.parse(shown.report.hardware[:REPORT_BYTES])
         provided = {} if vcek is None else {"VCEK": vcek}
         found = reports.authenticate(

@@ -5,56 +5,36 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
-from cryptography import x509
-
-from cocos._clock import Clock
 from cocos._types import JsonObject
 from cocos.errors import EvidenceError, Finding, FormatError
 from cocos.evidence import hcl
 from cocos.evidence.quote import TdReport
 from cocos.verifiers import _azure
 from cocos.verifiers._azure import AzureEvidence
-from cocos.verifiers._base import Authentic, Expected, Verifier
-from cocos.verifiers.collateral import Collateral
+from cocos.verifiers._base import Authentic, Expected, malformed
 from cocos.verifiers.intel import quoted
 from cocos.verifiers.intel.appraisal import Appraiser
+from cocos.verifiers.intel.verifier import IntelVerifier
 from cocos.verifiers.tdx import attribute_findings, domain_claims
 from cocos.wire.kbs.protocol import Tee
 
 _STEP: Final = "az-tdx-vtpm"
 
 
-class AzureTdxVerifier(Verifier):
-    """Checks quotes of the TPM that a paravisor made in a TDX domain.
-
-    Args:
-        collateral: Where Intel's documents are.
-        clock: For the validity of certificates and documents.
-        insecure_root: Believed instead of Intel's root, which proves nothing.
-    """
+class AzureTdxVerifier(IntelVerifier):
+    """Checks quotes of the TPM that a paravisor made in a TDX domain."""
 
     kind: ClassVar[Tee] = Tee.AZ_TDX_VTPM
-
-    def __init__(
-        self,
-        collateral: Collateral,
-        *,
-        clock: Clock,
-        insecure_root: x509.Certificate | None = None,
-    ) -> None:
-        self._appraiser = Appraiser(collateral, insecure_root)
-        self._clock = clock
-        self.insecure = insecure_root is not None
 
     async def authenticate(self, evidence: Any, expected: Expected) -> Authentic:
         """Check Intel's quote up to the root, the TPM's key by it, its quote by that key."""
         try:
-            shown = AzureEvidence.parse(evidence, quote="tpm_quote", report="hcl_report")
+            shown = AzureEvidence.parse(Tee.AZ_TDX_VTPM, evidence)
             if shown.report.kind != hcl.TDX:
                 raise FormatError("the HCL report is not of a TDX domain")  # noqa: TRY301
             data = _azure.blob(shown.others.get("td_quote"), "td_quote")
         except FormatError as error:
-            raise _azure.malformed(_STEP, error) from error
+            raise malformed(_STEP, error) from error
         root = self._appraiser.root
         signed = quoted.Signed.verify(data, TdReport, root, self._clock(), _STEP)
         found = shown.bound(signed.body.report_data, expected.report_data, _STEP)

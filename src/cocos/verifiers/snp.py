@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 from cocos._apart import apart
-from cocos._clock import Clock
 from cocos._types import JsonObject
 from cocos.errors import EvidenceError, Finding, FormatError
 from cocos.evidence import snp_json
@@ -20,40 +19,21 @@ from cocos.evidence.eventlog import parse_records
 from cocos.evidence.snp import REPORT_DATA_BYTES, Report
 from cocos.evidence.snp_binding import bind, mimics
 from cocos.verifiers import _measured
-from cocos.verifiers._base import Authentic, Expected, Verifier
+from cocos.verifiers._base import Authentic, Expected
 from cocos.verifiers._tpm_log import COMPUTATION_PCR
 from cocos.verifiers.amd import report as reports
-from cocos.verifiers.amd.authorities import Authorities
 from cocos.verifiers.amd.endorsement import Endorsement, refused
-from cocos.verifiers.collateral import Collateral, Held
+from cocos.verifiers.amd.verifier import AmdVerifier
 from cocos.wire import json
 from cocos.wire.kbs.protocol import Tee
 
 _LOG_HASH: Final = "sha384"
 
 
-class SnpVerifier(Verifier):
-    """Checks reports of SEV-SNP.
-
-    Args:
-        authorities: Who certifies processors; AMD's alone by default.
-        collateral: Certificates of chips, for evidence that comes without; revocation lists.
-        clock: For the validity of certificates.
-    """
+class SnpVerifier(AmdVerifier):
+    """Checks reports of SEV-SNP."""
 
     kind: ClassVar[Tee] = Tee.SNP
-
-    def __init__(
-        self,
-        authorities: Authorities | None = None,
-        collateral: Collateral | None = None,
-        *,
-        clock: Clock,
-    ) -> None:
-        self._authorities = authorities or Authorities()
-        self._collateral = collateral or Held()
-        self._clock = clock
-        self.insecure = self._authorities.insecure
 
     async def authenticate(self, evidence: Any, expected: Expected) -> Authentic:
         """Check the key, the report's signature, and that it is bound to this session."""

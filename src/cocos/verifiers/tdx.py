@@ -11,18 +11,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 import msgspec
-from cryptography import x509
 
-from cocos._clock import Clock
 from cocos._types import JsonObject
 from cocos.errors import EvidenceError, Finding, FormatError
 from cocos.evidence.eventlog import parse_log
 from cocos.evidence.quote import TdReport
 from cocos.verifiers import _td_log
-from cocos.verifiers._base import Authentic, Expected, Verifier
-from cocos.verifiers.collateral import Collateral
+from cocos.verifiers._base import Authentic, Expected, malformed
 from cocos.verifiers.intel import quoted
 from cocos.verifiers.intel.appraisal import Appraiser
+from cocos.verifiers.intel.verifier import IntelVerifier
 from cocos.wire import json
 from cocos.wire.kbs.protocol import Tee
 
@@ -52,35 +50,18 @@ class TdxEvidence(msgspec.Struct, frozen=True):
     cc_eventlog: str | None = None
 
 
-class TdxVerifier(Verifier):
-    """Checks quotes of TDX domains.
-
-    Args:
-        collateral: Where Intel's documents are.
-        clock: For the validity of certificates and documents.
-        insecure_root: Believed instead of Intel's root, which proves nothing.
-    """
+class TdxVerifier(IntelVerifier):
+    """Checks quotes of TDX domains."""
 
     kind: ClassVar[Tee] = Tee.TDX
     takes_unbound: ClassVar[bool] = True
-
-    def __init__(
-        self,
-        collateral: Collateral,
-        *,
-        clock: Clock,
-        insecure_root: x509.Certificate | None = None,
-    ) -> None:
-        self._appraiser = Appraiser(collateral, insecure_root)
-        self._clock = clock
-        self.insecure = insecure_root is not None
 
     async def authenticate(self, evidence: Any, expected: Expected) -> Authentic:
         """Check the quote's signatures up to the root, and that it is bound to this session."""
         try:
             shape = msgspec.convert(evidence, TdxEvidence)
         except msgspec.ValidationError as error:
-            raise quoted.malformed(_STEP, error) from error
+            raise malformed(_STEP, error) from error
         data = quoted.decode(shape.quote, _STEP)
         root = self._appraiser.root
         signed = quoted.Signed.verify(data, TdReport, root, self._clock(), _STEP)

@@ -3,11 +3,13 @@
 """An SNP guest, from its device files to the key: and everything that must not get it."""
 
 import base64
+import functools
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import _processors
 import pytest
 from _intel import pem
 from _kbs import InProcessKbs, kbs_in_process
@@ -99,16 +101,7 @@ async def guest(tmp_path: Path) -> Guest:
     return await processor().guest(tmp_path)
 
 
-async def refused(kbs: InProcessKbs, guest: Guest, evidence: Any = None) -> set[str]:
-    """Return the checks that failed; nothing came out."""
-    session = await guest.session(kbs, INIT_DATA)
-    shown = await guest.evidence(session) if evidence is None else evidence
-    answer = await session.attest(shown)
-    if answer.status_code == 200:
-        answer = await session.get(KEY)
-    checks = set(await denial(kbs, answer))
-    assert (await session.get(KEY)).status_code in {401, 403}
-    return checks
+refused = functools.partial(_processors.refused, key=KEY, init_data=INIT_DATA)
 
 
 async def test_from_the_device_to_the_key(kbs: InProcessKbs, guest: Guest) -> None:

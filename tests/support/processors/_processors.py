@@ -14,7 +14,7 @@ from typing import Any
 
 from _intel import Intel, td
 from _kbs import InProcessKbs
-from _rcar import Handshake
+from _rcar import Handshake, denial
 from _snp import ASK, Chip, der
 from _snp import ROOT as ARK
 from _tsm import ROOT, FakeTsm, error
@@ -175,3 +175,17 @@ def computation(algorithm: str, manifest: str = "m") -> ComputationEvent:
         manifest=digest(manifest),
         **{name: digest(name) for name in names},
     )
+
+
+async def refused(
+    kbs: InProcessKbs, guest: Guest, evidence: Any = None, *, key: str, init_data: str
+) -> set[str]:
+    """Return the checks that failed; nothing came out."""
+    session = await guest.session(kbs, init_data)
+    shown = await guest.evidence(session) if evidence is None else evidence
+    answer = await session.attest(shown)
+    if answer.status_code == 200:
+        answer = await session.get(key)
+    checks = set(await denial(kbs, answer))
+    assert (await session.get(key)).status_code in {401, 403}
+    return checks

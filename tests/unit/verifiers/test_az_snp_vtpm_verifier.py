@@ -111,9 +111,8 @@ def test_the_parts_of_real_evidence(position: int | None, value: int | None, ste
 
     def findings() -> list[str]:
         shown = AzureEvidence.parse(
+            Tee.AZ_SNP_VTPM,
             {"version": 1, "tpm_quote": quote, "hcl_report": azure.urlsafe(bytes(report))},
-            quote="tpm_quote",
-            report="hcl_report",
         )
         hardware = shown.report.hardware[0x50:0x90]
         found = [*shown.bound(hardware, CHALLENGE, "az"), *shown.measured(None, "az")]

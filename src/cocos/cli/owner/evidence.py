@@ -184,9 +184,7 @@ def _parsed(tee: Tee, evidence: Any) -> Any:
             raise FormatError("the evidence has no quote")
         return quote.Quote.parse(wire_json.b64decode(text, "the quote"))
     if tee in {Tee.AZ_SNP_VTPM, Tee.AZ_TDX_VTPM} and isinstance(evidence, dict):
-        first = tee is Tee.AZ_SNP_VTPM and "version" not in evidence
-        names = ("quote", "report") if first else ("tpm_quote", "hcl_report")
-        azure = AzureEvidence.parse(evidence, quote=names[0], report=names[1])
+        azure = AzureEvidence.parse(tee, evidence)
         report = azure.report
         hardware: Any = report.hardware
         if report.kind == hcl.SNP:

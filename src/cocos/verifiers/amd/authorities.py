@@ -7,7 +7,6 @@ evidence verifies without a network; other ASKs of the same root are taken from 
 
 import datetime as dt
 import functools
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -16,12 +15,13 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from cocos.crypto.certificates import UNREADABLE
 from cocos.errors import ConfigError, EvidenceError
 from cocos.evidence.snp import Product, SigningKey
+from cocos.verifiers._pinned import key_hash
 from cocos.verifiers.collateral import Collateral
 
 PINNED: Final = MappingProxyType(
@@ -91,18 +91,6 @@ def parse_authority(pem: bytes, name: str) -> Authority:
     if len(roots) != 1 or not others:
         raise ConfigError(f"{name} has {len(roots)} roots and {len(others)} authorities below")
     return Authority(roots[0], others, insecure=name)
-
-
-def key_hash(certificate: x509.Certificate) -> str:
-    """Return SHA-256 of the public key, in hex.
-
-    Raises:
-        ValueError, and others of :data:`UNREADABLE`: a key that cannot be read.
-    """
-    der = certificate.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    return hashlib.sha256(der).hexdigest()
 
 
 def why_not_signed(certificate: x509.Certificate, issuer: x509.Certificate) -> str | None:

@@ -15,6 +15,7 @@ from cocos.crypto.certificates import UNREADABLE
 from cocos.errors import EvidenceError, Finding
 from cocos.evidence import snp
 from cocos.evidence.snp import Product, Report, SigningKey
+from cocos.verifiers._pinned import key_hash
 from cocos.verifiers.amd import authorities
 from cocos.verifiers.amd.authorities import INTERMEDIATE, Authorities, Authority
 from cocos.verifiers.collateral import Collateral
@@ -179,7 +180,7 @@ def _chain(
     intermediate = _load("ASK", given) if given else authority.intermediates.get(kind)
     if intermediate is None:
         return f"there is no {name}"
-    if "ARK" in provided and _key_hash("ARK", provided["ARK"]) != authorities.key_hash(root):
+    if "ARK" in provided and _key_hash("ARK", provided["ARK"]) != key_hash(root):
         return "the ARK is not AMD's"
     links = (("ARK", root, root), (name, intermediate, root), (kind.name, leaf, intermediate))
     for what, certificate, issuer in links:
@@ -223,7 +224,7 @@ def _load(what: str, der: bytes) -> x509.Certificate:
 
 def _key_hash(what: str, der: bytes) -> str:
     try:
-        return authorities.key_hash(_load(what, der))
+        return key_hash(_load(what, der))
     except UNREADABLE as error:
         raise _refused("certificate", f"the {what} does not parse: {error}") from error
 

@@ -12,6 +12,7 @@ from cryptography import x509
 from cocos._types import ReportData
 from cocos.errors import EvidenceError, Finding, FormatError
 from cocos.evidence.quote import MAX_QUOTE, EnclaveReport, Quote, TdReport
+from cocos.verifiers._base import malformed
 from cocos.verifiers.intel import chain
 from cocos.verifiers.intel.chain import Pck
 from cocos.wire import json
@@ -117,13 +118,6 @@ def launched_with(carried: bytes, init_data: bytes | None, name: str, step: str)
         return []
     problem = f"the init data shown is not what {name} was set to at launch"
     return [Finding(f"{step}.init_data", problem, carried.hex(), init_data.hex())]
-
-
-def malformed(step: str, error: Exception) -> EvidenceError:
-    """Return the refusal of evidence that does not parse."""
-    return EvidenceError(
-        f"the {step} evidence is malformed", findings=(Finding(f"{step}.evidence", str(error)),)
-    )
 
 
 def refused(step: str, findings: Sequence[Finding], hint: str | None = None) -> EvidenceError:
